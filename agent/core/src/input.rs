@@ -1,0 +1,140 @@
+//! Everything that can happen to the core.
+
+use crate::state::{Outcome, State};
+use baton_shared::config::Config;
+use baton_shared::id::{ClusterId, Epoch, NodeId, NodeName, RoleName};
+use baton_shared::seal::Header;
+use baton_shared::wire::Heartbeat;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// One thing that happened. The driver reads the clock *after* it learned of it, and passes that as `now` (V2).
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A datagram that carried the cluster's seal.
+    Heartbeat {
+        /// The network it came in on, by its place in the configuration.
+        network: usize,
+        /// What the seal vouches for.
+        header: Header,
+        /// What it says.
+        heartbeat: Box<Heartbeat>,
+    },
+    /// The log here was applied further.
+    Learned {
+        /// The replicated state.
+        state: Arc<State>,
+        /// Index of the last entry applied.
+        applied: u64,
+    },
+    /// This node now belongs to a cluster (durably): it said yes to an initialiser, or was let in.
+    Cluster(ClusterId),
+    /// The consensus engine's view of itself changed.
+    Coordinator(Coordinator),
+    /// A check's verdict changed.
+    Health {
+        /// For which role.
+        role: RoleName,
+        /// The verdict.
+        healthy: bool,
+        /// Why.
+        reason: String,
+    },
+    /// A promote or demote action has ended. Without a configured action the driver answers `Ok` at once.
+    ActionDone {
+        /// For which role.
+        role: RoleName,
+        /// At which epoch it was started.
+        epoch: Epoch,
+        /// Which.
+        action: Action,
+        /// How it ended.
+        result: Result<(), String>,
+    },
+    /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.
+    Persisted {
+        /// Its token.
+        token: u64,
+    },
+    /// A proposal was answered; an error may mean "not known".
+    Proposed {
+        /// The token of [`Output::Propose`](crate::Output::Propose).
+        token: u64,
+        /// What applying did, or why it could not be proposed.
+        result: Result<Outcome, String>,
+    },
+    /// An operator asks for something; answered by [`Output::Answer`](crate::Output::Answer) with the same id.
+    Ask {
+        /// To tell answers apart.
+        id: u64,
+        /// What is asked.
+        request: Request,
+    },
+    /// A face asks for confirmation (`confirm` mode); answered by [`Output::Confirmed`](crate::Output::Confirmed).
+    Confirm {
+        /// To tell answers apart.
+        id: u64,
+        /// For which role.
+        role: RoleName,
+    },
+    /// The configuration was read again.
+    Configured(Arc<Config>),
+    /// Stop in order: demote, release, leave; [`Output::Stopped`](crate::Output::Stopped) ends it.
+    Stop,
+    /// Time passed.
+    Tick,
+}
+
+/// What the consensus engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Coordinator {
+    /// Its term.
+    pub term: u64,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The engine's voters (both sets, while they change).
+    pub voters: BTreeSet<NodeId>,
+    /// The engine's learners.
+    pub learners: BTreeSet<NodeId>,
+    /// The engine's membership is committed and not joint.
+    pub settled: bool,
+    /// On the leader: how far each node's log matches.
+    pub matched: BTreeMap<NodeId, u64>,
+    /// Index of the last entry in the log here.
+    pub last_log: u64,
+}
+
+/// The two actions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Make the application active.
+    Promote,
+    /// Make it passive.
+    Demote,
+}
+
+/// What an operator may ask of any node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Make another node active.
+    Switchover {
+        /// For which role.
+        role: RoleName,
+        /// Which node; `None`: the best standby.
+        to: Option<NodeName>,
+    },
+    /// Take a node out of line, or put it back.
+    Drain {
+        /// Which.
+        node: NodeName,
+        /// Out or back.
+        drained: bool,
+    },
+    /// Suspend automatic takeovers, or resume them.
+    Pause(bool),
+    /// Start the cluster without these voters.
+    Bootstrap {
+        /// Which are not waited for.
+        without: BTreeSet<NodeName>,
+    },
+}

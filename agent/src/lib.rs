@@ -1,0 +1,11 @@
+//! The agent: sockets, consensus, checks, actions, HTTP and the command line around `baton-core`.
+
+pub mod actions;
+pub mod agent;
+pub mod checks;
+pub mod cli;
+pub mod consensus;
+pub mod control;
+pub mod demo;
+pub mod handle;
+pub mod http;

@@ -1,0 +1,3 @@
+//! The binary `baton`.
+
+fn main() {}

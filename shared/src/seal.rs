@@ -1,0 +1,152 @@
+//! The seal on a datagram: XChaCha20-Poly1305 under a key of the cluster (DESIGN §4, S5).
+//!
+//! ```text
+//! 0      2        10     18        19     26
+//! | BA 01 | sender | boot | network | seq  | ciphertext ... tag(16) |
+//!         '---------- the nonce, 24 bytes -'
+//! ```
+//!
+//! The header is the nonce: sender, boot, network and sequence, all big-endian. A sequence is never used twice on one
+//! network within a boot, so no nonce is. The header is authenticated with the text.
+
+use crate::id::{Boot, NodeId};
+use crate::key::ClusterKey;
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+/// Largest datagram sent or accepted, in bytes, seal included. Enough for 32 nodes; usual ones are under 600 bytes.
+pub const MAX_DATAGRAM: usize = 8192;
+const MAGIC: [u8; 2] = [0xBA, 0x01];
+const HEADER: usize = 2 + 24;
+const TAG: usize = 16;
+const MAX_SEQ: u64 = (1 << 56) - 1;
+
+/// What the header of a datagram says; true once [`Seal::open`] returned it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Consensus id of the sender.
+    pub sender: NodeId,
+    /// Its run.
+    pub boot: Boot,
+    /// The network it was sent on, by its place in the sender's configuration.
+    pub network: u8,
+    /// Sequence number, below 2⁵⁶.
+    pub seq: u64,
+}
+
+/// Why a datagram was dropped. Nothing else comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSeal {
+    /// Too short, too long, or not of this protocol or version.
+    #[error("not a datagram of this protocol")]
+    Form,
+    /// Sealed with another key, or altered.
+    #[error("not sealed with this cluster's key")]
+    Key,
+}
+
+/// Seals and opens datagrams of one cluster.
+#[derive(Clone)]
+pub struct Seal(XChaCha20Poly1305);
+
+impl Seal {
+    /// For the cluster of this name and key.
+    pub fn new(key: &ClusterKey, cluster: &str) -> Seal {
+        Seal(XChaCha20Poly1305::new(&key.derive("heartbeat", cluster).into()))
+    }
+
+    /// Seals `text` behind `header`. The caller never seals two texts with one header.
+    pub fn seal(&self, header: Header, text: &[u8]) -> Vec<u8> {
+        assert!(
+            header.seq <= MAX_SEQ,
+            "sequence numbers last longer than machines"
+        );
+        let mut datagram = Vec::with_capacity(HEADER + text.len() + TAG);
+        datagram.extend_from_slice(&MAGIC);
+        datagram.extend_from_slice(&header.sender.0.to_be_bytes());
+        datagram.extend_from_slice(&header.boot.0.to_be_bytes());
+        datagram.extend_from_slice(&(u64::from(header.network) << 56 | header.seq).to_be_bytes());
+        let sealed = self
+            .0
+            .encrypt(
+                &nonce(&datagram),
+                Payload {
+                    msg: text,
+                    aad: &MAGIC,
+                },
+            )
+            .expect("a datagram is far below the cipher's limit");
+        datagram.extend_from_slice(&sealed);
+        datagram
+    }
+
+    /// Opens a datagram from anywhere.
+    pub fn open(&self, datagram: &[u8]) -> Result<(Header, Vec<u8>), BadSeal> {
+        let fits = (HEADER + TAG..=MAX_DATAGRAM).contains(&datagram.len());
+        if !fits || datagram[..2] != MAGIC {
+            return Err(BadSeal::Form);
+        }
+        let word = |at: usize| u64::from_be_bytes(datagram[at..at + 8].try_into().expect("eight bytes"));
+        let header = Header {
+            sender: NodeId(word(2)),
+            boot: Boot(word(10)),
+            network: datagram[18],
+            seq: word(18) & MAX_SEQ,
+        };
+        let text = self
+            .0
+            .decrypt(
+                &nonce(datagram),
+                Payload {
+                    msg: &datagram[HEADER..],
+                    aad: &MAGIC,
+                },
+            )
+            .map_err(|_| BadSeal::Key)?;
+        Ok((header, text))
+    }
+}
+
+fn nonce(datagram: &[u8]) -> XNonce {
+    let bytes: [u8; 24] = datagram[2..HEADER].try_into().expect("the header is longer");
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> (Seal, Header, Vec<u8>) {
+        let seal = Seal::new(&ClusterKey::from_bytes([1; 32]), "orders");
+        let header = Header {
+            sender: NodeId(u64::MAX),
+            boot: Boot(3),
+            network: 255,
+            seq: MAX_SEQ,
+        };
+        let datagram = seal.seal(header, b"hello");
+        (seal, header, datagram)
+    }
+
+    #[test]
+    fn opens_what_it_sealed() {
+        let (seal, header, datagram) = sample();
+        assert_eq!(seal.open(&datagram), Ok((header, b"hello".to_vec())));
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        let (seal, _, datagram) = sample();
+        for at in 0..datagram.len() {
+            let mut altered = datagram.clone();
+            altered[at] ^= 1;
+            assert!(seal.open(&altered).is_err(), "bit flipped in byte {at}");
+            assert!(seal.open(&datagram[..at]).is_err(), "cut at {at}");
+        }
+        assert!(seal.open(&vec![0xBA; MAX_DATAGRAM + 1]).is_err());
+        let other_key = Seal::new(&ClusterKey::from_bytes([2; 32]), "orders");
+        assert_eq!(other_key.open(&datagram), Err(BadSeal::Key));
+        let other_cluster = Seal::new(&ClusterKey::from_bytes([1; 32]), "invoices");
+        assert_eq!(other_cluster.open(&datagram), Err(BadSeal::Key));
+    }
+}

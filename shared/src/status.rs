@@ -1,0 +1,247 @@
+//! The cluster's state for machines: what `/status` and `baton status --json` print. Made from a [`View`] at an instant.
+
+use crate::clock::Mono;
+use crate::id::{Epoch, Kind, NodeName, RoleName};
+use crate::view::{Event, LinkState, PeerState, Published, RoleState, Word};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything a node knows, with durations in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its id in hexadecimal; empty until it is initialised.
+    pub cluster_id: String,
+    /// The node that answers.
+    pub node: NodeName,
+    /// Program version.
+    pub version: String,
+    /// W.
+    pub window_ms: f64,
+    /// In touch with a majority of voters.
+    pub in_touch: bool,
+    /// In touch, and the log caught up.
+    pub ready: bool,
+    /// Voters that must be heard before the cluster can start.
+    pub waiting_for: Vec<NodeName>,
+    /// The consensus leader.
+    pub coordinator: Option<NodeName>,
+    /// Last log entry applied.
+    pub applied: u64,
+    /// No automatic takeovers.
+    pub paused: bool,
+    /// The electorate's version.
+    pub electorate: u64,
+    /// It is changing.
+    pub electorate_joint: bool,
+    /// The voters.
+    pub voters: Vec<NodeName>,
+    /// Every role.
+    pub roles: Vec<RoleStatus>,
+    /// Every node.
+    pub nodes: Vec<NodeStatus>,
+    /// What needs a person.
+    pub alarms: Vec<String>,
+    /// The newest event.
+    pub last_event: Option<Event>,
+}
+
+/// One role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RoleStatus {
+    /// Its name.
+    pub role: RoleName,
+    /// The active node, as far as the answering one may say.
+    pub active: Option<NodeName>,
+    /// The answering node knows: `active`, `nobody` or `unknown`.
+    pub known: String,
+    /// The active node's epoch.
+    pub epoch: Option<Epoch>,
+    /// The node with the greatest granted epoch, active or not.
+    pub holder: Option<NodeName>,
+    /// Milliseconds left of the answering node's own lease; 0 without one.
+    pub lease_ms: f64,
+    /// The answering node's state.
+    pub state: RoleState,
+    /// Why.
+    pub reason: String,
+    /// Who comes next.
+    pub line: Vec<PlaceStatus>,
+}
+
+/// A place in line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlaceStatus {
+    /// Whose.
+    pub node: NodeName,
+    /// At which epoch.
+    pub epoch: Epoch,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: NodeName,
+    /// Its kind.
+    pub kind: Kind,
+    /// Consensus id in hexadecimal; empty if not known.
+    pub id: String,
+    /// Whether it is heard.
+    pub state: PeerState,
+    /// Why.
+    pub reason: String,
+    /// What DNS answers for it.
+    pub serves: Vec<IpAddr>,
+    /// Configured preference.
+    pub priority: i64,
+    /// Out of line by an operator's word.
+    pub drained: bool,
+    /// Health of its application, per role.
+    pub healthy: BTreeMap<RoleName, bool>,
+    /// Roles it is active for.
+    pub active_for: Vec<RoleName>,
+    /// Its wall clock less the answering node's.
+    pub clock_skew_ms: i64,
+    /// Its configuration differs.
+    pub other_config: bool,
+    /// Links to it.
+    pub links: Vec<LinkStatus>,
+    /// Whom it hears, by name, with a bit per network in the configuration's order.
+    pub hears: Vec<(NodeName, u16)>,
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// On which network.
+    pub network: String,
+    /// Its state.
+    pub state: LinkState,
+    /// Smoothed round trip in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Its deviation in milliseconds.
+    pub jitter_ms: f64,
+    /// Share lost, 0 to 1.
+    pub loss: f64,
+    /// Milliseconds since last heard.
+    pub silent_ms: Option<f64>,
+}
+
+impl Status {
+    /// The state as `published` has it at `now`.
+    pub fn new(published: &Published, version: &str, now: Mono) -> Status {
+        let view = published.view.load();
+        let words: Vec<(RoleName, Word)> = view
+            .roles
+            .iter()
+            .map(|r| (r.role.clone(), published.word(&r.role, now)))
+            .collect();
+        let active = |word: &Word| match word {
+            Word::Me(epoch) => Some((view.me.clone(), *epoch)),
+            Word::Other(node, epoch) => Some((node.clone(), *epoch)),
+            Word::Nobody | Word::Unknown => None,
+        };
+        let in_touch = now < view.in_touch_until;
+        let roles = view
+            .roles
+            .iter()
+            .zip(&words)
+            .map(|(r, (_, word))| {
+                let acting = active(word);
+                RoleStatus {
+                    role: r.role.clone(),
+                    active: acting.as_ref().map(|(node, _)| node.clone()),
+                    known: match word {
+                        Word::Me(_) | Word::Other(..) => "active",
+                        Word::Nobody => "nobody",
+                        Word::Unknown => "unknown",
+                    }
+                    .into(),
+                    epoch: acting.map(|(_, epoch)| epoch),
+                    holder: r.holder.as_ref().map(|h| h.node.clone()),
+                    lease_ms: ms(r.lease_until.since(now)),
+                    state: r.state,
+                    reason: r.reason.clone(),
+                    line: r
+                        .line
+                        .iter()
+                        .map(|(node, place)| PlaceStatus {
+                            node: node.clone(),
+                            epoch: place.epoch,
+                        })
+                        .collect(),
+                }
+            })
+            .collect();
+        let nodes = view
+            .nodes
+            .iter()
+            .map(|n| NodeStatus {
+                name: n.name.clone(),
+                kind: n.kind,
+                id: hex(n.id.0),
+                state: n.state,
+                reason: n.reason.clone(),
+                serves: n.serves.clone(),
+                priority: n.priority,
+                drained: n.drained,
+                healthy: n.healthy.clone(),
+                active_for: words
+                    .iter()
+                    .filter(|(_, word)| active(word).is_some_and(|(node, _)| node == n.name))
+                    .map(|(role, _)| role.clone())
+                    .collect(),
+                clock_skew_ms: n.skew_ms,
+                other_config: n.other_config,
+                links: n
+                    .links
+                    .iter()
+                    .map(|l| LinkStatus {
+                        network: l.network.to_string(),
+                        state: l.state,
+                        rtt_ms: l.rtt.map(ms),
+                        jitter_ms: ms(l.jitter),
+                        loss: l.loss,
+                        silent_ms: (l.heard != Mono::ZERO).then(|| ms(now.since(l.heard))),
+                    })
+                    .collect(),
+                hears: n.hears.clone(),
+            })
+            .collect();
+        Status {
+            cluster: view.cluster.to_string(),
+            cluster_id: hex(view.cluster_id.0),
+            node: view.me.clone(),
+            version: version.into(),
+            window_ms: ms(view.window),
+            in_touch,
+            ready: in_touch && view.caught_up && !view.leaving,
+            waiting_for: view.waiting_for.clone(),
+            coordinator: view.coordinator.clone(),
+            applied: view.applied,
+            paused: view.paused,
+            electorate: view.electorate.0,
+            electorate_joint: view.joint,
+            voters: view.voters.clone(),
+            roles,
+            nodes,
+            alarms: view.alarms.clone(),
+            last_event: published.events.load().last().cloned(),
+        }
+    }
+}
+
+fn ms(d: std::time::Duration) -> f64 {
+    (d.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn hex(id: u64) -> String {
+    if id == 0 {
+        String::new()
+    } else {
+        format!("{id:016x}")
+    }
+}

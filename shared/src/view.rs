@@ -1,0 +1,282 @@
+//! What a node currently knows of the cluster, published to its faces.
+//!
+//! The core makes a [`View`]; the control loop stores it in [`Published`]; HTTP, DNS and the rest read it from there.
+//! No field says "is so": whatever can go stale carries the instant until which it may be repeated (S4).
+
+use crate::clock::Mono;
+use crate::guard::Guard;
+use crate::id::{
+    Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NetworkName, NodeId, NodeName, RoleName,
+};
+use crate::succession::Place;
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One node's knowledge of the cluster at one instant.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Grows with every view of this boot.
+    pub serial: u64,
+    /// When it was made.
+    pub at: Mono,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// 0 until the cluster is initialised.
+    pub cluster_id: ClusterId,
+    /// This node.
+    pub me: NodeName,
+    /// W.
+    pub window: Duration,
+    /// Until when this node may say that it is in touch with a majority of voters; `Mono::ZERO` if it never was.
+    pub in_touch_until: Mono,
+    /// Voters that must be heard before the cluster can start. Empty once it has.
+    pub waiting_for: Vec<NodeName>,
+    /// The consensus leader.
+    pub coordinator: Option<NodeName>,
+    /// Index of the last log entry applied here.
+    pub applied: u64,
+    /// Whether the log here is about as far as the coordinator's.
+    pub caught_up: bool,
+    /// No automatic takeovers.
+    pub paused: bool,
+    /// This node is stopping.
+    pub leaving: bool,
+    /// The electorate, by name.
+    pub electorate: ElectorateId,
+    /// An electorate change is under way.
+    pub joint: bool,
+    /// Names of the voters.
+    pub voters: Vec<NodeName>,
+    /// Every role.
+    pub roles: Vec<RoleView>,
+    /// Every configured node, this one too, by name.
+    pub nodes: Vec<NodeView>,
+    /// Conditions that need a person, in sentences.
+    pub alarms: Vec<String>,
+}
+
+/// One role.
+#[derive(Clone, Debug)]
+pub struct RoleView {
+    /// Its name.
+    pub role: RoleName,
+    /// What this node does in it.
+    pub state: RoleState,
+    /// Why this node is in that state, in a few words.
+    pub reason: String,
+    /// The holder, if this node has word of one.
+    pub holder: Option<HolderView>,
+    /// Who comes next, in order, places of the past left out.
+    pub line: Vec<(NodeName, Place)>,
+    /// End of this node's own lease; `Mono::ZERO` without one.
+    pub lease_until: Mono,
+}
+
+/// The holder of a role as this node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HolderView {
+    /// Who.
+    pub node: NodeName,
+    /// Its consensus id.
+    pub id: NodeId,
+    /// At which epoch.
+    pub epoch: Epoch,
+    /// It said that it is active (not merely promoting).
+    pub serving: bool,
+    /// This may be repeated until then: W after the holder was last heard. For the local node use the guard.
+    pub fresh_until: Mono,
+}
+
+/// What a node does in a role (transition table in `baton-core`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RoleState {
+    /// Not the holder, and not claiming.
+    Standby,
+    /// Claims, and has no lease yet.
+    Claiming,
+    /// Holds the lease; the promote action runs, or the application is not healthy yet.
+    Promoting,
+    /// Holds the lease, promoted and healthy.
+    Active,
+    /// Stops the application; the lease is not given up before that.
+    Demoting,
+}
+
+/// One node, as this one sees it.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Its name.
+    pub name: NodeName,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its consensus id; 0 if not known.
+    pub id: NodeId,
+    /// Its boot; 0 if not known.
+    pub boot: Boot,
+    /// Whether it is heard.
+    pub state: PeerState,
+    /// Why it is in that state, in a few words.
+    pub reason: String,
+    /// What DNS answers for it. Filled in by the control loop, which resolves host names.
+    pub serves: Vec<IpAddr>,
+    /// Configured preference.
+    pub priority: i64,
+    /// An operator took it out of line.
+    pub drained: bool,
+    /// Whether its application is healthy, per role.
+    pub healthy: BTreeMap<RoleName, bool>,
+    /// Links to it; none for the local node.
+    pub links: Vec<LinkView>,
+    /// Its wall clock less ours, in milliseconds.
+    pub skew_ms: i64,
+    /// Its configuration differs from ours.
+    pub other_config: bool,
+    /// Whom it hears, by name, with a bit per network.
+    pub hears: Vec<(NodeName, u16)>,
+}
+
+/// Whether a peer is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// This is the node itself.
+    Myself,
+    /// Never heard in this boot.
+    Unknown,
+    /// Some link is up.
+    Up,
+    /// Every link is late.
+    Suspect,
+    /// Every link is down.
+    Down,
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkView {
+    /// On which network.
+    pub network: NetworkName,
+    /// Its state.
+    pub state: LinkState,
+    /// Smoothed round trip; `None` until measured.
+    pub rtt: Option<Duration>,
+    /// Smoothed deviation of it (RFC 6298 §2).
+    pub jitter: Duration,
+    /// Share of the peer's last heartbeats that did not arrive, 0 to 1.
+    pub loss: f64,
+    /// When last heard; `Mono::ZERO` if never.
+    pub heard: Mono,
+}
+
+/// State of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// Both directions proven.
+    Up,
+    /// A few heartbeats are missing.
+    Late,
+    /// Nothing comes in.
+    Down,
+    /// They come in, but the peer does not hear us: what we send is lost.
+    OneWay,
+}
+
+/// A change in the cluster, numbered and kept for `baton events`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Place in the history, from 1.
+    pub number: u64,
+    /// When, by the proposer's wall clock, Unix milliseconds.
+    pub wall_ms: u64,
+    /// What happened: `takeover`, `release`, `node`, `electorate`, `drain`, `pause`.
+    pub what: String,
+    /// The role concerned.
+    pub role: Option<RoleName>,
+    /// The node concerned.
+    pub node: Option<NodeName>,
+    /// The holder before, for a takeover.
+    pub from: Option<NodeName>,
+    /// The epoch, for a takeover.
+    pub epoch: Option<Epoch>,
+    /// Why, on what evidence, in a sentence.
+    pub cause: String,
+    /// Microseconds from the first stage to each: `last-heard`, `claimed`, `granted`, `promoted`, `serving`.
+    pub stages: Vec<(String, u64)>,
+}
+
+/// Where the faces read: the newest view, the history, and a guard per role. Written by the control loop alone.
+pub struct Published {
+    /// The newest view.
+    pub view: ArcSwap<View>,
+    /// The history, oldest first.
+    pub events: ArcSwap<Vec<Event>>,
+    /// The guard of each role; the set of roles does not change while a process runs.
+    pub guards: BTreeMap<RoleName, Guard>,
+}
+
+/// Who is active for a role, as far as this node may say at an instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// This node, at this epoch; its guard says so.
+    Me(Epoch),
+    /// Another node, of which there is fresh word.
+    Other(NodeName, Epoch),
+    /// In touch with a majority, and nobody is active.
+    Nobody,
+    /// Out of touch: this node does not know.
+    Unknown,
+}
+
+impl Published {
+    /// Starts with a first view and closed guards.
+    pub fn new(view: View, roles: impl IntoIterator<Item = RoleName>) -> Arc<Published> {
+        Arc::new(Published {
+            view: ArcSwap::from_pointee(view),
+            events: ArcSwap::from_pointee(Vec::new()),
+            guards: roles.into_iter().map(|role| (role, Guard::default())).collect(),
+        })
+    }
+
+    /// Who is active for `role` at `now`. Every face answers from this, at the moment it answers (S4).
+    pub fn word(&self, role: &RoleName, now: Mono) -> Word {
+        if let Some(epoch) = self.guards.get(role).and_then(|guard| guard.active(now)) {
+            return Word::Me(epoch);
+        }
+        let view = self.view.load();
+        view.word_of_others(role, now)
+    }
+}
+
+impl View {
+    /// Who else is active for `role` at `now`; never the node itself, for which only the guard speaks.
+    pub fn word_of_others(&self, role: &RoleName, now: Mono) -> Word {
+        let holder = self
+            .roles
+            .iter()
+            .find(|r| r.role == *role)
+            .and_then(|r| r.holder.as_ref());
+        match holder {
+            Some(h) if h.serving && h.node != self.me && now < h.fresh_until => {
+                Word::Other(h.node.clone(), h.epoch)
+            }
+            _ if now < self.in_touch_until => Word::Nobody,
+            _ => Word::Unknown,
+        }
+    }
+
+    /// The view of one role.
+    pub fn role(&self, role: &RoleName) -> Option<&RoleView> {
+        self.roles.iter().find(|r| r.role == *role)
+    }
+
+    /// The view of one node.
+    pub fn node(&self, name: &NodeName) -> Option<&NodeView> {
+        self.nodes.iter().find(|n| n.name == *name)
+    }
+}

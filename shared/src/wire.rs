@@ -1,0 +1,103 @@
+//! What a heartbeat says. Written and read with postcard inside the [seal](crate::seal); the header names the sender's
+//! id, boot, network and sequence.
+
+use crate::clock::Mono;
+use crate::id::{Boot, ClusterId, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
+use crate::succession::{Claim, Floor, Grant, Line, PromiseReport, Refused};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One heartbeat to one peer. The same sequence goes out on every network; only `echo` differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The sender's cluster; 0 while it is fresh.
+    pub cluster: ClusterId,
+    /// The sender's name.
+    pub from: NodeName,
+    /// The sender's kind.
+    pub kind: Kind,
+    /// For whom this is (V7).
+    pub to: NodeName,
+    /// The recipient's consensus id, or 0 while the sender does not know it.
+    pub to_id: NodeId,
+    /// The sender's clock at sending.
+    pub sent: Mono,
+    /// The newest datagram that the sender has from the recipient on this network.
+    pub echo: Option<Echo>,
+    /// Whom the sender hears: consensus id, and a bit per network.
+    pub hears: Vec<(NodeId, u16)>,
+    /// The electorate that the sender has durably adopted.
+    pub electorate: ElectorateId,
+    /// Digest of the sender's configuration (the part that all nodes share).
+    pub digest: u64,
+    /// Unix milliseconds: to warn of skew.
+    pub wall_ms: u64,
+    /// Index of the last log entry that the sender applied.
+    pub applied: u64,
+    /// The consensus leader and its term, as the sender knows them.
+    pub coordinator: Option<(u64, NodeId)>,
+    /// The sender is stopping.
+    pub leaving: bool,
+    /// The recipient's claims and the rest, role by role.
+    pub roles: Vec<RoleBeat>,
+    /// From the coordinator: the current lines, so that nobody waits for its log to catch up.
+    pub lines: Vec<(RoleName, Line)>,
+}
+
+/// "I heard you": proof of both directions, and a round trip to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Echo {
+    /// The recipient's boot.
+    pub boot: Boot,
+    /// The greatest sequence heard from it on this network.
+    pub seq: u64,
+    /// How long ago that was.
+    pub held: Duration,
+}
+
+/// What a heartbeat says about one role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleBeat {
+    /// The role.
+    pub role: RoleName,
+    /// The sender's claim.
+    pub claim: Option<Claim>,
+    /// The sender's newest grant, to whomever.
+    pub grant: Option<Grant>,
+    /// The sender's refusal of the recipient's newest claim.
+    pub refused: Option<Refused>,
+    /// The sender's running promise.
+    pub promise: Option<PromiseReport>,
+    /// The sender's floor; on disk.
+    pub floor: Floor,
+    /// Epochs that this boot of the sender released, newest last.
+    pub released: Vec<Epoch>,
+    /// The epoch at which the sender is active now.
+    pub serving: Option<Epoch>,
+    /// Whether the sender's application is healthy.
+    pub healthy: bool,
+    /// False while the sender must not be put in line (a failed promotion backs off).
+    pub willing: bool,
+    /// Load, as the application reports it.
+    pub load: u32,
+}
+
+/// A text that is no heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a heartbeat")]
+pub struct BadHeartbeat;
+
+impl Heartbeat {
+    /// To bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("a heartbeat has no unrepresentable value")
+    }
+
+    /// From bytes; nothing may be left over.
+    pub fn decode(bytes: &[u8]) -> Result<Heartbeat, BadHeartbeat> {
+        match postcard::take_from_bytes(bytes) {
+            Ok((heartbeat, [])) => Ok(heartbeat),
+            _ => Err(BadHeartbeat),
+        }
+    }
+}

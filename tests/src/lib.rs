@@ -1,0 +1,1 @@
+//! Baton's whole-cluster tests: network namespaces, real processes.
