@@ -1,6 +1,7 @@
 //! The agent: sockets, consensus, checks, actions, HTTP and the command line around `baton-core`.
 
 pub mod actions;
+pub mod addresses;
 pub mod agent;
 pub mod checks;
 pub mod cli;
