@@ -239,3 +239,50 @@ fn ttl(item: &Item) -> Result<Duration, String> {
         Err("must be whole seconds, as in \"0s\" or \"1s\"".to_owned())
     }
 }
+
+/// Every address that is listened on, and the key that says so.
+pub(super) fn listeners(
+    http: Option<&Http>,
+    control: Option<&Control>,
+    dns: Option<&Dns>,
+) -> Vec<(&'static str, SocketAddr)> {
+    let http = http
+        .into_iter()
+        .flat_map(|http| http.listen.iter().map(|addr| ("http.listen", *addr)));
+    let control = control.and_then(|control| match &control.listen {
+        ControlListen::Tcp { addr, .. } => Some(("control.listen", *addr)),
+        ControlListen::Unix(_) => None,
+    });
+    let dns = dns
+        .into_iter()
+        .flat_map(|dns| dns.listen.iter().map(|addr| ("dns.listen", *addr)));
+    http.chain(control).chain(dns).collect()
+}
+
+/// Notes listeners that want the same port, be it the sidecar's own.
+pub(super) fn clashes(root: &Section, local: &Local, listeners: &[(&'static str, SocketAddr)]) {
+    let mut bound = Vec::new();
+    for (address, network) in local.node.addresses.iter().zip(local.networks) {
+        if let Some(Host::Ip(ip)) = address {
+            bound.push((
+                format!("the sidecar itself on {}", network.name),
+                SocketAddr::new(*ip, network.port),
+            ));
+        }
+    }
+    for (key, addr) in listeners {
+        if let Some((other, _)) = bound.iter().find(|(_, other)| clash(*addr, *other)) {
+            let table = key.split('.').next().unwrap_or(key);
+            root.problem(
+                table,
+                &format!("{addr} is taken by {other}; listen on another port"),
+            );
+        }
+        bound.push(((*key).to_owned(), *addr));
+    }
+}
+
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let wild = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || wild)
+}

@@ -141,6 +141,7 @@ fn node(
         return None;
     };
     let mut addresses = vec![None; networks.len()];
+    let mut flawed = unknown_networks(&section, networks);
     for given in section.entries() {
         let Some(index) = networks
             .iter()
@@ -149,7 +150,10 @@ fn node(
             continue;
         };
         let host = section.take(&given.key, |item| value::host(value::text(item)?));
-        let Some(host) = host else { continue };
+        let Some(host) = host else {
+            flawed = true;
+            continue;
+        };
         if addresses[index].is_some() {
             section.problem(&given.key, "is there twice (case does not count); remove one");
         }
@@ -163,8 +167,10 @@ fn node(
         });
         addresses[index] = Some(host);
     }
-    unknown_networks(&section, networks);
     let Some(first) = addresses.iter().flatten().next().cloned() else {
+        if flawed {
+            return None;
+        }
         let network = &networks.first()?.name;
         let text = format!(
             "[nodes.{}] has no address; add a line like: {network} = \"10.0.1.11\"",
@@ -190,7 +196,9 @@ fn one_answer(hosts: Vec<Host>) -> Result<Vec<Host>, String> {
     Ok(hosts)
 }
 
-fn unknown_networks(section: &Section, networks: &[Network]) {
+/// Notes keys that mean nothing, and says whether there were any.
+fn unknown_networks(section: &Section, networks: &[Network]) -> bool {
+    let mut any = false;
     let names: Vec<&str> = networks.iter().map(|n| n.name.as_str()).collect();
     let keys = &RESERVED[..3];
     for entry in section.entries() {
@@ -207,7 +215,9 @@ fn unknown_networks(section: &Section, networks: &[Network]) {
             &entry.key,
             &format!("neither a network nor a key of nodes; {advice}"),
         );
+        any = true;
     }
+    any
 }
 
 /// Whether `host` can stand beside the addresses that were seen before.

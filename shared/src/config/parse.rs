@@ -102,6 +102,10 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let http = faces::http(&mut root, local.as_ref());
     let control = faces::control(&mut root, local.as_ref());
     let dns = faces::dns(&mut root, local.as_ref());
+    if let Some(local) = &local {
+        let listeners = faces::listeners(http.as_ref(), control.as_ref().map(|(c, _)| c), dns.as_ref());
+        faces::clashes(&root, local, &listeners);
+    }
     root.finish();
 
     let (cluster, key_risk) = cluster?;

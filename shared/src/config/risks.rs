@@ -1,9 +1,8 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{Config, ControlListen, Host, Node, show_duration};
+use super::{Config, Host, Node, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Below this window an ordinary machine's scheduling and disk may look like death.
@@ -19,7 +18,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     voters(config, &mut risks);
     networks(config, &mut risks);
     timing(config, &mut risks);
-    faces(config, &mut risks);
+    told(config, &mut risks);
     listeners(config, &mut risks);
     risks
 }
@@ -129,61 +128,32 @@ fn timing(config: &Config, risks: &mut Vec<String>) {
     }
 }
 
-fn faces(config: &Config, risks: &mut Vec<String>) {
+fn told(config: &Config, risks: &mut Vec<String>) {
     let acts = config.roles.values().any(|role| role.promote.is_some());
     if config.http.is_none() && config.dns.is_none() && !acts {
         risks.push("nobody is told which node is active; add [http], [dns] or [actions]".to_owned());
     }
 }
 
-/// Every address that is listened on, and the key that says so.
-fn all_listeners(config: &Config) -> Vec<(&'static str, SocketAddr)> {
-    let mut all = Vec::new();
-    if let Some(http) = &config.http {
-        all.extend(http.listen.iter().map(|addr| ("http.listen", *addr)));
-    }
-    if let Some(ControlListen::Tcp { addr, .. }) = config.control.as_ref().map(|c| &c.listen) {
-        all.push(("control.listen", *addr));
-    }
-    if let Some(dns) = &config.dns {
-        all.extend(dns.listen.iter().map(|addr| ("dns.listen", *addr)));
-    }
-    all
-}
-
-/// Addresses that cannot be bound, here or on another node.
+/// Addresses that only another node can listen on, although the file is the same everywhere.
 fn listeners(config: &Config, risks: &mut Vec<String>) {
-    let all = all_listeners(config);
-    let mut bound = Vec::new();
-    for (address, network) in config.my_node().addresses.iter().zip(&config.networks) {
-        if let Some(Host::Ip(ip)) = address {
-            bound.push(("the sidecar's own port", SocketAddr::new(*ip, network.port)));
-        }
-    }
-    for (key, addr) in all {
-        if let Some((other, _)) = bound.iter().find(|(_, other)| clash(addr, *other)) {
-            risks.push(format!("{key} {addr} is taken by {other}; choose another port"));
-        }
-        bound.push((key, addr));
+    for (key, addr) in faces::listeners(config.http.as_ref(), config.control.as_ref(), config.dns.as_ref()) {
         let owner = |(name, node): &(&NodeName, &Node)| {
             **name != config.me && node.addresses.contains(&Some(Host::Ip(addr.ip())))
         };
-        if let Some((name, _)) = config.nodes.iter().find(owner) {
-            let network = config
-                .networks
-                .first()
-                .map_or("node", |network| network.name.as_str());
-            risks.push(format!(
-                "{key} {addr} is an address of node {name}, and {} cannot listen on it; \
-                 write {{{network}}}:{} instead",
-                config.me,
-                addr.port()
-            ));
-        }
+        let Some((name, node)) = config.nodes.iter().find(owner) else {
+            continue;
+        };
+        let index = node
+            .addresses
+            .iter()
+            .position(|a| *a == Some(Host::Ip(addr.ip())));
+        let network = index.and_then(|index| config.networks.get(index));
+        let network = network.map_or("node", |network| network.name.as_str());
+        risks.push(format!(
+            "{key} {addr} is an address of node {name}, and {} cannot listen on it; write \"{{{network}}}:{}\"",
+            config.me,
+            addr.port()
+        ));
     }
-}
-
-fn clash(a: SocketAddr, b: SocketAddr) -> bool {
-    let any = |ip: IpAddr| ip.is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any(a.ip()) || any(b.ip()))
 }

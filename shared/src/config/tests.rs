@@ -56,3 +56,9 @@ fn probe() {
     println!("{}", d.errors("[cluster]\nname = \"x\n", &[]));
     println!("{}", d.errors("[cluster]\nname = \"x\"\nwindw = 5\nwindow=1\nkey=\"file:z\"\n[networks]\nfront={}\n[nodes.a]\nfrnt=\"1.2.3\"\n[clster]\n[nodes.b]\nfront=\"1.2.3.4:7400\"\n[dns]\n", &["x.y=1", "nodes.a.front.v=1", "http.listen={frot}:80"]));
 }
+#[test]
+fn probe2() {
+    let text = include_str!("../../../examples/cluster.toml");
+    let loaded = Dir::new().parse_as(text, "b", &["cluster.key=file:k"]).unwrap();
+    println!("{}", loaded.config.describe());
+}

@@ -50,18 +50,37 @@ pub(super) fn parse(text: &str, problems: &Problems) -> Option<Vec<Entry>> {
         Ok(table) => Some(entries(table.get_ref(), &|offset| lines.at(offset))),
         Err(error) => {
             let span = error.span().unwrap_or(0..0);
-            let near = text.get(span.clone()).unwrap_or("").lines().next().unwrap_or("");
-            let near = match near.trim() {
-                "" => String::new(),
-                near => format!(" at `{}`", near.chars().take(40).collect::<String>()),
-            };
-            let advice = "; strings need quotes, and a table begins with a line like [cluster]";
-            problems.add(
-                lines.at(span.start),
-                format!("not TOML: {}{near}{advice}", error.message()),
-            );
+            let at = lines.at(span.start);
+            problems.add(at, syntax(error.message(), text.get(span).unwrap_or("")));
             None
         }
+    }
+}
+
+/// What the TOML parser says, with what to do about it. `near` is the text it stumbled over.
+fn syntax(message: &str, near: &str) -> String {
+    let near: String = near
+        .lines()
+        .next()
+        .unwrap_or("")
+        .trim()
+        .chars()
+        .take(40)
+        .collect();
+    let (reason, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+    let around = if near.is_empty() {
+        String::new()
+    } else {
+        format!(" at {near}")
+    };
+    match reason {
+        "duplicate key" => format!("{near} is there twice; remove one"),
+        "string values must be quoted" if near.is_empty() => {
+            "a value is missing; write it like name = \"orders\"".to_owned()
+        }
+        "string values must be quoted" => format!("a string without quotes; write \"{near}\""),
+        _ if expected.is_empty() => format!("not TOML: {reason}{around}; see https://toml.io"),
+        _ => format!("not TOML: {reason}{around}; expected {expected}"),
     }
 }
 
