@@ -15,6 +15,8 @@ const MAX_NODES: usize = 32;
 /// Keys of a node that are no network. A network of that name could not be told from them, nor `{node}` from its
 /// placeholder.
 const RESERVED: [&str; 4] = ["kind", "serves", "priority", "node"];
+/// Priorities lie between this and its negative.
+const MAX_PRIORITY: i128 = 1_000_000;
 /// UDP and TCP port of the sidecars.
 const DEFAULT_PORT: u16 = 7400;
 
@@ -51,7 +53,7 @@ pub(super) fn networks(root: &mut Section) -> Option<Vec<Network>> {
             &format!("{} networks; at most {MAX_NETWORKS} are possible", networks.len()),
         );
     }
-    (networks.len() == table.len()).then_some(networks)
+    (!networks.is_empty() && networks.len() == table.len()).then_some(networks)
 }
 
 fn network(entry: &Entry, problems: &Problems) -> Option<Network> {
@@ -132,7 +134,7 @@ fn node(
     let kinds = kinds.each_ref().map(|(word, kind)| (word.as_str(), *kind));
     let kind = section.take("kind", |item| value::choice(item, &kinds));
     let priority = section.take("priority", |item| {
-        value::integer(item, i64::MIN.into(), i64::MAX.into())
+        value::integer(item, -MAX_PRIORITY, MAX_PRIORITY)
     });
     let serves = section.take("serves", |item| {
         one_answer(value::one_or_more(item, value::host)?)

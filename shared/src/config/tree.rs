@@ -74,7 +74,7 @@ fn syntax(message: &str, near: &str) -> String {
         format!(" at {near}")
     };
     match reason {
-        "duplicate key" => format!("{near} is there twice; remove one"),
+        "duplicate key" => format!("\"{near}\" is there twice; remove one"),
         "string values must be quoted" if near.is_empty() => {
             "a value is missing; write it like name = \"orders\"".to_owned()
         }
