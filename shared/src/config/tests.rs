@@ -310,6 +310,20 @@ fn a_file_that_cannot_be_read_says_so() {
     assert!(load("big").contains("/big: longer than 1 MiB"), "{}", load("big"));
 }
 
+#[test]
+fn deep_nesting_is_refused() {
+    let dir = Dir::new();
+    for unit in ["[", "a.", "{a=", "[a."] {
+        let deep = unit.repeat(100_000);
+        let error = dir.error(&format!("x = 1\nv = {deep}"), None, &[]);
+        assert!(error.starts_with("c.toml:"), "{unit}");
+        let error = dir.error(&format!("{deep}a = 1"), None, &[]);
+        assert!(error.starts_with("c.toml:"), "{unit}");
+        let error = dir.error(SMALL, None, &[&format!("{deep}=1"), &format!("a={deep}")]);
+        assert!(error.starts_with("--set "), "{unit}");
+    }
+}
+
 fn snippet() -> impl Strategy<Value = String> {
     prop_oneof![
         any::<String>(),
@@ -347,11 +361,18 @@ proptest! {
             text.splice(at..end, insert.chars());
         }
         let text: String = text.into_iter().collect();
-        if let Err(error) = Config::parse(&text, "c.toml", None, &sets) {
-            for line in error.lines() {
-                prop_assert!(line.starts_with("c.toml") || line.starts_with("--set "), "{line}");
-                prop_assert!(!line.contains('\n'), "{line}");
+        let dir = Dir::new();
+        let sets: Vec<&str> = ["cluster.key=file:k"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+        match dir.parse(&text, None, &sets) {
+            Ok(Loaded { config, .. }) => {
+                prop_assert!(config.describe().contains(config.me.as_str()));
+                config.digest();
             }
+            Err(error) => for line in error.lines() {
+                let prefix = dir.0.path().display().to_string();
+                prop_assert!(line.starts_with(&prefix) || line.starts_with("--set "), "{line}");
+                prop_assert!(!line.contains('\n'), "{line}");
+            },
         }
     }
 
