@@ -372,6 +372,7 @@ proptest! {
                 let prefix = dir.0.path().display().to_string();
                 prop_assert!(line.starts_with(&prefix) || line.starts_with("--set "), "{line}");
                 prop_assert!(!line.contains('\n'), "{line}");
+                prop_assert!(!line.contains("was not recorded"), "{line}");
             },
         }
     }
