@@ -28,7 +28,7 @@ pub(crate) fn send(
     // H2: the holder's own promise counts like any other, and is asked for like any other.
     let seq = c.next_seq(now);
     for role in roles.values_mut() {
-        if let Some(claim) = role.claim(c) {
+        if let Some(claim) = role.claim(c).filter(|claim| !claim.waiting) {
             let (owner, electorate) = (c.owner(), claim.electorate);
             role.judge(
                 Claimed {
@@ -316,7 +316,14 @@ fn receive_role(
         role.lease
             .refused(header.sender, refused.epoch, refused.seq, &refused.why, now);
     }
-    if let Some(claim) = &beat.claim {
+    if !beat.promise.is_some_and(|p| p.owner != c.owner()) {
+        role.lease.unblocked(header.sender);
+    }
+    if let Some(claim) = &beat.claim
+        && claim.waiting
+    {
+        role.write_ahead(claim.epoch, owner, q);
+    } else if let Some(claim) = &beat.claim {
         let echoes = hb
             .echo
             .filter(|e| e.boot == c.boot)

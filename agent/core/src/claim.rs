@@ -31,6 +31,10 @@ impl RoleCore {
             return Mono::MAX;
         };
         self.stand_by("standing by", q);
+        if self.better_claims(place.epoch, c, now) {
+            self.ready_since = None;
+            return now + c.timing.interval;
+        }
         if let Err(look_again) = self.vacant(c, now) {
             self.ready_since = None;
             return look_again;
@@ -119,6 +123,15 @@ impl RoleCore {
             c.state.floor(&self.name).epoch,
         ];
         floors.chain(own).max().unwrap_or_default()
+    }
+
+    /// Whether a better place is making progress: somebody heard lately claims an earlier epoch.
+    fn better_claims(&self, epoch: Epoch, c: &Cluster, now: Mono) -> bool {
+        let claims = c
+            .peers
+            .values()
+            .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now)?.claim);
+        claims.into_iter().any(|claim| claim.epoch < epoch)
     }
 
     /// Ok when a majority of all voters, by reports younger than W/2, miss the holder or have no running promise;

@@ -1,7 +1,6 @@
 //! On the coordinator: keeps every role's line of succession (DESIGN §6). It is never in the path of a failover.
 
 use crate::cluster::{Cluster, Queue};
-use crate::output::Level;
 use crate::plan::{Candidate, Picture, plan, round};
 use crate::role::RoleCore;
 use crate::state::Command;
@@ -157,11 +156,6 @@ impl Coordination {
         q: &mut Queue,
         now: Mono,
     ) {
-        let names: Vec<String> = round(picture).iter().map(|owner| c.call(owner.node)).collect();
-        q.log(
-            Level::Info,
-            format!("role {}: new line of succession: {}", role.name, names.join(", ")),
-        );
         let command = set_line(&role.name, picture.line.version, order, handover, cause, c);
         self.proposed = Some((q.propose(command), now));
         self.wanted = None;

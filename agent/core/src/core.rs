@@ -192,6 +192,19 @@ impl Core {
         for (role, record) in &state.roles {
             if c.learn_line(role, &record.line, true) {
                 news = true;
+                let mut names: Vec<String> = Vec::new();
+                for place in &record.line.places {
+                    let name = c.call(place.owner.node);
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                let text = format!(
+                    "role {role}: line of succession {}: {}",
+                    record.line.version,
+                    names.join(", ")
+                );
+                q.log(crate::output::Level::Info, text);
                 // Peers whose logs lag hear of the new line at once, and a holder of the handover it may ask for.
                 q.urgent_all |= c.is_coordinator();
             }

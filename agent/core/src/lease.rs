@@ -90,10 +90,13 @@ impl Lease {
             return;
         }
         let said = match why {
+            // Its floor will be above this epoch when that promise ends.
+            Refusal::Promised { epoch: other, .. } if *other > epoch => Said::Never { seq },
             Refusal::Promised { remaining, .. } | Refusal::Starting { remaining } => Said::Later {
                 seq,
                 at: now + *remaining,
             },
+
             Refusal::Below(_) | Refusal::Dead | Refusal::NoVoter => Said::Never { seq },
             // These pass by themselves; the next heartbeat asks again.
             Refusal::Electorate(_) | Refusal::Unheard | Refusal::Flushing => return,
@@ -127,12 +130,25 @@ impl Lease {
         self.held.filter(|(_, until)| now < *until)
     }
 
+    /// The promise that was in the way at this voter is gone.
+    pub fn unblocked(&mut self, voter: NodeId) {
+        if matches!(self.said.get(&voter), Some(Said::Later { .. })) {
+            self.said.remove(&voter);
+        }
+    }
+
     /// The earliest instant at which the claim could be won, by what the voters said; `None`: never (H5).
-    /// A voter that has not answered could grant now.
-    pub fn winnable_at(&self, electorate: &Electorate, now: Mono) -> Option<Mono> {
+    /// A voter that has not answered could grant now, if it can be `reached`.
+    pub fn winnable_at(
+        &self,
+        electorate: &Electorate,
+        reached: impl Fn(NodeId) -> bool,
+        now: Mono,
+    ) -> Option<Mono> {
         // k-th smallest instant = k-th greatest of the reversed order.
         electorate
             .kth_greatest(|voter| match self.said.get(&voter) {
+                None if !reached(voter) => None,
                 None | Some(Said::Granted { .. }) => Some(std::cmp::Reverse(now)),
                 Some(Said::Later { at, .. }) => Some(std::cmp::Reverse((*at).max(now))),
                 Some(Said::Never { .. }) => None,
@@ -216,9 +232,9 @@ mod tests {
             ..Floor::default()
         });
         lease.refused(NodeId(1), Epoch(5), 1, &below, Mono(0));
-        assert_eq!(lease.winnable_at(&el, Mono(0)), Some(Mono(0)));
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), Some(Mono(0)));
         lease.refused(NodeId(2), Epoch(5), 1, &below, Mono(0));
-        assert_eq!(lease.winnable_at(&el, Mono(0)), None);
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), None);
     }
 
     #[test]
@@ -238,12 +254,12 @@ mod tests {
             lease.refused(NodeId(voter), Epoch(5), 1, &why, Mono(0));
         }
         assert_eq!(
-            lease.winnable_at(&el, Mono(0)),
+            lease.winnable_at(&el, |_| true, Mono(0)),
             Some(Mono(20 * MS)),
             "the third has not answered"
         );
         lease.retry();
-        assert_eq!(lease.winnable_at(&el, Mono(0)), Some(Mono(0)));
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), Some(Mono(0)));
     }
 
     #[test]

@@ -138,14 +138,13 @@ impl RoleCore {
 
     /// The claim that heartbeats carry.
     pub fn claim(&self, c: &Cluster) -> Option<Claim> {
-        if self.paused_until.is_some() {
-            return None;
-        }
         let epoch = self.lease.claimed()?;
+        let waiting = self.paused_until.is_some();
         Some(Claim {
             epoch,
             electorate: c.electorate.id,
-            urgent: self.urgent,
+            urgent: self.urgent && !waiting,
+            waiting,
         })
     }
 
@@ -304,7 +303,12 @@ impl RoleCore {
             return;
         }
         if let Some(until) = self.paused_until {
-            if now < until {
+            let reached = |_| true;
+            let sooner = self
+                .lease
+                .winnable_at(&c.electorate, reached, now)
+                .is_some_and(|at| at <= now);
+            if now < until && !sooner {
                 return;
             }
             self.paused_until = None;
@@ -313,7 +317,9 @@ impl RoleCore {
             self.claim_now(q);
             return;
         }
-        match self.lease.winnable_at(&c.electorate, now) {
+        let reached =
+            |voter: NodeId| voter == c.id || c.peer(voter).is_some_and(|p| c.alive(p.owner(), now).is_some());
+        match self.lease.winnable_at(&c.electorate, reached, now) {
             None => self.give_up(
                 "a majority of voters refused: a greater epoch is theirs",
                 c,
@@ -345,7 +351,7 @@ impl RoleCore {
                 q,
             );
         };
-        if self.lease.winnable_at(&c.electorate, now).is_none() {
+        if self.lease.winnable_at(&c.electorate, |_| true, now).is_none() {
             // H5.
             return self.demote("a majority of voters has granted a greater epoch".into(), c, q);
         }

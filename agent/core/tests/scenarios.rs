@@ -330,13 +330,3 @@ fn drained_holder_hands_over_and_is_not_in_line() {
         "{line:?}"
     );
 }
-
-#[test]
-fn zz_debug() {
-    let mut w = World::new(&[Kind::Member; 3], 1);
-    w.run(Duration::from_secs(4));
-    for n in 0..3 {
-        println!("{:#?}", w.nodes[n].view);
-    }
-    println!("{:?} {:?}", w.leader, w.state);
-}

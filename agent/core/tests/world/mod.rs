@@ -3,7 +3,7 @@
 
 use baton_core::input::Coordinator;
 use baton_core::output::{Durable, EngineChange, GuardChange};
-use baton_core::{Command, Core, Input, Outcome, Output, Request, State};
+use baton_core::{Command, Core, Input, Output, Request, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::{Cluster, Config, Host, Network, Node, Role};
 use baton_shared::guard::Guard;
@@ -23,6 +23,7 @@ pub struct Machine {
     pub name: NodeName,
     pub id: NodeId,
     pub boot: u64,
+    pub up: bool,
     pub core: Option<Core>,
     pub frozen: bool,
     pub guard: Guard,
@@ -64,6 +65,8 @@ pub struct World {
     /// Every span in which a node was active: (from, to, node, epoch).
     pub active: Vec<(u64, u64, usize, Epoch)>,
     greatest: Epoch,
+    /// End of the guard that the last check saw open, in true time.
+    open_until: u64,
     tick: BTreeMap<usize, u64>,
 }
 
@@ -137,6 +140,7 @@ impl World {
             logs: Vec::new(),
             active: Vec::new(),
             greatest: Epoch(0),
+            open_until: 0,
             tick: BTreeMap::new(),
         };
         for n in 0..kinds.len() {
@@ -159,6 +163,7 @@ impl World {
             name: name(n),
             id: NodeId(100 + n as u64),
             boot: 0,
+            up: false,
             core: None,
             frozen: false,
             guard: Guard::default(),
@@ -188,6 +193,7 @@ impl World {
             durable: machine.disk.clone(),
         };
         machine.core = Some(Core::new(start, now));
+        machine.up = true;
         self.give(n, Input::Tick);
         self.elect_later();
         self.replicate();
@@ -195,6 +201,7 @@ impl World {
 
     pub fn kill(&mut self, n: usize) {
         self.nodes[n].core = None;
+        self.nodes[n].up = false;
         self.nodes[n].guard.shut();
         self.nodes[n].buffered.clear();
         self.elect_later();
@@ -292,7 +299,7 @@ impl World {
 
     /// Who is active in true time.
     pub fn active_now(&self) -> Vec<(usize, Epoch)> {
-        let alive = self.nodes.iter().enumerate().filter(|(_, m)| m.core.is_some());
+        let alive = self.nodes.iter().enumerate().filter(|(_, m)| m.up);
         alive
             .filter_map(|(n, m)| Some((n, m.guard.active(self.clock(n))?)))
             .collect()
@@ -493,7 +500,7 @@ impl World {
     }
 
     fn running(&self, n: usize) -> bool {
-        self.nodes[n].core.is_some() && !self.nodes[n].frozen
+        self.nodes[n].up && !self.nodes[n].frozen
     }
 
     fn leads(&self, n: usize) -> bool {
@@ -592,12 +599,17 @@ impl World {
         if let Some((n, epoch)) = active.first().copied() {
             assert!(epoch >= self.greatest, "S2: {epoch} after {}", self.greatest);
             self.greatest = epoch;
+            let continued = self.now <= self.open_until;
             match self.active.last_mut() {
-                Some((_, to, node, e)) if *node == n && *e == epoch && self.now - *to <= 2 * MS => {
-                    *to = self.now
-                }
+                Some((_, to, node, e)) if continued && *node == n && *e == epoch => *to = self.now,
                 _ => self.active.push((self.now, self.now, n, epoch)),
             }
+            let until = self.nodes[n].guard.read().1;
+            self.open_until = until.0.saturating_sub(self.nodes[n].offset);
+        } else if let Some((_, to, ..)) = self.active.last_mut() {
+            // The span ended between two checks, when its guard did.
+            *to = (*to).max(self.open_until.min(self.now));
+            self.open_until = 0;
         }
     }
 }
