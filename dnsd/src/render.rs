@@ -1,0 +1,154 @@
+//! The renderer: names and record data to wire form, by hickory-proto. Runs when the zone's content changes.
+//!
+//! Records are rendered behind a question for the name they are an answer to, so that compressed names point to
+//! offset 12 and stay right when copied behind a client's question for that name, in whatever case.
+
+use crate::question::HEADER;
+use crate::zone::{NODE_LABEL, Records, Settings};
+use baton_shared::id::NodeName;
+use hickory_proto::op::Query;
+use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, SOA};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
+use std::net::IpAddr;
+
+/// Addresses rendered for one node at most; so many of either family fit one UDP response of 1232 octets.
+const ADDRESSES_MAX: usize = 32;
+/// SOA refresh, retry, expire in seconds. A secondary must not go on naming a node long after it lost touch.
+const REFRESH: i32 = 5;
+const RETRY: i32 = 2;
+const EXPIRE: i32 = 30;
+
+/// Renders records of one zone. [`Origin`](crate::Origin) has made sure that every name fits.
+pub(crate) struct Renderer {
+    origin: Name,
+    ttl: u32,
+    negative_ttl: u32,
+}
+
+impl Renderer {
+    pub fn new(settings: &Settings) -> Renderer {
+        let origin = Name::from_ascii(settings.origin.text()).expect("Origin::new checked its labels");
+        Renderer {
+            origin,
+            ttl: settings.ttl,
+            negative_ttl: settings.negative_ttl,
+        }
+    }
+
+    /// Addresses, as the answer to a question for whatever name has them.
+    pub fn addresses<'a>(&self, addresses: impl Iterator<Item = &'a IpAddr>) -> Records {
+        let records: Vec<Record> = addresses
+            .take(ADDRESSES_MAX)
+            .map(|ip| address(self.origin.clone(), self.ttl, *ip))
+            .collect();
+        self.behind_question(&records)
+    }
+
+    /// The SOA, as the answer to a question for the zone.
+    pub fn soa(&self, primary: &NodeName, serial: u32, ttl: u32) -> Records {
+        self.behind_question(&[self.soa_record(primary, serial, ttl)])
+    }
+
+    /// The SOA for answers without data, in full: it comes behind questions for any name. Its TTL is the lesser of its
+    /// own and the minimum (RFC 2308 §3).
+    pub fn negative_soa(&self, primary: &NodeName, serial: u32) -> Records {
+        let ttl = self.ttl.min(self.negative_ttl);
+        encode(
+            &[self.soa_record(primary, serial, ttl)],
+            NameEncoding::Uncompressed,
+            None,
+        )
+    }
+
+    /// The name servers, as the answer to a question for the zone.
+    pub fn name_servers(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
+        self.behind_question(&self.ns_records(servers))
+    }
+
+    /// The name servers' addresses, to follow [`name_servers`](Self::name_servers).
+    pub fn glue(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
+        let records: Vec<Record> = servers
+            .iter()
+            .flat_map(|(node, serves)| {
+                let serves = serves.iter().take(ADDRESSES_MAX);
+                serves.map(|ip| address(self.node(node), self.ttl, *ip))
+            })
+            .collect();
+        self.behind_question(&records)
+    }
+
+    /// The one record that stands for all types (RFC 8482 §4.2).
+    pub fn any(&self) -> Records {
+        let data = RData::HINFO(HINFO::new("RFC8482".into(), String::new()));
+        self.behind_question(&[Record::from_rdata(self.origin.clone(), self.ttl, data)])
+    }
+
+    fn soa_record(&self, primary: &NodeName, serial: u32, ttl: u32) -> Record {
+        let hostmaster = self.below_origin("hostmaster", self.origin.clone());
+        let data = SOA::new(
+            self.node(primary),
+            hostmaster,
+            serial,
+            REFRESH,
+            RETRY,
+            EXPIRE,
+            self.negative_ttl,
+        );
+        Record::from_rdata(self.origin.clone(), ttl, RData::SOA(data))
+    }
+
+    fn ns_records(&self, servers: &[(&NodeName, &[IpAddr])]) -> Vec<Record> {
+        servers
+            .iter()
+            .map(|(node, _)| {
+                Record::from_rdata(self.origin.clone(), self.ttl, RData::NS(NS(self.node(node))))
+            })
+            .collect()
+    }
+
+    fn node(&self, node: &NodeName) -> Name {
+        let nodes = self.below_origin(NODE_LABEL, self.origin.clone());
+        self.below_origin(node.as_str(), nodes)
+    }
+
+    fn below_origin(&self, label: &str, parent: Name) -> Name {
+        parent
+            .prepend_label(label)
+            .expect("Origin::new left room for two labels")
+    }
+
+    fn behind_question(&self, records: &[Record]) -> Records {
+        encode(records, NameEncoding::Compressed, Some(&self.origin))
+    }
+}
+
+fn address(owner: Name, ttl: u32, ip: IpAddr) -> Record {
+    let data = match ip {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    };
+    Record::from_rdata(owner, ttl, data)
+}
+
+/// Encodes `records` behind a header and a question for `question`, and cuts these off again.
+fn encode(records: &[Record], names: NameEncoding, question: Option<&Name>) -> Records {
+    let mut bytes = Vec::new();
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_name_encoding(names);
+    let written = (|| {
+        encoder.emit_vec(&[0; HEADER])?;
+        if let Some(name) = question {
+            Query::query(name.clone(), RecordType::A).emit(&mut encoder)?;
+        }
+        let start = encoder.len();
+        encoder.emit_all(records.iter())?;
+        Ok::<usize, hickory_proto::ProtoError>(start)
+    })();
+    // 13 servers with 32 addresses of 28 octets each are far from 64 KiB.
+    let start = written.expect("record counts are bounded and names fit");
+    Records {
+        count: records.len() as u16,
+        bytes: bytes[start..].into(),
+    }
+}

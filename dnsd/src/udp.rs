@@ -1,0 +1,56 @@
+//! The UDP loop of one socket: take a batch, answer it, send it.
+
+use crate::answer::Via;
+use crate::counters::add;
+use crate::mmsg::Batch;
+use crate::responder::Responder;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+
+/// After a socket error, before the next try.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// So many socket errors in a row, a minute's worth, mean that it will not get better.
+const ERRORS_MAX: u32 = 1_200;
+
+/// Answers on `socket` until it fails for good; gives the reason.
+pub(crate) async fn serve(socket: UdpSocket, responder: Arc<Responder>) -> io::Error {
+    match answer_all(socket, &responder).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std::convert::Infallible> {
+    let socket = AsyncFd::new(socket)?;
+    let mut batch = Batch::new();
+    let mut errors = 0;
+    loop {
+        let mut ready = socket.readable().await?;
+        match ready.try_io(|socket| batch.receive(socket.as_fd())) {
+            Ok(Ok(_)) => {
+                errors = 0;
+                batch.answer(|query, reply| responder.respond(query, Via::Udp, reply));
+                let unsent = batch.send(socket.as_fd());
+                if unsent > 0 {
+                    add(&responder.counters().dropped, unsent as u64);
+                }
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => {
+                if errors == 0 {
+                    tracing::warn!(%error, "cannot receive DNS queries over UDP, trying again");
+                }
+                errors += 1;
+                if errors == ERRORS_MAX {
+                    return Err(error);
+                }
+                tokio::time::sleep(BACK_OFF).await;
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
