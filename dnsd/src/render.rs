@@ -6,6 +6,7 @@
 use crate::question::HEADER;
 use crate::zone::{NODE_LABEL, Records, Settings};
 use baton_shared::id::NodeName;
+use hickory_proto::ProtoError;
 use hickory_proto::op::Query;
 use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -54,28 +55,25 @@ impl Renderer {
     /// own and the minimum (RFC 2308 §3).
     pub fn negative_soa(&self, primary: &NodeName, serial: u32) -> Records {
         let ttl = self.ttl.min(self.negative_ttl);
-        encode(
-            &[self.soa_record(primary, serial, ttl)],
-            NameEncoding::Uncompressed,
-            None,
-        )
+        let [records] = encode(None, [&[self.soa_record(primary, serial, ttl)]]);
+        records
     }
 
-    /// The name servers, as the answer to a question for the zone.
-    pub fn name_servers(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
-        self.behind_question(&self.ns_records(servers))
-    }
-
-    /// The name servers' addresses, to follow [`name_servers`](Self::name_servers).
-    pub fn glue(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
-        let records: Vec<Record> = servers
+    /// The name servers, as the answer to a question for the zone, and their addresses to follow right behind.
+    pub fn name_servers(&self, servers: &[(&NodeName, &[IpAddr])]) -> [Records; 2] {
+        let ns: Vec<Record> = servers
+            .iter()
+            .map(|(node, _)| RData::NS(NS(self.node(node))))
+            .map(|data| Record::from_rdata(self.origin.clone(), self.ttl, data))
+            .collect();
+        let glue: Vec<Record> = servers
             .iter()
             .flat_map(|(node, serves)| {
                 let serves = serves.iter().take(ADDRESSES_MAX);
                 serves.map(|ip| address(self.node(node), self.ttl, *ip))
             })
             .collect();
-        self.behind_question(&records)
+        encode(Some(&self.origin), [&ns, &glue])
     }
 
     /// The one record that stands for all types (RFC 8482 §4.2).
@@ -98,15 +96,6 @@ impl Renderer {
         Record::from_rdata(self.origin.clone(), ttl, RData::SOA(data))
     }
 
-    fn ns_records(&self, servers: &[(&NodeName, &[IpAddr])]) -> Vec<Record> {
-        servers
-            .iter()
-            .map(|(node, _)| {
-                Record::from_rdata(self.origin.clone(), self.ttl, RData::NS(NS(self.node(node))))
-            })
-            .collect()
-    }
-
     fn node(&self, node: &NodeName) -> Name {
         let nodes = self.below_origin(NODE_LABEL, self.origin.clone());
         self.below_origin(node.as_str(), nodes)
@@ -119,7 +108,8 @@ impl Renderer {
     }
 
     fn behind_question(&self, records: &[Record]) -> Records {
-        encode(records, NameEncoding::Compressed, Some(&self.origin))
+        let [records] = encode(Some(&self.origin), [records]);
+        records
     }
 }
 
@@ -131,24 +121,37 @@ fn address(owner: Name, ttl: u32, ip: IpAddr) -> Record {
     Record::from_rdata(owner, ttl, data)
 }
 
-/// Encodes `records` behind a header and a question for `question`, and cuts these off again.
-fn encode(records: &[Record], names: NameEncoding, question: Option<&Name>) -> Records {
+/// Encodes sections that follow one another behind a header and a question for `question`, and cuts these off again.
+/// Without a question, names are written in full, and the records may stand anywhere.
+fn encode<const N: usize>(question: Option<&Name>, sections: [&[Record]; N]) -> [Records; N] {
+    // 13 servers with 32 addresses of 28 octets each are far from 64 KiB.
+    try_encode(question, sections).expect("record counts are bounded and names fit")
+}
+
+fn try_encode<const N: usize>(
+    question: Option<&Name>,
+    sections: [&[Record]; N],
+) -> Result<[Records; N], ProtoError> {
     let mut bytes = Vec::new();
     let mut encoder = BinEncoder::new(&mut bytes);
-    encoder.set_name_encoding(names);
-    let written = (|| {
-        encoder.emit_vec(&[0; HEADER])?;
-        if let Some(name) = question {
-            Query::query(name.clone(), RecordType::A).emit(&mut encoder)?;
-        }
-        let start = encoder.len();
-        encoder.emit_all(records.iter())?;
-        Ok::<usize, hickory_proto::ProtoError>(start)
-    })();
-    // 13 servers with 32 addresses of 28 octets each are far from 64 KiB.
-    let start = written.expect("record counts are bounded and names fit");
-    Records {
-        count: records.len() as u16,
-        bytes: bytes[start..].into(),
+    encoder.emit_vec(&[0; HEADER])?;
+    match question {
+        Some(name) => Query::query(name.clone(), RecordType::A).emit(&mut encoder)?,
+        None => encoder.set_name_encoding(NameEncoding::Uncompressed),
     }
+    let mut ends = [0; N];
+    let start = encoder.len();
+    for (end, records) in ends.iter_mut().zip(sections) {
+        encoder.emit_all(records.iter())?;
+        *end = encoder.len();
+    }
+    let mut from = start;
+    Ok(std::array::from_fn(|i| {
+        let section = from..ends[i];
+        from = section.end;
+        Records {
+            count: sections[i].len() as u16,
+            bytes: bytes[section].into(),
+        }
+    }))
 }

@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
+use tokio::io::Interest;
 
 /// After a socket error, before the next try.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -25,13 +25,13 @@ pub(crate) async fn serve(socket: UdpSocket, responder: Arc<Responder>) -> io::E
 }
 
 async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std::convert::Infallible> {
-    let socket = AsyncFd::new(socket)?;
+    let socket = tokio::net::UdpSocket::from_std(socket)?;
     let mut batch = Batch::new();
     let mut errors = 0;
     loop {
-        let mut ready = socket.readable().await?;
-        match ready.try_io(|socket| batch.receive(socket.as_fd())) {
-            Ok(Ok(_)) => {
+        let receive = || batch.receive(socket.as_fd());
+        match socket.async_io(Interest::READABLE, receive).await {
+            Ok(_) => {
                 errors = 0;
                 batch.answer(|query, reply| responder.respond(query, Via::Udp, reply));
                 let unsent = batch.send(socket.as_fd());
@@ -39,8 +39,8 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
                     add(&responder.counters().dropped, unsent as u64);
                 }
             }
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
                 if errors == 0 {
                     tracing::warn!(%error, "cannot receive DNS queries over UDP, trying again");
                 }
@@ -50,7 +50,6 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
                 }
                 tokio::time::sleep(BACK_OFF).await;
             }
-            Err(_would_block) => {}
         }
     }
 }

@@ -94,8 +94,8 @@ impl Settings {
     }
 }
 
-/// Records of one section in wire form. Names in them point into the question that they were rendered for, which
-/// always begins at offset 12.
+/// Records of one section in wire form. Names in them may point into the question that they were rendered for, which
+/// always begins at offset 12, and into the section in front of them: they keep their place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records {
     pub count: u16,
@@ -175,14 +175,15 @@ impl Zone {
             .collect();
         let first = servers.first().map_or(&view.me, |(name, _)| *name);
         let serial = serial(view);
+        let [ns, glue] = render.name_servers(&servers);
         Zone {
             origin: settings.origin.clone(),
             serial,
             me: view.me.clone(),
             soa: render.soa(first, serial, settings.ttl),
             negative: render.negative_soa(first, serial),
-            ns: render.name_servers(&servers),
-            glue: render.glue(&servers),
+            ns,
+            glue,
             any: render.any(),
             names: names(&nodes, roles),
             nodes,
