@@ -29,7 +29,7 @@ pub(crate) struct Renderer {
 
 impl Renderer {
     pub fn new(settings: &Settings) -> Renderer {
-        let origin = Name::from_ascii(settings.origin.text()).expect("Origin::new checked its labels");
+        let origin = Name::from_labels(settings.origin.labels()).expect("Origin::new checked its labels");
         Renderer {
             origin,
             ttl: settings.ttl,
@@ -47,8 +47,8 @@ impl Renderer {
     }
 
     /// The SOA, as the answer to a question for the zone.
-    pub fn soa(&self, primary: &NodeName, serial: u32, ttl: u32) -> Records {
-        self.behind_question(&[self.soa_record(primary, serial, ttl)])
+    pub fn soa(&self, primary: &NodeName, serial: u32) -> Records {
+        self.behind_question(&[self.soa_record(primary, serial, self.ttl)])
     }
 
     /// The SOA for answers without data, in full: it comes behind questions for any name. Its TTL is the lesser of its
@@ -103,7 +103,8 @@ impl Renderer {
 
     fn below_origin(&self, label: &str, parent: Name) -> Name {
         parent
-            .prepend_label(label)
+            // As bytes: text would be taken for a name to internationalise, and "ab--c" is not one.
+            .prepend_label(label.as_bytes())
             .expect("Origin::new left room for two labels")
     }
 

@@ -12,6 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+mod allocations;
+pub use allocations::allocations;
+
 /// The zone of every test.
 pub const ZONE: &str = "orders.internal";
 /// Instants before this are in touch, and word of holders is fresh.

@@ -5,10 +5,13 @@
 use crate::question::code;
 use crate::render;
 use baton_shared::config::Dns;
-use baton_shared::id::{NodeName, RoleName};
+use baton_shared::id::{Label, NodeName, RoleName};
 use baton_shared::view::{View, Word};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+#[cfg(test)]
+mod tests;
 
 /// The label under which nodes have their names.
 pub(crate) const NODE_LABEL: &str = "node";
@@ -22,32 +25,24 @@ const ORIGIN_MAX: usize = 255 - 64 - 5;
 /// The zone's own name, short enough for all names below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Wire form, lower case.
-    wire: Box<[u8]>,
-    /// With the final dot.
+    /// In lower case, without the final dot.
     text: String,
+    wire: Box<[u8]>,
 }
 
 impl Origin {
     /// Parses `zone`, with or without the final dot. The error says what a zone's name is.
     pub fn new(zone: &str) -> Result<Origin, String> {
-        let bare = zone.strip_suffix('.').unwrap_or(zone).to_ascii_lowercase();
-        let mut wire = Vec::with_capacity(bare.len() + 2);
-        for label in bare.split('.') {
-            let fits = (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-            if !fits {
-                return Err(format!(
-                    "[dns] zone \"{zone}\" is not a domain name: use labels of 1 to 63 letters, digits and '-', \
-                     joined by dots, such as \"orders.internal\""
-                ));
-            }
-            wire.push(label.len() as u8);
-            wire.extend_from_slice(label.as_bytes());
-        }
-        wire.push(0);
+        let labels: Vec<Label> = zone
+            .strip_suffix('.')
+            .unwrap_or(zone)
+            .split('.')
+            .map(Label::new)
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("[dns] zone \"{zone}\" is not a domain name: {error}"))?;
+        let texts: Vec<&str> = labels.iter().map(Label::as_str).collect();
+        let text = texts.join(".");
+        let wire = [&wire(&texts)[..], &[0]].concat();
         if wire.len() > ORIGIN_MAX {
             return Err(format!(
                 "[dns] zone \"{zone}\" is too long: {} octets leave no room for node names below it, use at most \
@@ -56,8 +51,8 @@ impl Origin {
             ));
         }
         Ok(Origin {
+            text,
             wire: wire.into(),
-            text: bare + ".",
         })
     }
 
@@ -65,8 +60,8 @@ impl Origin {
         &self.wire
     }
 
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &[u8]> {
+        self.text.split('.').map(str::as_bytes)
     }
 }
 
@@ -180,7 +175,7 @@ impl Zone {
             origin: settings.origin.clone(),
             serial,
             me: view.me.clone(),
-            soa: render.soa(first, serial, settings.ttl),
+            soa: render.soa(first, serial),
             negative: render.negative_soa(first, serial),
             ns,
             glue,

@@ -509,3 +509,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn answering_allocates_nothing() {
+    let published = active("b");
+    let zone = zone(&published);
+    let mut out = [0; 1232];
+    for (name, qtype) in [
+        (ZONE, qtype::A),
+        (ZONE, qtype::NS),
+        ("a.node.orders.internal", qtype::AAAA),
+        ("none.orders.internal", qtype::A),
+        ("example.com", qtype::A),
+    ] {
+        let query = with_edns(question(name, qtype), 1232, 0, false);
+        let mut ask = || {
+            let word = |role: &RoleName| published.word(role, NOW);
+            assert!(answer(&query, Via::Udp, &zone, word, &mut out).is_some());
+        };
+        ask(); // Whatever is set up once per thread.
+        assert_eq!(allocations(ask), 0, "{name}");
+    }
+}
