@@ -118,6 +118,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 /// Answers one connection until it ends, is idle, or sends what is no query.
 async fn converse(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
+    stream.set_nodelay(true)?;
     let mut inbox = vec![0; INBOX].into_boxed_slice();
     let mut held = 0;
     let mut outbox = vec![0; OUTBOX].into_boxed_slice();

@@ -4,6 +4,7 @@ use baton_shared::clock::Mono;
 use baton_shared::id::Epoch;
 use hickory_proto::op::ResponseCode;
 use std::future::pending;
+use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -83,15 +84,33 @@ async fn wildcard_socket_replies_from_the_address_asked() {
     }
 }
 
+/// This machine's IPv6 addresses, each with its interface's index (proc(5), if_inet6).
+fn ipv6_addresses() -> Vec<(Ipv6Addr, u32)> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let hex = |field: &str| u128::from_str_radix(field, 16).unwrap();
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .map(|fields| (Ipv6Addr::from_bits(hex(fields[0])), hex(fields[1]) as u32))
+        .collect()
+}
+
 #[tokio::test]
-async fn wildcard_socket_replies_over_ipv6() {
+async fn wildcard_socket_replies_from_the_ipv6_address_asked() {
     if std::net::UdpSocket::bind("[::1]:0").is_err() {
         return; // This machine has no IPv6.
     }
     let server = start("[::]:0");
-    let to = SocketAddr::new("::1".parse().unwrap(), server.addr.port());
-    let reply = ask("::1", to, &question(ZONE, qtype::A)).await;
-    assert_eq!(addresses(&read(&reply).answers).len(), 2);
+    for (asked, interface) in ipv6_addresses() {
+        let (from, scope) = if asked.is_unicast_link_local() {
+            ("::", interface)
+        } else {
+            ("::1", 0)
+        };
+        let to = SocketAddrV6::new(asked, server.addr.port(), 0, scope).into();
+        let reply = ask(from, to, &question(ZONE, qtype::A)).await;
+        assert_eq!(addresses(&read(&reply).answers).len(), 2, "{asked}");
+    }
 }
 
 #[tokio::test]
