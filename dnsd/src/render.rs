@@ -13,7 +13,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 use std::net::IpAddr;
 
-/// Addresses rendered for one node at most; so many of either family fit one UDP response of 1232 octets.
+/// Addresses rendered for one node at most; so many of one family fit one UDP response of 1232 octets.
 const ADDRESSES_MAX: usize = 32;
 /// SOA refresh, retry, expire in seconds. A secondary must not go on naming a node long after it lost touch.
 const REFRESH: i32 = 5;
@@ -37,12 +37,10 @@ impl Renderer {
         }
     }
 
-    /// Addresses, as the answer to a question for whatever name has them.
-    pub fn addresses<'a>(&self, addresses: impl Iterator<Item = &'a IpAddr>) -> Records {
-        let records: Vec<Record> = addresses
-            .take(ADDRESSES_MAX)
-            .map(|ip| address(self.origin.clone(), self.ttl, *ip))
-            .collect();
+    /// Addresses of one family, as the answer to a question for whatever name has them.
+    pub fn addresses(&self, serves: &[IpAddr], v6: bool) -> Records {
+        let of_family = serves.iter().filter(|ip| ip.is_ipv6() == v6).copied();
+        let records = self.address_records(&self.origin, of_family);
         self.behind_question(&records)
     }
 
@@ -68,10 +66,7 @@ impl Renderer {
             .collect();
         let glue: Vec<Record> = servers
             .iter()
-            .flat_map(|(node, serves)| {
-                let serves = serves.iter().take(ADDRESSES_MAX);
-                serves.map(|ip| address(self.node(node), self.ttl, *ip))
-            })
+            .flat_map(|(node, serves)| self.address_records(&self.node(node), serves.iter().copied()))
             .collect();
         encode(Some(&self.origin), [&ns, &glue])
     }
@@ -80,6 +75,22 @@ impl Renderer {
     pub fn any(&self) -> Records {
         let data = RData::HINFO(HINFO::new("RFC8482".into(), String::new()));
         self.behind_question(&[Record::from_rdata(self.origin.clone(), self.ttl, data)])
+    }
+
+    /// Each address once (RFC 2181 §5): two host names may have the same.
+    fn address_records(&self, owner: &Name, ips: impl Iterator<Item = IpAddr>) -> Vec<Record> {
+        let mut distinct: Vec<IpAddr> = Vec::new();
+        for ip in ips {
+            if !distinct.contains(&ip) && distinct.len() < ADDRESSES_MAX {
+                distinct.push(ip);
+            }
+        }
+        let data = distinct.into_iter().map(|ip| match ip {
+            IpAddr::V4(ip) => RData::A(A(ip)),
+            IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+        });
+        data.map(|data| Record::from_rdata(owner.clone(), self.ttl, data))
+            .collect()
     }
 
     fn soa_record(&self, primary: &NodeName, serial: u32, ttl: u32) -> Record {
@@ -112,14 +123,6 @@ impl Renderer {
         let [records] = encode(Some(&self.origin), [records]);
         records
     }
-}
-
-fn address(owner: Name, ttl: u32, ip: IpAddr) -> Record {
-    let data = match ip {
-        IpAddr::V4(ip) => RData::A(A(ip)),
-        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
-    };
-    Record::from_rdata(owner, ttl, data)
 }
 
 /// Encodes sections that follow one another behind a header and a question for `question`, and cuts these off again.

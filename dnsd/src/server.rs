@@ -23,8 +23,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds UDP and TCP on every address of `dns.listen`; with port 0, both get the same port. Needs no runtime. The
-    /// error is one line that says what to do.
+    /// Binds UDP and TCP on every address of `dns.listen`; with port 0, both get the same port; `[::]` takes
+    /// IPv6 alone, beside `0.0.0.0`. Needs no runtime. The error is one line that says what to do.
     pub fn bind(dns: &Dns) -> Result<Server, String> {
         Ok(Server {
             settings: Settings::new(dns)?,

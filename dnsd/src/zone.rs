@@ -157,8 +157,8 @@ impl Zone {
             .map(|node| NodeRecords {
                 name: node.name.clone(),
                 serves: node.serves.clone(),
-                a: render.addresses(node.serves.iter().filter(|ip| ip.is_ipv4())),
-                aaaa: render.addresses(node.serves.iter().filter(|ip| ip.is_ipv6())),
+                a: render.addresses(&node.serves, false),
+                aaaa: render.addresses(&node.serves, true),
             })
             .collect();
         nodes.sort_by(|a, b| a.name.cmp(&b.name));

@@ -144,3 +144,11 @@ fn ttls_are_whole_seconds_rounded_down() {
     let settings = Settings::new(&dns).unwrap();
     assert_eq!((settings.ttl, settings.negative_ttl), (1, 0));
 }
+
+#[test]
+fn address_given_twice_is_one_record() {
+    let mut view = view();
+    view.nodes[0] = node_view("a", &["10.0.0.1", "2001:db8::1", "10.0.0.1", "2001:db8::1"]);
+    let zone = Zone::new(&settings(), &view, &[role("main")]);
+    assert_eq!((zone.nodes[0].a.count, zone.nodes[0].aaaa.count), (1, 1));
+}
