@@ -316,7 +316,7 @@ fn receive_role(
         role.lease
             .refused(header.sender, refused.epoch, refused.seq, &refused.why, now);
     }
-    if !beat.promise.is_some_and(|p| p.owner != c.owner()) {
+    if beat.promise.is_none_or(|p| p.owner == c.owner()) {
         role.lease.unblocked(header.sender);
     }
     if let Some(claim) = &beat.claim
