@@ -199,11 +199,16 @@ pub(super) async fn change(raft: &Engine, change: EngineChange, state: &State) -
     match change {
         EngineChange::AddLearner { id, name } => {
             let members = raft.metrics().borrow().membership_config.clone();
-            if members.membership().get_node(&id.0) == Some(&Peer::from(&name)) {
-                return Ok(());
-            }
-            let added = raft.add_learner(id.0, Peer::from(&name), false).await;
-            added.map(drop).map_err(says)
+            let peer = Peer::from(&name);
+            let changed = match members.membership().get_node(&id.0) {
+                Some(known) if *known == peer => return Ok(()),
+                Some(_) => {
+                    let renamed = ChangeMembers::SetNodes([(id.0, peer)].into());
+                    raft.change_membership(renamed, true).await
+                }
+                None => raft.add_learner(id.0, peer, false).await,
+            };
+            changed.map(drop).map_err(says)
         }
         EngineChange::SetMembers { voters, learners } => set_members(raft, &voters, &learners, state).await,
     }

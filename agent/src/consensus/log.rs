@@ -217,3 +217,46 @@ fn new_file(dir: &Path) -> std::io::Result<(std::path::PathBuf, File)> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::Store;
+    use super::*;
+    use baton_core::Command;
+    use openraft::CommittedLeaderId;
+    use openraft::storage::RaftLogStorageExt;
+
+    fn entry(index: u64, payload: EntryPayload<Types>) -> Entry<Types> {
+        Entry {
+            log_id: LogId::new(CommittedLeaderId::new(1, 1), index),
+            payload,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_overridden_tail_is_saved_before_it_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Some(dir.path())).unwrap();
+        let mut log = LogStore::new(store.disk());
+        let entries = [
+            entry(1, EntryPayload::Blank),
+            entry(2, EntryPayload::Normal(Command::Pause(true))),
+            entry(3, EntryPayload::Blank),
+        ];
+        log.blocking_append(entries.clone()).await.unwrap();
+        let saved = || -> Vec<String> {
+            std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.to_string_lossy().contains("overridden-"))
+                .map(|path| std::fs::read_to_string(path).unwrap())
+                .collect()
+        };
+        log.truncate(entries[2].log_id).await.unwrap();
+        assert!(saved().is_empty(), "a blank entry is nothing lost");
+        log.truncate(entries[1].log_id).await.unwrap();
+        assert!(saved().len() == 1 && saved()[0].contains("Pause"));
+        let left = log.try_get_log_entries(0..10).await.unwrap();
+        assert_eq!(left, entries[..1]);
+    }
+}

@@ -54,6 +54,9 @@ impl Service {
             Counters::add(&self.counters.bad_streams);
             return Answer::NotMe(me.node);
         }
+        if request.from == me.node {
+            return Answer::Refused("it has the sender's consensus id; was a data directory copied?".into());
+        }
         if self.is_old(request.from, request.boot) {
             return Answer::Refused("a later boot of the sender was heard".into());
         }

@@ -56,9 +56,12 @@ impl<T: Serialize> Kept<T> {
     fn keep(&mut self, value: T) -> Result<(), String> {
         match &mut self.place {
             Place::Memory => {}
-            Place::Disk(record) => record
-                .save(&encode(&value)?)
-                .map_err(|error| format!("the data directory could not be written: {error}"))?,
+            Place::Disk(record) => record.save(&encode(&value)?).map_err(|error| {
+                format!(
+                    "the data directory could not be written: {error}; {}",
+                    remedy(&error)
+                )
+            })?,
             Place::Closed => return Err("the storage is closed".into()),
         }
         self.value = value;
@@ -334,7 +337,15 @@ fn stop(dir: &Path, trouble: Unusable) -> String {
 
 /// An error of the operating system, and what to do about it.
 fn advice(dir: &Path, error: &io::Error) -> String {
-    let what = match error.kind() {
+    format!(
+        "data directory {} cannot be used: {error}; {}",
+        dir.display(),
+        remedy(error)
+    )
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "give it to the user that runs baton (chown), or set another [storage] dir"
         }
@@ -344,8 +355,7 @@ fn advice(dir: &Path, error: &io::Error) -> String {
             "a file is in the way; set another [storage] dir"
         }
         _ => "check the disk, or set another [storage] dir",
-    };
-    format!("data directory {} cannot be used: {error}; {what}", dir.display())
+    }
 }
 
 /// A random number that is not 0.

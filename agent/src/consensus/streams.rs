@@ -5,7 +5,7 @@
 //! refused, silent or gone, over the next in order of preference. A peer that is merely slow still answers pings: only
 //! their absence says that the network is dead.
 
-use super::channel::{self, HANDSHAKE, Kind, MAX_FRAME, Reader, Writer};
+use super::channel::{self, Kind, MAX_FRAME, Reader, Writer};
 use super::tasks::Tasks;
 use crate::addresses::Addresses;
 use arc_swap::ArcSwap;
@@ -23,6 +23,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// A network that answers at all connects within this.
 const CONNECT: Duration = Duration::from_millis(500);
+/// ... and is greeted within this; the other side has some arithmetic to do.
+const GREET: Duration = Duration::from_secs(1);
 /// A stream with an unanswered question that is silent for so long is asked whether it lives.
 const PING_AFTER: Duration = Duration::from_millis(250);
 /// ... and is dead when it says nothing for so long after that.
@@ -216,7 +218,7 @@ impl Route {
         };
         let cluster = &self.config.cluster;
         let key = cluster.key.derive("stream", cluster.name.as_str());
-        match timeout(CONNECT.max(HANDSHAKE / 3), channel::initiate(stream, &key)).await {
+        match timeout(GREET, channel::initiate(stream, &key)).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(io::Error::other(format!(
                 "{address} closed the stream; is its cluster key the same? ({error})"
@@ -262,6 +264,9 @@ struct Waiting {
 
 impl Waiting {
     fn add(&mut self, call: Call, writer: &mut Writer) -> io::Result<()> {
+        if call.answer.is_closed() {
+            return Ok(()); // its caller has given up
+        }
         if self.unanswered.is_empty() && !self.pinged {
             self.moved = Instant::now();
             self.patience = DEAD_AFTER;

@@ -78,7 +78,6 @@ struct Sidecar {
     consensus: Consensus,
     store: Arc<Store>,
     counters: Arc<Counters>,
-    addresses: Arc<Addresses>,
     reloads: mpsc::Receiver<oneshot::Sender<Result<String, String>>>,
 }
 
@@ -122,7 +121,6 @@ impl Town {
             consensus,
             store,
             counters,
-            addresses: self.addresses.clone(),
             reloads,
         };
         self.nodes.insert(text, node);
@@ -344,28 +342,88 @@ async fn a_wiped_node_comes_back_as_another_and_is_made_a_voter() {
     town.stop().await;
 }
 
+/// A network between the nodes that can be cut: from then on nothing passes, and nothing is refused.
+struct Wire {
+    cut: watch::Sender<bool>,
+    relays: tokio::task::JoinSet<()>,
+}
+
+impl Wire {
+    /// Puts itself in front of every address of `table` on `network`.
+    async fn between(table: &mut BTreeMap<NodeName, Vec<Option<SocketAddr>>>, network: usize) -> Wire {
+        let mut wire = Wire {
+            cut: watch::Sender::new(false),
+            relays: tokio::task::JoinSet::new(),
+        };
+        for places in table.values_mut() {
+            let relay = TcpListener::bind((ip(network), 0)).await.unwrap();
+            let to = places[network].replace(relay.local_addr().unwrap()).unwrap();
+            wire.relays
+                .spawn(Wire::relay(relay, to, ip(network), wire.cut.subscribe()));
+        }
+        wire
+    }
+
+    async fn relay(relay: TcpListener, to: SocketAddr, from: Ipv4Addr, cut: watch::Receiver<bool>) {
+        let mut streams = tokio::task::JoinSet::new();
+        loop {
+            let (mut near, peer) = relay.accept().await.unwrap();
+            assert_eq!(peer.ip(), from, "bound to its own address on that network");
+            let mut cut = cut.clone();
+            streams.spawn(async move {
+                let Ok(mut far) = TcpStream::connect(to).await else {
+                    return;
+                };
+                let silenced = async {
+                    let _ = cut.wait_for(|cut| *cut).await.is_ok();
+                };
+                tokio::select! {
+                    () = silenced => {}
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+                }
+                // Both ends stay open, and nothing passes.
+                std::future::pending::<()>().await;
+            });
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_dies_and_changes_go_over_the_other() {
+async fn a_network_falls_silent_and_changes_go_over_the_other() {
     let town = Town::start(&["a", "b", "c"], 2).await;
+    let mut table = town.table.clone();
+    let front = Wire::between(&mut table, 0).await;
+    let back = Wire::between(&mut table, 1).await;
+    town.addresses.set(table);
     town.bootstrap().await;
     town.nodes["a"].drain("x").await;
-    let leader = town.leader().await;
-    // What is sent on the first network is swallowed from now on: a listener that nobody serves.
-    let hole = std::net::TcpListener::bind((ip(0), 0)).unwrap();
+    town.all_know("x").await;
+
+    front.cut.send_replace(true);
+    for text in ["a", "b", "c"] {
+        town.nodes[text].drain(&format!("after-{text}")).await;
+    }
+    town.all_know("after-c").await;
+
+    back.cut.send_replace(true);
+    let refused = town.nodes["a"].consensus.propose(Command::Pause(true)).await;
+    assert!(refused.is_err());
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_is_dead_from_the_start_and_the_other_is_enough() {
+    let town = Town::start(&["a", "b", "c"], 2).await;
     let mut table = town.table.clone();
+    // Connections are accepted by the kernel, and nobody answers.
+    let hole = std::net::TcpListener::bind((ip(0), 0)).unwrap();
     for places in table.values_mut() {
         places[0] = Some(hole.local_addr().unwrap());
     }
-    town.nodes["a"].addresses.set(table);
-    for (text, node) in &town.nodes {
-        node.consensus.configure(config(text, &town.names, 2));
-    }
-    for text in [leader, town.follower_of(leader)] {
-        let began = Instant::now();
-        town.nodes[text].drain(&format!("after-{text}")).await;
-        town.all_know(&format!("after-{text}")).await;
-        tracing::debug!("{text}: {:?}", began.elapsed());
-    }
+    town.addresses.set(table);
+    town.bootstrap().await;
+    town.nodes["b"].drain("x").await;
+    town.all_know("x").await;
     town.stop().await;
 }
 
@@ -395,7 +453,7 @@ async fn strangers_and_messages_for_others_are_refused_and_counted() {
     let town = Town::start(&["a"], 1).await;
     let node = &town.nodes["a"];
     let me = node.store.identity();
-    let address = node.addresses.get(&name("a"), 0).unwrap();
+    let address = town.addresses.get(&name("a"), 0).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let wrong = ClusterKey::from_bytes([8; 32]).derive("stream", "test");
     assert!(channel::initiate(stream, &wrong).await.is_err());
