@@ -146,7 +146,12 @@ async fn serve(
                 take(frame, &mut writer, &mut working, service)?;
             }
             Some(done) = working.join_next() => {
-                let (number, text): (u64, Vec<u8>) = done.map_err(io::Error::other)?;
+                let (number, text): (u64, Vec<u8>) = match done {
+                    Ok(done) => done,
+                    // A bug, not the peer's fault: it goes on to end the listener, which is watched.
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(error) => return Err(io::Error::other(error)),
+                };
                 asked = Instant::now();
                 if writer.waiting() == 0 {
                     sent = Instant::now();

@@ -57,7 +57,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 /// A peer reads its configuration within this; its own limit is shorter.
 const RELOAD: Duration = Duration::from_secs(6);
 /// Stages of a shutdown; together below a second.
-const STOP: Duration = Duration::from_millis(400);
+const STOP: Duration = Duration::from_millis(300);
 
 /// Who this node is, as its storage says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

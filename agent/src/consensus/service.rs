@@ -152,6 +152,7 @@ impl Service {
             return Answer::Refused("only the initialiser may ask".into());
         }
         let cluster = pledge.cluster;
+        // A flush on this thread, once in the life of a cluster.
         match self.store.promise(pledge) {
             Ok(()) => {
                 self.cluster.send_replace(cluster);

@@ -258,7 +258,7 @@ struct Waiting {
     /// When the stream last moved, or was first asked something after a rest.
     moved: Instant,
     pinged: bool,
-    /// Grows with what is under way.
+    /// Grows with what was asked since the peer was last heard.
     patience: Duration,
 }
 
@@ -313,6 +313,7 @@ async fn carry(
                     return Err(io::Error::other("the peer closed the stream"));
                 };
                 (waiting.moved, waiting.pinged) = (Instant::now(), false);
+                waiting.patience = DEAD_AFTER;
                 if let Some(answer) = waiting.unanswered.remove(&frame.number)
                     && frame.kind == Kind::Answer
                 {

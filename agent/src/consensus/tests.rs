@@ -128,7 +128,9 @@ impl Town {
 
     async fn stop_node(&mut self, text: &str) {
         let node = self.nodes.remove(text).unwrap();
+        let began = Instant::now();
         node.consensus.shutdown().await;
+        assert!(began.elapsed() < PATIENCE / 10, "a stop is quick");
     }
 
     fn members(&self) -> BTreeMap<NodeId, (NodeName, Kind)> {
