@@ -42,7 +42,7 @@ pub(super) async fn found(consensus: &Consensus, members: Members) -> Result<(),
     }
 }
 
-async fn ask_all(consensus: &Consensus, members: Members) -> Result<Pledge, String> {
+pub(super) async fn ask_all(consensus: &Consensus, members: Members) -> Result<Pledge, String> {
     let store = consensus.store.clone();
     let me = store.identity().node;
     // Recorded before anyone is asked: a retry after a crash asks for the same cluster.
@@ -69,7 +69,7 @@ async fn ask_all(consensus: &Consensus, members: Members) -> Result<Pledge, Stri
     Ok(pledge)
 }
 
-async fn initialise(raft: &Engine, pledge: &Pledge) -> Result<(), String> {
+pub(super) async fn initialise(raft: &Engine, pledge: &Pledge) -> Result<(), String> {
     let voters: BTreeMap<u64, Peer> = pledge
         .voters()
         .iter()

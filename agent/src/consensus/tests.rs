@@ -1,220 +1,16 @@
 //! Whole clusters in one process, on 127.0.0.1: what a start, a restart, a lost disk and a lost network leave.
 
+mod town;
+
 use super::channel::{self, Kind as FrameKind};
 use super::disk::{decode, encode};
 use super::rpc::Request;
 use super::*;
-use baton_shared::config::{Cluster, Host, Network as ConfigNetwork, Node};
-use baton_shared::id::{ClusterName, NetworkName};
 use baton_shared::key::ClusterKey;
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::net::TcpStream;
-
-/// Generous: the machine may be slow and busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn name(text: &str) -> NodeName {
-    NodeName::new(text).unwrap()
-}
-
-fn key() -> ClusterKey {
-    ClusterKey::from_bytes([9; 32])
-}
-
-/// Node `me` of a cluster of `names` on `networks` networks; network n is on 127.0.0.(n+1).
-fn config(me: &str, names: &[&str], networks: usize) -> Arc<Config> {
-    let hosts: Vec<Host> = (0..networks).map(|n| Host::Ip(ip(n).into())).collect();
-    let node = |text: &&str| {
-        let node = Node {
-            kind: Kind::Member,
-            addresses: hosts.iter().cloned().map(Some).collect(),
-            serves: vec![hosts[0].clone()],
-            priority: 0,
-        };
-        (name(text), node)
-    };
-    let network = |n| ConfigNetwork {
-        name: NetworkName::new(&format!("net{n}")).unwrap(),
-        port: 0,
-        interface: None,
-    };
-    Arc::new(Config {
-        me: name(me),
-        cluster: Cluster {
-            name: ClusterName::new("test").unwrap(),
-            window: Duration::from_secs(1),
-            key: key(),
-            join_wait: Duration::from_secs(30),
-            join_exit: false,
-            preempt_after: None,
-        },
-        networks: (0..networks).map(network).collect(),
-        nodes: names.iter().map(node).collect(),
-        storage: None,
-        roles: BTreeMap::new(),
-        http: None,
-        control: None,
-        dns: None,
-    })
-}
-
-fn ip(network: usize) -> Ipv4Addr {
-    Ipv4Addr::new(127, 0, 0, 1 + network as u8)
-}
-
-/// A cluster's nodes, and what they need to be started again.
-struct Town {
-    names: Vec<&'static str>,
-    networks: usize,
-    addresses: Arc<Addresses>,
-    dir: tempfile::TempDir,
-    table: BTreeMap<NodeName, Vec<Option<SocketAddr>>>,
-    nodes: BTreeMap<&'static str, Sidecar>,
-}
-
-struct Sidecar {
-    consensus: Consensus,
-    store: Arc<Store>,
-    counters: Arc<Counters>,
-    reloads: mpsc::Receiver<oneshot::Sender<Result<String, String>>>,
-}
-
-impl Town {
-    async fn start(names: &[&'static str], networks: usize) -> Town {
-        let mut town = Town {
-            names: names.to_vec(),
-            networks,
-            addresses: Arc::default(),
-            dir: tempfile::tempdir().unwrap(),
-            table: BTreeMap::new(),
-            nodes: BTreeMap::new(),
-        };
-        for name in names {
-            town.start_node(name).await;
-        }
-        town
-    }
-
-    async fn start_node(&mut self, text: &'static str) {
-        let store = Store::open(Some(&self.dir.path().join(text))).unwrap();
-        let listeners: Vec<std::net::TcpListener> = (0..self.networks)
-            .map(|n| std::net::TcpListener::bind((ip(n), 0)).unwrap())
-            .collect();
-        let places = listeners.iter().map(|l| Some(l.local_addr().unwrap())).collect();
-        self.table.insert(name(text), places);
-        self.addresses.set(self.table.clone());
-        let counters = Arc::<Counters>::default();
-        let (reload, reloads) = mpsc::channel(1);
-        let consensus = Consensus::start(Start {
-            config: config(text, &self.names, self.networks),
-            store: store.clone(),
-            addresses: self.addresses.clone(),
-            listeners,
-            counters: counters.clone(),
-            reload,
-        })
-        .await
-        .unwrap();
-        let node = Sidecar {
-            consensus,
-            store,
-            counters,
-            reloads,
-        };
-        self.nodes.insert(text, node);
-    }
-
-    async fn stop_node(&mut self, text: &str) {
-        let node = self.nodes.remove(text).unwrap();
-        let began = Instant::now();
-        node.consensus.shutdown().await;
-        assert!(began.elapsed() < PATIENCE / 10, "a stop is quick");
-    }
-
-    fn members(&self) -> BTreeMap<NodeId, (NodeName, Kind)> {
-        let member = |(text, node): (&&str, &Sidecar)| (node.id(), (name(text), Kind::Member));
-        self.nodes.iter().map(member).collect()
-    }
-
-    async fn bootstrap(&self) {
-        let first = self.nodes.values().next().unwrap();
-        let members = self.members();
-        eventually("the cluster starts", async || {
-            first.consensus.bootstrap(members.clone()).await.is_ok()
-        })
-        .await;
-    }
-
-    /// The node that leads, as itself says.
-    async fn leader(&self) -> &'static str {
-        let mut leader = None;
-        eventually("somebody leads", async || {
-            let leads = |node: &&Sidecar| node.consensus.coordinator().borrow().leader == Some(node.id());
-            leader = self
-                .nodes
-                .iter()
-                .find(|(_, node)| leads(node))
-                .map(|(text, _)| *text);
-            leader.is_some()
-        })
-        .await;
-        leader.unwrap()
-    }
-
-    fn follower_of(&self, leader: &str) -> &'static str {
-        self.nodes.keys().copied().find(|text| *text != leader).unwrap()
-    }
-
-    async fn all_know(&self, drained: &str) {
-        for (text, node) in &self.nodes {
-            let mut learned = node.consensus.learned();
-            let knows = learned.wait_for(|(state, _)| state.drained.contains(&name(drained)));
-            timeout(PATIENCE, knows)
-                .await
-                .unwrap_or_else(|_| panic!("{text} does not know {drained}"))
-                .unwrap();
-        }
-    }
-
-    async fn stop(mut self) {
-        for text in self.names.clone() {
-            if self.nodes.contains_key(text) {
-                self.stop_node(text).await;
-            }
-        }
-    }
-}
-
-impl Sidecar {
-    fn id(&self) -> NodeId {
-        self.store.identity().node
-    }
-
-    async fn drain(&self, text: &str) {
-        let command = Command::Drain {
-            node: name(text),
-            drained: true,
-        };
-        eventually("a change is made", async || {
-            self.consensus.propose(command.clone()).await == Ok(Outcome::Applied)
-        })
-        .await;
-    }
-}
-
-async fn eventually(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !done().await {
-        assert!(Instant::now() < until, "in vain: {what}");
-        sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn coordinator(node: &Sidecar) -> Coordinator {
-    node.consensus.coordinator().borrow().clone()
-}
+use town::{PATIENCE, Sidecar, Town, Wire, config, coordinator, eventually, ip, key, name};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_start_take_changes_anywhere_and_outlive_a_restart() {
@@ -274,24 +70,54 @@ async fn everybody_stops_and_what_was_acknowledged_is_there_again() {
 async fn the_initialiser_dies_after_the_first_yes_and_finishes_later() {
     let mut town = Town::start(&["a", "b", "c"], 1).await;
     let members = town.members();
-    town.stop_node("c").await;
+    // Voters are asked in the order of their ids: the one that is missing is asked last.
+    let (yes, missing) = match town.nodes["b"].id() < town.nodes["c"].id() {
+        true => ("b", "c"),
+        false => ("c", "b"),
+    };
+    town.stop_node(missing).await;
     let refused = town.nodes["a"].consensus.bootstrap(members.clone()).await;
-    assert!(refused.unwrap_err().contains("c cannot be reached"));
+    assert!(refused.unwrap_err().contains("cannot be reached"));
     let cluster = *town.nodes["a"].consensus.cluster().borrow();
-    assert_eq!(*town.nodes["b"].consensus.cluster().borrow(), cluster);
-    assert!(
-        town.nodes["b"]
-            .consensus
-            .bootstrap(members.clone())
-            .await
-            .is_err()
-    );
+    assert_eq!(*town.nodes[yes].consensus.cluster().borrow(), cluster);
+    let refused = town.nodes[yes].consensus.bootstrap(members).await;
+    assert!(refused.unwrap_err().contains("has said yes to node"));
 
     town.stop_node("a").await;
     town.start_node("a").await;
-    town.start_node("c").await;
+    town.start_node(missing).await;
     town.bootstrap().await;
-    assert_eq!(town.nodes["c"].store.identity().cluster, cluster);
+    assert_eq!(town.nodes[missing].store.identity().cluster, cluster);
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leads_first_names_the_cluster_from_its_own_yes() {
+    let town = Town::start(&["a", "b", "c"], 1).await;
+    let pledge = founding::ask_all(&town.nodes["a"].consensus, town.members())
+        .await
+        .unwrap();
+    founding::initialise(&town.nodes["b"].consensus.raft, &pledge)
+        .await
+        .unwrap();
+    for node in town.nodes.values() {
+        let mut learned = node.consensus.learned();
+        let named = learned.wait_for(|(state, _)| state.cluster == pledge.cluster);
+        timeout(PATIENCE, named).await.unwrap().unwrap();
+    }
+    town.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_is_reported_as_a_failure() {
+    let town = Town::start(&["a"], 1).await;
+    town.bootstrap().await;
+    let node = &town.nodes["a"];
+    node.store.disk().close();
+    let refused = node.consensus.propose(Command::Pause(true)).await;
+    assert!(refused.is_err());
+    let why = timeout(PATIENCE, node.consensus.failed()).await.unwrap();
+    assert!(why.contains("the storage is closed"), "{why}");
     town.stop().await;
 }
 
@@ -342,52 +168,6 @@ async fn a_wiped_node_comes_back_as_another_and_is_made_a_voter() {
     })
     .await;
     town.stop().await;
-}
-
-/// A network between the nodes that can be cut: from then on nothing passes, and nothing is refused.
-struct Wire {
-    cut: watch::Sender<bool>,
-    relays: tokio::task::JoinSet<()>,
-}
-
-impl Wire {
-    /// Puts itself in front of every address of `table` on `network`.
-    async fn between(table: &mut BTreeMap<NodeName, Vec<Option<SocketAddr>>>, network: usize) -> Wire {
-        let mut wire = Wire {
-            cut: watch::Sender::new(false),
-            relays: tokio::task::JoinSet::new(),
-        };
-        for places in table.values_mut() {
-            let relay = TcpListener::bind((ip(network), 0)).await.unwrap();
-            let to = places[network].replace(relay.local_addr().unwrap()).unwrap();
-            wire.relays
-                .spawn(Wire::relay(relay, to, ip(network), wire.cut.subscribe()));
-        }
-        wire
-    }
-
-    async fn relay(relay: TcpListener, to: SocketAddr, from: Ipv4Addr, cut: watch::Receiver<bool>) {
-        let mut streams = tokio::task::JoinSet::new();
-        loop {
-            let (mut near, peer) = relay.accept().await.unwrap();
-            assert_eq!(peer.ip(), from, "bound to its own address on that network");
-            let mut cut = cut.clone();
-            streams.spawn(async move {
-                let Ok(mut far) = TcpStream::connect(to).await else {
-                    return;
-                };
-                let silenced = async {
-                    let _ = cut.wait_for(|cut| *cut).await.is_ok();
-                };
-                tokio::select! {
-                    () = silenced => {}
-                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
-                }
-                // Both ends stay open, and nothing passes.
-                std::future::pending::<()>().await;
-            });
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
