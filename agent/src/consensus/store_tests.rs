@@ -165,3 +165,25 @@ fn in_memory_every_start_is_another_node() {
     a.save_durable(&durable(2)).unwrap();
     assert_eq!(a.durable(), durable(2));
 }
+
+#[test]
+fn a_crash_at_any_moment_leaves_the_same_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    for n in 0..20u8 {
+        let ballast = encode(&vec![n; 1000 * usize::from(n)]).unwrap();
+        store.disk().put(&[("ballast", ballast)]).unwrap();
+        store.save_durable(&durable(u64::from(n))).unwrap();
+        // The files as a killed process leaves them: nothing was closed.
+        let crashed = tempfile::tempdir().unwrap();
+        for name in [IDENTITY, PROMISES, DATABASE] {
+            std::fs::copy(dir.path().join(name), crashed.path().join(name)).unwrap();
+        }
+        let again = Store::open(Some(crashed.path())).unwrap();
+        assert_eq!(again.identity().node, store.identity().node);
+        assert_eq!(again.durable(), durable(u64::from(n)));
+        let ballast: Vec<u8> = again.disk().get("ballast").unwrap().unwrap();
+        assert_eq!(ballast.len(), 1000 * usize::from(n));
+        assert!(aside(crashed.path()).is_empty());
+    }
+}
