@@ -8,6 +8,8 @@ use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -55,6 +57,11 @@ impl Disk {
 
     /// A new database at `path`, for `node`.
     pub(super) fn create(path: &Path, node: u64) -> Result<Arc<Disk>, Unusable> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         let disk = Disk::at(path)?;
         disk.found(node)
             .map_err(|failure| Unusable::Io(std::io::Error::other(failure)))?;
