@@ -170,7 +170,9 @@ async fn serve(
     });
     match &result {
         Ok(()) => tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action done"),
-        Err(reason) => tracing::warn!(role = %job.role, epoch = job.epoch.0, "{name} action failed: {reason}"),
+        Err(reason) => {
+            tracing::warn!(role = %job.role, epoch = job.epoch.0, "{name} action failed: {reason}")
+        }
     }
     result
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing starts before everything is bound. Whatever ends unasked ends the process, with a message and status 1.
 
-mod first_view;
+pub(crate) mod first_view;
 mod log;
 mod reload;
 mod running;
@@ -55,13 +55,22 @@ const CONFIGURATION: u8 = 2;
 /// Runs the agent until it is told to stop; gives the process's exit status.
 pub fn run(options: Options) -> u8 {
     log::start();
-    let Loaded { config, warnings } = match options.load() {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            eprintln!("{error}");
-            return CONFIGURATION;
-        }
+    let status = match options.load() {
+        Ok(loaded) => run_with(options, loaded),
+        Err(error) => fail(CONFIGURATION, &error),
     };
+    log::flush();
+    status
+}
+
+fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
+    log::flush(); // what was logged came before
+    eprintln!("{error}");
+    status
+}
+
+fn run_with(options: Options, loaded: Loaded) -> u8 {
+    let Loaded { config, warnings } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -69,17 +78,14 @@ pub fn run(options: Options) -> u8 {
     let runtime = match faces() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("cannot start threads: {error}; raise the process or memory limit");
-            return ENVIRONMENT;
+            let text = format!("cannot start threads: {error}; raise the process or memory limit");
+            return fail(ENVIRONMENT, &text);
         }
     };
     let status = runtime.block_on(async {
         match start(options, config).await {
             Ok(running) => running.until_stopped().await,
-            Err(error) => {
-                eprintln!("{error}");
-                ENVIRONMENT
-            }
+            Err(error) => fail(ENVIRONMENT, &error),
         }
     });
     runtime.shutdown_timeout(LET_GO);

@@ -31,10 +31,7 @@ pub async fn run(
     loop {
         let config = configs.borrow_and_update().clone();
         for (role, settings) in &config.roles {
-            let check = settings
-                .check
-                .clone()
-                .filter(|_| config.my_node().kind.may_act());
+            let check = settings.check.clone().filter(|_| config.my_node().kind.may_act());
             if running.get(role).is_some_and(|(old, _)| *old == check) {
                 continue;
             }
@@ -156,9 +153,7 @@ async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut r
     }
     let mut start = Instant::now();
     loop {
-        if !check.standby
-            && !promoted(state_of(&states.borrow_and_update(), &reporter.role))
-        {
+        if !check.standby && !promoted(state_of(&states.borrow_and_update(), &reporter.role)) {
             let Some(fresh) = stand_by(&check, &mut states, &mut reporter).await else {
                 return;
             };

@@ -87,7 +87,11 @@ impl Group {
 
 /// Runs a command to its end, its limit, or until `cancel` is ready, whichever comes first. The tasks that read its
 /// output are put into `output`: processes that it left behind may write there longer than it lives.
-pub async fn run(run: Run<'_>, cancel: impl Future<Output = ()>, output: &mut JoinSet<()>) -> Result<(), Stopped> {
+pub async fn run(
+    run: Run<'_>,
+    cancel: impl Future<Output = ()>,
+    output: &mut JoinSet<()>,
+) -> Result<(), Stopped> {
     let mut group = spawn(&run).map_err(Stopped::Failed)?;
     let last = Arc::new(Mutex::new(String::new()));
     let ear = Ear {

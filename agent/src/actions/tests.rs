@@ -43,7 +43,10 @@ async fn ends(jobs: Vec<Job>, pause: impl AsyncFn(usize)) -> Vec<(Action, u64, R
             panic!("not an input");
         };
         let Input::ActionDone {
-            epoch, action, result, ..
+            epoch,
+            action,
+            result,
+            ..
         } = *input
         else {
             panic!("not an end");
@@ -123,7 +126,12 @@ async fn demote_cancels_the_running_promote_and_skips_the_waiting_one() {
             &format!("echo x > {}; sleep 600", started.display()),
             LIMIT * 10,
         ),
-        job(Action::Promote, 2, &format!("echo x > {}", never.display()), LIMIT),
+        job(
+            Action::Promote,
+            2,
+            &format!("echo x > {}", never.display()),
+            LIMIT,
+        ),
         job(Action::Demote, 2, "true", LIMIT),
     ];
     let begun = Instant::now();
@@ -157,7 +165,10 @@ async fn timeout_kills_the_group_with_its_grandchildren() {
     .await;
     assert!(begun.elapsed() < LIMIT);
     let reason = ends[0].2.clone().unwrap_err();
-    assert!(reason.starts_with("timed out after 1s and was killed"), "{reason}");
+    assert!(
+        reason.starts_with("timed out after 1s and was killed"),
+        "{reason}"
+    );
     assert!(!alive(&file(&pids).await), "the grandchild lives");
 }
 

@@ -54,7 +54,10 @@ async fn ask(name: &str) -> Result<Vec<IpAddr>, String> {
     options.timeout = SERVER_LIMIT;
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     let resolver = builder.build().map_err(|error| error.to_string())?;
-    let found = resolver.lookup_ip(name).await.map_err(|error| error.to_string())?;
+    let found = resolver
+        .lookup_ip(name)
+        .await
+        .map_err(|error| error.to_string())?;
     let found: BTreeSet<IpAddr> = found.iter().collect(); // IPv4 sorts first
     Ok(found.into_iter().collect())
 }
@@ -83,7 +86,9 @@ async fn my_address(host: &Host) -> Result<IpAddr, String> {
             Err(error) => error,
         };
         if Instant::now() >= deadline {
-            return Err(format!("{error}; give this node's address, or a name that resolves here"));
+            return Err(format!(
+                "{error}; give this node's address, or a name that resolves here"
+            ));
         }
         sleep(Duration::from_millis(250)).await;
     }
@@ -98,10 +103,7 @@ pub fn on_network(ip: IpAddr, network: &Network) -> SocketAddr {
     match (ip, &network.interface) {
         (IpAddr::V6(six), Some(interface)) if six.is_unicast_link_local() => {
             let index = std::fs::read_to_string(format!("/sys/class/net/{interface}/ifindex"));
-            let scope = index
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .unwrap_or(0);
+            let scope = index.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
             SocketAddrV6::new(six, network.port, 0, scope).into()
         }
         _ => SocketAddr::new(ip, network.port),
@@ -161,6 +163,14 @@ pub struct Resolve {
     pub notices: mpsc::Sender<Notice>,
 }
 
+impl Resolve {
+    /// Fills the tables, and says so. False if the control loop has stopped.
+    async fn fill(&self, config: &Config, known: &Known) -> bool {
+        known.fill(config, &self.mine, &self.addresses);
+        self.notices.send(Notice::Resolved).await.is_ok()
+    }
+}
+
 /// Keeps the tables up to date. Without host names it only waits for another configuration.
 pub async fn run(mut task: Resolve) -> Result<(), String> {
     let mut known = Known::default();
@@ -168,16 +178,15 @@ pub async fn run(mut task: Resolve) -> Result<(), String> {
     let mut round = 0u32;
     loop {
         let config = task.configs.borrow_and_update().clone();
+        if round == 0 && !task.fill(&config, &known).await {
+            return Ok(());
+        }
         let all = round.is_multiple_of(ALL_ROUNDS);
         let names = wanted(&config, &task.published, all);
-        let changed = look_up_all(&mut known, &mut failing, names).await;
-        if changed {
+        if look_up_all(&mut known, &mut failing, names).await {
             task.mine = moved(&config, &known, task.mine);
-        }
-        if changed || round == 0 {
-            known.fill(&config, &task.mine, &task.addresses);
-            if task.notices.send(Notice::Resolved).await.is_err() {
-                return Ok(()); // the control loop has stopped
+            if !task.fill(&config, &known).await {
+                return Ok(());
             }
         }
         round = round.wrapping_add(1);
@@ -278,3 +287,6 @@ fn moved(config: &Config, known: &Known, mine: Vec<Option<IpAddr>>) -> Vec<Optio
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

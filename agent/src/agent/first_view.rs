@@ -22,7 +22,11 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         kind: node.kind,
         id: NodeId(0),
         boot: Boot(0),
-        state: if *name == config.me { PeerState::Myself } else { PeerState::Unknown },
+        state: if *name == config.me {
+            PeerState::Myself
+        } else {
+            PeerState::Unknown
+        },
         reason: "starting".into(),
         serves: addresses.serves(name),
         priority: node.priority,

@@ -200,7 +200,11 @@ impl Faces {
         }
         if let Some(face) = self.control {
             let end = ended(ending.clone());
-            watch_task(tasks, "control listener", face.run(handle.clone(), config.clone(), end));
+            watch_task(
+                tasks,
+                "control listener",
+                face.run(handle.clone(), config.clone(), end),
+            );
         }
         if let Some(face) = self.dns {
             let end = ended(ending.clone());
@@ -236,7 +240,14 @@ impl Running {
         })
         .await?;
         let (mut tasks, mut faces) = (Tasks::new(), Tasks::new());
-        let looping = start_loop(&parts, sockets.ports, &consensus, &published, &counters, &mut tasks)?;
+        let looping = start_loop(
+            &parts,
+            sockets.ports,
+            &consensus,
+            &published,
+            &counters,
+            &mut tasks,
+        )?;
         let notices = &looping.notices;
         let news = feed::run(consensus.clone(), published.clone(), notices.clone());
         watch_task(&mut tasks, "news of consensus", news);

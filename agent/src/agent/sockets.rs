@@ -86,7 +86,9 @@ fn advice(protocol: &str, addr: SocketAddr, network: &Network, error: &io::Error
             addr.ip()
         ),
         (_, Some(libc::ENODEV)) => {
-            format!("there is no interface \"{interface}\"; correct networks.{name}.interface (see `ip link`)")
+            format!(
+                "there is no interface \"{interface}\"; correct networks.{name}.interface (see `ip link`)"
+            )
         }
         (ErrorKind::PermissionDenied, _) if port < 1024 => {
             "ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or use a higher port".into()
@@ -116,7 +118,11 @@ mod tests {
         for (errno, protocol, expected) in [
             (libc::EADDRINUSE, "UDP", "ss -lnup 'sport = :7400'"),
             (libc::EADDRINUSE, "TCP", "ss -lntp 'sport = :7400'"),
-            (libc::EADDRNOTAVAIL, "UDP", "no interface of this machine has the address 10.0.0.1"),
+            (
+                libc::EADDRNOTAVAIL,
+                "UDP",
+                "no interface of this machine has the address 10.0.0.1",
+            ),
             (libc::ENODEV, "TCP", "no interface \"eth9\""),
             (libc::EPERM, "UDP", "CAP_NET_RAW"),
         ] {

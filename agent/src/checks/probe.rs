@@ -22,7 +22,9 @@ pub async fn run(check: &Check) -> Result<String, String> {
             path,
             status,
         } => http(host, *port, path, *status).await,
-        Probe::Tcp { host, port } => connect(host, *port).await.map(|_| "it accepts connections".into()),
+        Probe::Tcp { host, port } => connect(host, *port)
+            .await
+            .map(|_| "it accepts connections".into()),
         Probe::Command(command) => self::command(command).await,
     };
     result.map_err(|reason| cut(&reason))
@@ -147,7 +149,11 @@ mod tests {
     fn the_request_carries_nothing_else() {
         assert!(request("a", 80, "/x\r\nEvil: 1").is_err());
         assert!(request("::1", 80, "/").unwrap().contains("Host: [::1]:80\r\n"));
-        assert!(request("a", 80, "ready?x=1").unwrap().starts_with("GET /ready?x=1 "));
+        assert!(
+            request("a", 80, "ready?x=1")
+                .unwrap()
+                .starts_with("GET /ready?x=1 ")
+        );
     }
 
     #[test]

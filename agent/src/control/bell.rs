@@ -76,8 +76,14 @@ impl Bell {
         };
         // SAFETY: `fds` is an array of as many `pollfd` as we say, all open while borrowed; `limit` outlives the call;
         // no signal mask is passed.
-        let ready =
-            unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, &limit, std::ptr::null()) };
+        let ready = unsafe {
+            libc::ppoll(
+                fds.as_mut_ptr(),
+                fds.len() as libc::nfds_t,
+                &limit,
+                std::ptr::null(),
+            )
+        };
         let rang = fds.pop().is_some_and(|fd| fd.revents != 0);
         if ready > 0 && rang {
             self.still();

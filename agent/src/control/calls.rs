@@ -72,12 +72,7 @@ pub async fn run(
     }
 }
 
-async fn propose(
-    consensus: Consensus,
-    token: u64,
-    command: Command,
-    notices: mpsc::Sender<Notice>,
-) -> Done {
+async fn propose(consensus: Consensus, token: u64, command: Command, notices: mpsc::Sender<Notice>) -> Done {
     let result = consensus.propose(command).await;
     // A closed channel means that the control loop has stopped: nobody waits for the answer.
     let _ = notices.send(Input::Proposed { token, result }.into()).await;

@@ -55,7 +55,7 @@ pub struct Driver {
 
 /// The seal for one recipient. Sequence numbers are counted per recipient, so each recipient's key is its own: the
 /// header is the cipher's nonce, and must never repeat under one key.
-fn seal_for(key: &ClusterKey, cluster: &str, to: &NodeName) -> Seal {
+pub fn seal_for(key: &ClusterKey, cluster: &str, to: &NodeName) -> Seal {
     Seal::new(key, &format!("{cluster}/{to}"))
 }
 
@@ -121,7 +121,11 @@ impl Driver {
         let now = Mono::now();
         let ports = self.io.ports.iter();
         let repair = ports.clone().flatten().filter_map(|port| port.wake(now)).min();
-        let until = self.core.next_wake().min(repair.unwrap_or(Mono::MAX)).min(now + IDLE);
+        let until = self
+            .core
+            .next_wake()
+            .min(repair.unwrap_or(Mono::MAX))
+            .min(now + IDLE);
         let fds: Vec<_> = ports.map(|port| port.as_ref()?.readable(now)).collect();
         self.bell.sleep(&fds, until)
     }
@@ -241,7 +245,8 @@ impl Driver {
             Message::Ask { request, answer } => {
                 self.asked.retain(|_, answer| !answer.is_closed());
                 if self.asked.len() >= MAX_WAITING {
-                    return; // the dropped sender is the answer
+                    let _ = answer.send(Err("too many requests are waiting; try again".into()));
+                    return;
                 }
                 self.asked.insert(id, answer);
                 self.handle(Input::Ask { id, request });
@@ -251,7 +256,7 @@ impl Driver {
                     self.confirming.retain(|_, answer| !answer.is_closed());
                 }
                 if self.confirming.len() >= MAX_WAITING {
-                    return;
+                    return; // a dropped sender is "not confirmed"
                 }
                 self.confirming.insert(id, answer);
                 self.handle(Input::Confirm { id, role });
@@ -333,7 +338,11 @@ impl Driver {
         };
         let sent = send(seal, port, header, heartbeat, place);
         let counters = &self.io.counters;
-        Counters::add(if sent { &counters.sent } else { &counters.send_errors });
+        Counters::add(if sent {
+            &counters.sent
+        } else {
+            &counters.send_errors
+        });
     }
 
     fn guard(&self, role: &RoleName, change: GuardChange) {
@@ -415,3 +424,6 @@ fn send(seal: &Seal, port: &mut Port, header: Header, heartbeat: &Heartbeat, to:
     }
     port.send(&datagram, to, Mono::now())
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,10 +112,7 @@ fn next(shared: &Shared) -> Option<(u64, Durable)> {
         if desk.closed {
             return None;
         }
-        desk = shared
-            .changed
-            .wait(desk)
-            .unwrap_or_else(PoisonError::into_inner);
+        desk = shared.changed.wait(desk).unwrap_or_else(PoisonError::into_inner);
     }
 }
 

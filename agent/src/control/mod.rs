@@ -80,10 +80,12 @@ pub struct Start {
 pub fn start(start: Start) -> std::io::Result<oneshot::Receiver<()>> {
     let bell = bell::Bell::new()?;
     let (stopped, ended) = oneshot::channel();
-    std::thread::Builder::new().name("control".into()).spawn(move || {
-        priority::raise();
-        driver::Driver::new(start, bell).run();
-        let _ = stopped.send(()); // nobody listens any more only if the agent is exiting
-    })?;
+    std::thread::Builder::new()
+        .name("control".into())
+        .spawn(move || {
+            priority::raise();
+            driver::Driver::new(start, bell).run();
+            let _ = stopped.send(()); // nobody listens any more only if the agent is exiting
+        })?;
     Ok(ended)
 }

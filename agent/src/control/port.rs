@@ -14,6 +14,8 @@ use std::time::Duration;
 const CS6: u32 = 0xC0;
 /// Room for a second of heartbeats from 32 nodes at the shortest interval.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Errors of peers that are skipped before a socket is left alone for a while.
+const MAX_ICMP: usize = 8;
 /// How long a socket that fails to receive is left alone.
 const REST: Duration = Duration::from_millis(20);
 /// How long a socket may fail without one success before it is opened again, and between two attempts.
@@ -119,17 +121,20 @@ impl Port {
     /// Receives one datagram into `buffer`, which is a byte longer than any that is accepted. `None`: no more for now.
     pub fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], now: Mono) -> Option<usize> {
         let socket = self.socket.as_ref()?;
-        match socket.recv_from(buffer) {
-            Ok((length, _)) => Some(length),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            // An ICMP answer to something sent earlier: one peer's trouble, and taken off the socket by reading it.
-            Err(error) if !is_local(&error) => Some(0),
-            Err(error) => {
-                self.resting = now + REST;
-                self.fail(&error, now);
-                None
+        for _ in 0..MAX_ICMP {
+            match socket.recv_from(buffer) {
+                Ok((length, _)) => return Some(length),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                // One peer's trouble (an ICMP answer), or a signal: taken off the socket by reading it.
+                Err(error) if !is_local(&error) => {}
+                Err(error) => {
+                    self.fail(&error, now);
+                    break;
+                }
             }
         }
+        self.resting = now + REST;
+        None
     }
 
     fn fail(&mut self, error: &io::Error, now: Mono) {
@@ -154,7 +159,11 @@ impl Port {
         match open(self.addr, self.interface.as_deref()) {
             Ok(socket) => {
                 if !was_open {
-                    tracing::info!(network = self.name, "heartbeats are sent from {} again", self.addr);
+                    tracing::info!(
+                        network = self.name,
+                        "heartbeats are sent from {} again",
+                        self.addr
+                    );
                 }
                 self.socket = Some(socket);
                 self.failing = None;
@@ -225,7 +234,9 @@ mod tests {
         let taken = loopback("a");
         let error = Port::open("b", taken.addr(), None).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        let error = Port::open("b", "192.0.2.1:0".parse().unwrap(), None).err().unwrap();
+        let error = Port::open("b", "192.0.2.1:0".parse().unwrap(), None)
+            .err()
+            .unwrap();
         assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
     }
 
