@@ -2,17 +2,23 @@
 //!
 //! Nothing starts before everything is bound. Whatever ends unasked ends the process, with a message and status 1.
 
+mod faces;
 pub(crate) mod first_view;
 mod log;
+mod looping;
 mod reload;
 mod running;
 mod sockets;
+mod tasks;
 
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
+use baton_shared::clock::Mono;
 use baton_shared::config::{Config, ConfigError, Loaded};
 use baton_shared::id::NodeName;
+use baton_shared::view::Published;
+use first_view::first_view;
 use running::{Parts, Running};
 use sockets::Sockets;
 use std::path::PathBuf;
@@ -109,12 +115,15 @@ async fn start(options: Options, config: Arc<Config>) -> Result<Running, String>
     let sockets = Sockets::bind(&config, &mine)?;
     let addresses = Arc::new(Addresses::default());
     Known::default().fill(&config, &mine, &addresses);
+    let view = first_view(&config, &addresses, Mono::now());
     let parts = Parts {
         options,
+        published: Published::new(view, config.roles.keys().cloned()),
         config,
         store,
         mine,
         addresses,
+        counters: Arc::default(),
     };
     Running::start(parts, sockets).await
 }

@@ -1,29 +1,23 @@
 //! The running agent: its threads and tasks, each watched, and the order in which it stops.
 
-use super::first_view::first_view;
+use super::looping::Loop;
 use super::reload::Reloader;
 use super::sockets::Sockets;
+use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
-use crate::actions::{self, Actions, Whose};
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
 use crate::consensus::{self, Consensus, Store};
-use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush, port::Port};
-use crate::handle::{Counters, Handle, MAX_WAITING, Message, Reload};
-use crate::http;
-use baton_core::{Durable, Input};
-use baton_shared::clock::Mono;
+use crate::handle::{Counters, Handle, Reload};
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
 use baton_shared::view::Published;
-use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 
 /// Reloads that may wait.
@@ -49,27 +43,10 @@ pub struct Parts {
     pub mine: Vec<Option<IpAddr>>,
     /// Where peers are.
     pub addresses: Arc<Addresses>,
-}
-
-/// Tasks that never end while all is well, with their names.
-type Tasks = JoinSet<(&'static str, Result<(), String>)>;
-
-/// Has a task watched.
-fn watch_task(
-    tasks: &mut Tasks,
-    name: &'static str,
-    task: impl Future<Output = Result<(), String>> + Send + 'static,
-) {
-    tasks.spawn(async move { (name, task.await) });
-}
-
-/// What a task that has ended had to say.
-fn last_word(ended: Result<(&'static str, Result<(), String>), JoinError>) -> String {
-    match ended {
-        Ok((name, Ok(()))) => format!("{name}: ended unasked"),
-        Ok((name, Err(error))) => format!("{name}: {error}"),
-        Err(error) => format!("a task has failed: {error}"),
-    }
+    /// Where faces read.
+    pub published: Arc<Published>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
 }
 
 /// A running agent.
@@ -85,17 +62,6 @@ pub struct Running {
     faces: Tasks,
     shutdown: watch::Sender<bool>,
     signals: Signals,
-}
-
-/// The control loop, from outside.
-struct Loop {
-    notices: mpsc::Sender<Notice>,
-    messages: mpsc::Sender<Message>,
-    states: watch::Receiver<RoleStates>,
-    /// Hears `()` when the loop has stopped in order.
-    stopped: oneshot::Receiver<()>,
-    /// Closed when the flush thread has ended.
-    flush: mpsc::Receiver<()>,
 }
 
 struct Signals {
@@ -115,176 +81,47 @@ impl Signals {
     }
 }
 
-/// Starts the control loop and what carries out its wishes.
-fn start_loop(
-    parts: &Parts,
-    ports: Vec<Option<Port>>,
-    consensus: &Consensus,
-    published: &Arc<Published>,
-    counters: &Arc<Counters>,
-    tasks: &mut Tasks,
-) -> Result<Loop, String> {
-    let config = &parts.config;
-    let (notices, noticed) = mpsc::channel(MAX_NOTICES);
-    let (messages, heard) = mpsc::channel(MAX_WAITING);
-    let (states, state_changes) = watch::channel(RoleStates::new());
-    let (flush, flush_ended) = start_flush(parts.store.clone(), notices.clone(), counters.clone())?;
-    let (queues, jobs) = Actions::new(config.roles.keys().cloned());
-    let whose = Whose {
-        node: config.me.clone(),
-        cluster: config.cluster.name.clone(),
-    };
-    for jobs in jobs {
-        let runner = actions::run(whose.clone(), jobs, notices.clone());
-        watch_task(tasks, "actions", runner);
-    }
-    let (call, called) = mpsc::channel(calls::MAX_CALLS);
-    let calls = calls::run(consensus.clone(), called, notices.clone());
-    watch_task(tasks, "calls to consensus", calls);
-    let stopped = control::start(control::Start {
-        config: config.clone(),
-        identity: parts.store.identity(),
-        durable: parts.store.durable(),
-        ports,
-        addresses: parts.addresses.clone(),
-        published: published.clone(),
-        counters: counters.clone(),
-        flush,
-        calls: call,
-        actions: queues,
-        states,
-        notices: noticed,
-        messages: heard,
-    })
-    .map_err(|error| format!("cannot start the control thread: {error}"))?;
-    Ok(Loop {
-        notices,
-        messages,
-        states: state_changes,
-        stopped,
-        flush: flush_ended,
-    })
-}
-
-/// Starts the flush thread; the receiver is closed when it ends.
-fn start_flush(
-    store: Arc<Store>,
-    notices: mpsc::Sender<Notice>,
-    counters: Arc<Counters>,
-) -> Result<(Flush, mpsc::Receiver<()>), String> {
-    let (alive, ended) = mpsc::channel(1);
-    let save = move |durable: &Durable| {
-        let _lives_as_long_as_the_thread = &alive;
-        store.save_durable(durable)
-    };
-    // A closed channel means that the control loop has stopped.
-    let done = move |token| drop(notices.blocking_send(Input::Persisted { token }.into()));
-    Flush::start(save, done, counters)
-        .map(|(flush, _)| (flush, ended))
-        .map_err(|error| format!("cannot start the flush thread: {error}"))
-}
-
-/// The faces' sockets.
-struct Faces {
-    checks: Option<http::Checks>,
-    control: Option<http::Control>,
-    dns: Option<baton_dnsd::Server>,
-}
-
-impl Faces {
-    /// Starts them; they end when `ending` says so.
-    fn start(self, handle: &Handle, config: &Arc<Config>, ending: &watch::Receiver<bool>, tasks: &mut Tasks) {
-        if let Some(face) = self.checks {
-            let end = ended(ending.clone());
-            watch_task(tasks, "HTTP", face.run(handle.clone(), config.clone(), end));
-        }
-        if let Some(face) = self.control {
-            let end = ended(ending.clone());
-            watch_task(
-                tasks,
-                "control listener",
-                face.run(handle.clone(), config.clone(), end),
-            );
-        }
-        if let Some(face) = self.dns {
-            let end = ended(ending.clone());
-            watch_task(tasks, "DNS", face.run(handle.published.clone(), end));
-        }
-    }
-}
-
-/// Ready when the faces shall end.
-async fn ended(mut ending: watch::Receiver<bool>) {
-    let _ = ending.wait_for(|end| *end).await; // an error: the agent is gone already
-}
-
 impl Running {
     /// Starts everything; the sockets are bound.
-    pub async fn start(mut parts: Parts, sockets: Sockets) -> Result<Running, String> {
+    pub async fn start(parts: Parts, sockets: Sockets) -> Result<Running, String> {
         let signals = Signals::new()?;
         let config = parts.config.clone();
-        let counters = Arc::new(Counters::default());
-        let view = first_view(&config, &parts.addresses, Mono::now());
-        let published = Published::new(view, config.roles.keys().cloned());
-        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let (tell, told) = mpsc::channel(MAX_RELOADS);
-        let (configs, config_changes) = watch::channel(config.clone());
-        let (shutdown, ending) = watch::channel(false);
         let consensus = Consensus::start(consensus::Start {
             config: config.clone(),
             store: parts.store.clone(),
             addresses: parts.addresses.clone(),
             listeners: sockets.listeners,
-            counters: counters.clone(),
+            counters: parts.counters.clone(),
             reload: tell,
         })
         .await?;
-        let (mut tasks, mut faces) = (Tasks::new(), Tasks::new());
-        let looping = start_loop(
-            &parts,
-            sockets.ports,
-            &consensus,
-            &published,
-            &counters,
-            &mut tasks,
-        )?;
-        let notices = &looping.notices;
-        let news = feed::run(consensus.clone(), published.clone(), notices.clone());
-        watch_task(&mut tasks, "news of consensus", news);
-        let checks = checks::run(config_changes.clone(), looping.states.clone(), notices.clone());
-        watch_task(&mut tasks, "checks", checks);
-        let resolve = Resolve {
-            configs: config_changes.clone(),
-            published: published.clone(),
-            addresses: parts.addresses.clone(),
-            mine: std::mem::take(&mut parts.mine),
-            notices: notices.clone(),
-        };
-        watch_task(&mut tasks, "resolver", resolver::run(resolve));
-        let reloader = Reloader {
-            options: parts.options,
-            configs,
-            consensus: consensus.clone(),
-            notices: notices.clone(),
-            reloads,
-            told,
-        };
-        watch_task(&mut tasks, "reload", reloader.run());
+        let mut tasks = Tasks::default();
+        let looping = Loop::start(&parts, sockets.ports, &consensus, &mut tasks)?;
+        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
+        let (current, configs) = watch::channel(config.clone());
         let handle = Handle {
-            published: published.clone(),
-            counters,
+            published: parts.published.clone(),
+            counters: parts.counters.clone(),
             control: looping.messages.clone(),
             reload: reload.clone(),
         };
-        let open = Faces {
-            checks: sockets.checks,
-            control: sockets.control,
-            dns: sockets.dns,
+        let published = parts.published.clone();
+        start_followers(&parts, &looping, &configs, &mut tasks);
+        let reloader = Reloader {
+            options: parts.options,
+            configs: current,
+            consensus: consensus.clone(),
+            notices: looping.notices.clone(),
+            reloads,
+            told,
         };
-        open.start(&handle, &config, &ending, &mut faces);
+        tasks.start("reload", reloader.run());
+        let (shutdown, ending) = watch::channel(false);
+        let faces = sockets.faces.start(&handle, &config, &ending);
         tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
         Ok(Running {
-            configs: config_changes,
+            configs,
             published,
             consensus,
             looping,
@@ -329,8 +166,8 @@ impl Running {
                 reason = self.consensus.failed() => return Some(format!("consensus has failed: {reason}")),
                 _ = &mut self.looping.stopped => return Some("the control thread has ended".into()),
                 _ = self.looping.flush.recv() => return Some("the flush thread has ended".into()),
-                Some(ended) = self.tasks.join_next() => return Some(last_word(ended)),
-                Some(ended) = self.faces.join_next() => return Some(last_word(ended)),
+                Some(last_word) = self.tasks.ended() => return Some(last_word),
+                Some(last_word) = self.faces.ended() => return Some(last_word),
             }
         }
     }
@@ -340,7 +177,7 @@ impl Running {
     async fn stop(&mut self) -> bool {
         let limit = stop_limit(&self.configs.borrow());
         let released = tokio::select! {
-            released = timeout(limit, release(&mut self.looping)) => released.unwrap_or_else(|_| {
+            released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
                 tracing::error!("not stopped in order within {limit:?}; the lease ends by itself");
                 false
             }),
@@ -353,20 +190,25 @@ impl Running {
             tracing::warn!("consensus did not end within {END_LIMIT:?}");
         }
         self.shutdown.send_replace(true);
-        let faces = async { while self.faces.join_next().await.is_some() {} };
+        let faces = async { while self.faces.ended().await.is_some() {} };
         let _ = timeout(END_LIMIT, faces).await; // longer than that no answer takes
         released
     }
 }
 
-/// Has the core stop, and what it promised written.
-async fn release(looping: &mut Loop) -> bool {
-    if looping.stopped.is_terminated() || looping.notices.send(Input::Stop.into()).await.is_err() {
-        return false;
-    }
-    let stopped = (&mut looping.stopped).await.is_ok();
-    looping.flush.recv().await; // ends with the control loop, after its last write
-    stopped
+/// Starts what follows the configuration: checks and the resolver.
+fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
+    let notices = &looping.notices;
+    let checks = checks::run(configs.clone(), looping.states.clone(), notices.clone());
+    tasks.start("checks", checks);
+    let resolve = Resolve {
+        configs: configs.clone(),
+        published: parts.published.clone(),
+        addresses: parts.addresses.clone(),
+        mine: parts.mine.clone(),
+        notices: notices.clone(),
+    };
+    tasks.start("resolver", resolver::run(resolve));
 }
 
 /// How long a stop in order may take.

@@ -1,8 +1,8 @@
 //! Every socket of the agent, bound before anything starts: a node that cannot listen never half-starts.
 
+use super::faces::Faces;
 use crate::addresses::resolver::on_network;
 use crate::control::port::Port;
-use crate::http;
 use baton_shared::config::{Config, Network};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
@@ -17,12 +17,8 @@ pub struct Sockets {
     pub ports: Vec<Option<Port>>,
     /// Consensus, one per network on which this node has an address.
     pub listeners: Vec<TcpListener>,
-    /// Checks, status and metrics.
-    pub checks: Option<http::Checks>,
-    /// Operators' requests.
-    pub control: Option<http::Control>,
-    /// Questions.
-    pub dns: Option<baton_dnsd::Server>,
+    /// What shows the view to the world.
+    pub faces: Faces,
 }
 
 impl Sockets {
@@ -46,9 +42,7 @@ impl Sockets {
         Ok(Sockets {
             ports,
             listeners,
-            checks: config.http.as_ref().map(http::Checks::bind).transpose()?,
-            control: config.control.as_ref().map(http::Control::bind).transpose()?,
-            dns: config.dns.as_ref().map(baton_dnsd::Server::bind).transpose()?,
+            faces: Faces::bind(config)?,
         })
     }
 }
