@@ -74,7 +74,11 @@ fn introduce(stage: &Stage) {
     let baton = stage.program().display();
     let mut text = String::from("Three agents are up. Try, in another terminal:\n\n");
     for node in stage.nodes() {
-        text += &format!("  curl -i http://{}/health        # node {}\n", node.http(), node.name);
+        text += &format!(
+            "  curl -i http://{}/health        # node {}\n",
+            node.http(),
+            node.name
+        );
     }
     let first = &stage.nodes()[0];
     text += &format!(
@@ -84,13 +88,22 @@ fn introduce(stage: &Stage) {
         stage::ZONE
     );
     text += &format!("  {baton} status --socket {}\n", first.socket().display());
-    text += &format!("  {baton} switchover --to b --socket {}\n", first.socket().display());
+    text += &format!(
+        "  {baton} switchover --to b --socket {}\n",
+        first.socket().display()
+    );
     for node in stage.nodes() {
         if let Some(pid) = node.pid() {
-            text += &format!("  kill -STOP {pid}; sleep 3; kill -CONT {pid}    # freeze and thaw {}\n", node.name);
+            text += &format!(
+                "  kill -STOP {pid}; sleep 3; kill -CONT {pid}    # freeze and thaw {}\n",
+                node.name
+            );
         }
     }
-    text += &format!("\nLogs and state: {}\nCtrl-C ends the demo.\n", stage.dir().display());
+    text += &format!(
+        "\nLogs and state: {}\nCtrl-C ends the demo.\n",
+        stage.dir().display()
+    );
     say(&text);
 }
 

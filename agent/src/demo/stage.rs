@@ -263,7 +263,9 @@ impl Stage {
         let node = self.node_mut(name)?;
         node.signal(Signal::KILL)?;
         if let Some(mut child) = node.child.take() {
-            child.wait().map_err(|e| format!("cannot wait for node {name}: {e}"))?;
+            child
+                .wait()
+                .map_err(|e| format!("cannot wait for node {name}: {e}"))?;
         }
         Ok(())
     }
@@ -294,7 +296,10 @@ impl Stage {
     pub fn reap(&mut self) -> Vec<(&'static str, String)> {
         let mut ended = Vec::new();
         for node in &mut self.nodes {
-            let done = node.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            let done = node
+                .child
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten());
             if let Some(how) = done {
                 node.child = None;
                 ended.push((node.name, node.last_words(how)));
@@ -367,7 +372,8 @@ impl Stage {
             .status()
             .and_then(|status| status.roles.first()?.active.clone())
             .map(|name| name.to_string());
-        self.nodes.sort_by_key(|node| active.as_deref() == Some(node.name));
+        self.nodes
+            .sort_by_key(|node| active.as_deref() == Some(node.name));
         for node in &mut self.nodes {
             // Thawed first: a frozen process does not see SIGTERM.
             let asked = node.signal(Signal::CONT).and_then(|()| node.signal(Signal::TERM));

@@ -62,11 +62,7 @@ pub enum Breach {
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Breach::Overlap {
-                one,
-                other,
-                at_least,
-            } => write!(
+            Breach::Overlap { one, other, at_least } => write!(
                 f,
                 "{} (epoch {}) and {} (epoch {}) were active at once for at least {at_least:?}",
                 one.node, one.epoch, other.node, other.epoch
@@ -191,7 +187,10 @@ mod tests {
         let a = [said(0, 1, 200, 7), said(10, 11, 200, 7), said(20, 21, 503, 0)];
         let b = [said(5, 6, 503, 0), said(15, 16, 200, 8), said(25, 26, 200, 8)];
         assert_eq!(judge(&a, &b), []);
-        assert_eq!(outage(&[a.to_vec(), b.to_vec()], Mono(12)), Some(Duration::from_nanos(10)));
+        assert_eq!(
+            outage(&[a.to_vec(), b.to_vec()], Mono(12)),
+            Some(Duration::from_nanos(10))
+        );
         assert_eq!(outage(&[a.to_vec()], Mono(12)), None);
     }
 
