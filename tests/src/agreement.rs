@@ -182,11 +182,10 @@ impl Cluster {
                 return Err(format!("sees {peer} as {state:?}"));
             }
         }
-        let heirs = connected
-            .iter()
-            .filter(|peer| *peer != active && self.node(peer).seat.kind == Kind::Member);
-        let in_line = |peer: &&String| role.line.iter().any(|place| place.node.as_str() == **peer);
-        match heirs.clone().find(|peer| !in_line(peer)) {
+        let drained = |name: &str| status.nodes.iter().any(|n| n.drained && n.name.as_str() == name);
+        let in_line = |name: &str| role.line.iter().any(|place| place.node.as_str() == name);
+        let heir = |name: &str| name != active && self.node(name).seat.kind == Kind::Member && !drained(name);
+        match connected.iter().find(|peer| heir(peer) && !in_line(peer)) {
             Some(missing) => Err(format!("does not have {missing} in line: {:?}", role.line)),
             None => Ok(()),
         }

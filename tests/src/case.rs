@@ -24,6 +24,24 @@ impl Cluster {
         });
     }
 
+    /// Brings the cluster to rest with a holder that is, or is not, the coordinator. The names of holder and
+    /// coordinator.
+    #[track_caller]
+    pub fn arrange(&self, same: bool) -> (String, String) {
+        until(GENEROUS, "holder and coordinator are arranged", || {
+            let coordinator = self.coordinator();
+            let holder = match same {
+                true => coordinator.clone(),
+                false => self.others(&[&coordinator]).remove(0),
+            };
+            self.place(&holder);
+            match self.coordinator() == coordinator {
+                true => Ok((holder, coordinator)),
+                false => Err("the coordinator changed meanwhile".into()),
+            }
+        })
+    }
+
     /// How long a silent holder may be missed: 1.03 W (DESIGN §2), and what a busy machine adds.
     pub fn silent_bound(&self) -> Duration {
         self.window().mul_f64(1.03) + SCHEDULING_SLACK
