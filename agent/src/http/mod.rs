@@ -20,6 +20,8 @@ mod tests;
 
 pub use checks::Checks;
 pub use control::Control;
+#[cfg(test)]
+pub(crate) use tests::fixture;
 
 /// The program's version, as `/status` and `/metrics` say it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

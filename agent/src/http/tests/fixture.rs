@@ -2,7 +2,9 @@
 
 use crate::handle::{Counters, Handle, Message, Reload};
 use baton_shared::clock::Mono;
+use baton_shared::config::{Cluster, Config, Role};
 use baton_shared::id::*;
+use baton_shared::key::ClusterKey;
 use baton_shared::view::*;
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +117,29 @@ pub(crate) fn event(number: u64) -> Event {
         cause: "a fell silent on front and back".into(),
         stages: vec![("claimed".into(), 1_020_000), ("serving".into(), 1_024_500)],
     }
+}
+
+/// Enough of a configuration for the faces.
+pub(crate) fn config() -> Arc<Config> {
+    let view = view();
+    Arc::new(Config {
+        me: view.me,
+        cluster: Cluster {
+            name: view.cluster,
+            window: view.window,
+            key: ClusterKey::from_bytes([1; 32]),
+            join_wait: Duration::from_secs(30),
+            join_exit: false,
+            preempt_after: None,
+        },
+        networks: Vec::new(),
+        nodes: Default::default(),
+        storage: None,
+        roles: [(role("main"), Role::default())].into(),
+        http: None,
+        control: None,
+        dns: None,
+    })
 }
 
 /// The other ends of a handle's queues.

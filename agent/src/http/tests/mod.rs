@@ -9,7 +9,6 @@ use baton_core::Request as Ask;
 use baton_shared::clock::Mono;
 use baton_shared::config::{self, Config, ControlListen};
 use baton_shared::id::Epoch;
-use baton_shared::key::ClusterKey;
 use baton_shared::view::{Published, RoleState};
 use fixture::{handle, node, published, role};
 use std::net::SocketAddr;
@@ -34,24 +33,9 @@ fn http(confirm: bool, max_connections: usize) -> config::Http {
 }
 
 fn config(http: config::Http) -> Arc<Config> {
-    Arc::new(Config {
-        me: node("a"),
-        cluster: config::Cluster {
-            name: fixture::view().cluster,
-            window: Duration::from_secs(1),
-            key: ClusterKey::from_bytes([1; 32]),
-            join_wait: Duration::from_secs(30),
-            join_exit: false,
-            preempt_after: None,
-        },
-        networks: Vec::new(),
-        nodes: Default::default(),
-        storage: None,
-        roles: [(role("main"), config::Role::default())].into(),
-        http: Some(http),
-        control: None,
-        dns: None,
-    })
+    let mut config = Config::clone(&fixture::config());
+    config.http = Some(http);
+    Arc::new(config)
 }
 
 /// A running face; it stops when this is dropped.
