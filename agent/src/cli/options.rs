@@ -79,7 +79,7 @@ Examples:
 Examples:
   baton agent --config /etc/baton/baton.toml --node a
   BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
-  baton agent --config baton.toml --node a --log baton=debug")]
+  baton agent --config baton.toml --node a --log info,baton_agent=debug")]
 pub(super) struct Agent {
     /// The configuration file, the same on every node
     #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]

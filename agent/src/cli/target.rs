@@ -7,6 +7,8 @@ use baton_shared::id::NodeName;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+/// Above these options in every command's help.
+const HEADING: &str = "Which agent (default: $BATON_CONTROL, else the only socket in /run/baton)";
 /// Where agents put their sockets by default.
 const SOCKETS: &str = "/run/baton";
 
@@ -14,22 +16,21 @@ const SOCKETS: &str = "/run/baton";
 ///
 /// Without any of these: $BATON_CONTROL, or else the only socket in /run/baton.
 #[derive(Clone, Debug, Default, clap::Args)]
-#[command(next_help_heading = "Which agent (default: $BATON_CONTROL, else the only socket in /run/baton)")]
 pub(super) struct Target {
     /// Its control listener: unix:/run/baton/a.sock, or http://10.0.1.11:7481
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(help_heading = HEADING, long, value_name = "ADDRESS")]
     socket: Option<String>,
     /// Token for a control listener on TCP
-    #[arg(long, value_name = "TOKEN", env = "BATON_TOKEN", hide_env_values = true)]
+    #[arg(help_heading = HEADING, long, value_name = "TOKEN", env = "BATON_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Take the address from control.listen of this configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HEADING, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// This node's name, for --config
-    #[arg(id = "own_node", long = "node", value_name = "NAME", env = "BATON_NODE")]
+    #[arg(help_heading = HEADING, id = "own_node", long = "node", value_name = "NAME", env = "BATON_NODE")]
     node: Option<NodeName>,
     /// Override a key of --config, as the agent was started
-    #[arg(long, value_name = "KEY=VALUE", requires = "config")]
+    #[arg(help_heading = HEADING, long, value_name = "KEY=VALUE", requires = "config")]
     set: Vec<String>,
 }
 

@@ -218,3 +218,45 @@ impl Drop for Open {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::answer::{StatusCode, text};
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    struct Hello;
+
+    impl Face for Hello {
+        async fn answer(&self, _request: Request<Incoming>) -> Answer {
+            text(StatusCode::OK, "hello")
+        }
+    }
+
+    /// A listener without descriptors.
+    struct Exhausted(Arc<AtomicUsize>);
+
+    impl Listener for Exhausted {
+        type Stream = TcpStream;
+        fn poll_accept(&self, _cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+            self.0.fetch_add(1, Relaxed);
+            Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_want_of_descriptors_is_waited_out_without_spinning() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let limits = Limits {
+            connections: 1,
+            patience: Patience::USUAL,
+            counters: None,
+        };
+        let stop = tokio::time::sleep(PAUSE * 10);
+        let listener = Exhausted(asked.clone());
+        serve(vec![listener], Arc::new(Hello), limits, stop)
+            .await
+            .unwrap();
+        assert!((1..=12).contains(&asked.load(Relaxed)), "{asked:?}");
+    }
+}
