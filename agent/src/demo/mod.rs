@@ -1,1 +1,166 @@
-//! To be written.
+//! `baton demo`: a cluster of three on this machine, to look at and to break. No root, no set-up, nothing left behind.
+//!
+//! `stage` starts and ends the agents, `drill` breaks them in turn and measures; `connection`, `question`, `poller` and
+//! `verdict` are the client's side of that measurement, and the whole-cluster tests measure with the same ones.
+
+pub mod connection;
+pub mod drill;
+pub mod poller;
+pub mod question;
+pub mod stage;
+pub mod verdict;
+
+mod interrupt;
+
+use baton_shared::status::Status;
+use interrupt::Interrupt;
+use stage::Stage;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Between two looks at the cluster.
+const REFRESH: Duration = Duration::from_millis(500);
+/// The cluster's first start may take so long.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What `baton demo` is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Break the cluster in turn, measure, and end.
+    pub drill: bool,
+    /// Keep configuration, state and logs here; without it, in a directory that is removed at the end.
+    pub dir: Option<PathBuf>,
+    /// The window; the default is that of the configuration, 1 s.
+    pub window: Option<Duration>,
+}
+
+/// Runs the demo until Ctrl-C, or the drill until it is through. The exit status: 0, or 1 with a message if something
+/// was not as it should be.
+pub fn run(options: Options) -> u8 {
+    match perform(&options) {
+        Ok(good) => u8::from(!good),
+        Err(problem) => {
+            eprintln!("baton demo: {problem}");
+            1
+        }
+    }
+}
+
+fn perform(options: &Options) -> Result<bool, String> {
+    let interrupt = Interrupt::listen()?;
+    let mut stage = Stage::build(options.dir.as_deref(), options.window)?;
+    say("Starting three agents: a, b and c ...");
+    for name in stage::NAMES {
+        stage.start(name)?;
+    }
+    if stage.wait_ready(START_LIMIT, &interrupt)?.is_none() {
+        return Ok(false);
+    }
+    let good = if options.drill {
+        drill::run(&mut stage, &interrupt)?
+    } else {
+        introduce(&stage);
+        show(&mut stage, &interrupt)?;
+        true
+    };
+    say("Stopping the agents ...");
+    stage.stop();
+    Ok(good)
+}
+
+/// The commands to try, with the addresses and process ids of this very run.
+fn introduce(stage: &Stage) {
+    let baton = stage.program().display();
+    let mut text = String::from("Three agents are up. Try, in another terminal:\n\n");
+    for node in stage.nodes() {
+        text += &format!(
+            "  curl -i http://{}/health        # node {}\n",
+            node.http(),
+            node.name
+        );
+    }
+    let first = &stage.nodes()[0];
+    text += &format!(
+        "  dig @{} -p {} {} +short\n",
+        first.dns().ip(),
+        first.dns().port(),
+        stage::ZONE
+    );
+    text += &format!("  {baton} status --socket {}\n", first.socket().display());
+    text += &format!(
+        "  {baton} switchover --to b --socket {}\n",
+        first.socket().display()
+    );
+    for node in stage.nodes() {
+        if let Some(pid) = node.pid() {
+            text += &format!(
+                "  kill -STOP {pid}; sleep 3; kill -CONT {pid}    # freeze and thaw {}\n",
+                node.name
+            );
+        }
+    }
+    text += &format!(
+        "\nLogs and state: {}\nCtrl-C ends the demo.\n",
+        stage.dir().display()
+    );
+    say(&text);
+}
+
+/// Shows the cluster until interrupted: on a terminal in place, elsewhere a line whenever another node is active.
+fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), String> {
+    let terminal = std::io::stdout().is_terminal();
+    let mut lines_before = 0;
+    let mut active_before = None;
+    loop {
+        for (name, how) in stage.reap() {
+            say(&format!("node {name} ended: {how}"));
+            lines_before = 0;
+        }
+        if let Some(status) = stage.status() {
+            if terminal {
+                let text = table(&status);
+                // Up over the old table, and clear from there to the end of the screen.
+                let rewind = match lines_before {
+                    0 => String::new(),
+                    lines => format!("\x1b[{lines}A\x1b[J"),
+                };
+                print!("{rewind}{text}");
+                lines_before = text.lines().count();
+            } else {
+                let active = status.roles.first().and_then(|role| role.active.clone());
+                if active != active_before {
+                    print!("{}", table(&status));
+                    active_before = active;
+                }
+            }
+            let _ = std::io::stdout().flush();
+        }
+        if interrupt.wait(REFRESH) {
+            return Ok(());
+        }
+    }
+}
+
+/// The cluster's state for people.
+fn table(status: &Status) -> String {
+    let mut text = format!("seen from {}:\n", status.node);
+    for role in &status.roles {
+        text += &match (&role.active, role.epoch) {
+            (Some(node), Some(epoch)) => format!("  {}: {node} is active, epoch {epoch}\n", role.role),
+            _ => format!("  {}: {} ({})\n", role.role, role.known, role.reason),
+        };
+    }
+    for node in &status.nodes {
+        let state = format!("{:?}", node.state).to_lowercase();
+        text += &format!("  {:<3} {:<8} {state:<8} {}\n", node.name, node.kind, node.reason);
+    }
+    text
+}
+
+/// Prints for people. A closed standard output (`| head`) is no reason to leave agents behind.
+fn say(text: &str) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{text}");
+    let _ = out.flush();
+}

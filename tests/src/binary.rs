@@ -1,0 +1,57 @@
+//! The binary under test: built once per test process, so that no test ever runs a stale one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// The binary `baton`, built in the profile of the tests themselves. Panics with the compiler's words if it does not
+/// build.
+pub fn baton() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args([
+            "build",
+            "--package",
+            "baton-agent",
+            "--bin",
+            "baton",
+            "--profile",
+            &profile(),
+        ])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let output = command
+        .output()
+        .expect("cargo, which runs these tests, can be run");
+    assert!(output.status.success(), "the binary `baton` does not build");
+    // Cargo says where the binary is, whatever CARGO_TARGET_DIR and the profile are.
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "baton")
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .expect("cargo names the binary it built")
+}
+
+/// The profile that this test was built in, from its own place: `target/PROFILE/deps/NAME`.
+fn profile() -> String {
+    let own = std::env::current_exe().expect("a test knows its own file");
+    let directory = own
+        .ancestors()
+        .nth(2)
+        .and_then(|dir| dir.file_name())
+        .and_then(|name| name.to_str())
+        .unwrap_or("debug");
+    match directory {
+        "debug" => "dev".into(),
+        other => other.into(),
+    }
+}

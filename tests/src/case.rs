@@ -1,0 +1,123 @@
+//! What cases assert: a takeover within its bound, a holder that nothing disturbed, and that no two nodes were ever
+//! active at once.
+
+use crate::SCHEDULING_SLACK;
+use crate::agreement::Apart;
+use crate::cluster::Cluster;
+use crate::deadline::{GENEROUS, until};
+use crate::watch::Viewpoint;
+use baton_shared::clock::Mono;
+use std::time::Duration;
+
+impl Cluster {
+    /// Makes `holder` the active node, by switchover, with the whole cluster at rest.
+    #[track_caller]
+    pub fn place(&self, holder: &str) {
+        let active = self.settled();
+        if active == holder {
+            return;
+        }
+        self.operate(&active, &["switchover", "--to", holder]);
+        until(GENEROUS, "the switchover is done", || match self.settled() {
+            active if active == holder => Ok(()),
+            active => Err(format!("{active} is active, not {holder}")),
+        });
+    }
+
+    /// Brings the cluster to rest with a holder that is, or is not, the coordinator. The names of holder and
+    /// coordinator.
+    #[track_caller]
+    pub fn arrange(&self, same: bool) -> (String, String) {
+        until(GENEROUS, "holder and coordinator are arranged", || {
+            let coordinator = self.coordinator();
+            let holder = match same {
+                true => coordinator.clone(),
+                false => self.others(&[&coordinator]).remove(0),
+            };
+            self.place(&holder);
+            match self.coordinator() == coordinator {
+                true => Ok((holder, coordinator)),
+                false => Err("the coordinator changed meanwhile".into()),
+            }
+        })
+    }
+
+    /// How long a silent holder may be missed: 1.03 W (DESIGN §2), and what a busy machine adds.
+    pub fn silent_bound(&self) -> Duration {
+        self.window().mul_f64(1.03) + SCHEDULING_SLACK
+    }
+
+    /// How long a holder that leaves in order may be missed.
+    pub fn orderly_bound(&self) -> Duration {
+        SCHEDULING_SLACK
+    }
+
+    /// Sees another node than `from` become active within `bound` of the last answer by anybody before `since`, as a
+    /// client sees it, and all faces agree on it. Returns the new holder and the gap.
+    #[track_caller]
+    pub fn assert_takeover(
+        &self,
+        since: Mono,
+        from: &str,
+        apart: Apart,
+        bound: Duration,
+    ) -> (String, Duration) {
+        self.assert_takeover_seen(Viewpoint::Client, since, from, apart, bound)
+    }
+
+    /// The same, seen from elsewhere.
+    #[track_caller]
+    pub fn assert_takeover_seen(
+        &self,
+        viewpoint: Viewpoint,
+        since: Mono,
+        from: &str,
+        apart: Apart,
+        bound: Duration,
+    ) -> (String, Duration) {
+        let limit = GENEROUS + 5 * self.window();
+        let to = until(limit, "another node is active", || {
+            let successor = self.watch.successor(viewpoint, from, since);
+            successor.ok_or_else(|| format!("only {from} was active so far"))
+        });
+        let gap = self.watch.outage(viewpoint, since);
+        let gap = gap.unwrap_or_else(|| panic!("nobody was seen active before the fault"));
+        eprintln!("{from} -> {to}: gap {gap:?}, bound {bound:?}");
+        assert!(
+            gap <= bound,
+            "{from} -> {to}: a gap of {gap:?}; the bound is {bound:?}"
+        );
+        let settled = self.settled_without(apart);
+        assert_eq!(settled, to, "the baton moved twice");
+        self.verify();
+        (to, gap)
+    }
+
+    /// Sees that `holder` said nothing but 200 since then, by what clients on its own host asked.
+    #[track_caller]
+    pub fn assert_steady(&self, since: Mono, holder: &str) {
+        let (lapse, asked) = self.watch.lapse(holder, since);
+        assert!(lapse.is_none(), "{holder} lost its lease: {lapse:?}");
+        assert!(asked > 0, "nobody asked {holder}");
+        for other in self.others(&[holder]) {
+            assert!(
+                !self.watch.was_active_since(&other, since),
+                "{other} was active too"
+            );
+        }
+        self.verify();
+    }
+
+    /// Sees that no two nodes were ever active at once and that epochs grew, since the first start.
+    #[track_caller]
+    pub fn verify(&self) {
+        let breaches = self.watch.breaches();
+        let said: Vec<String> = breaches.iter().map(ToString::to_string).collect();
+        assert!(breaches.is_empty(), "{}", said.join("\n"));
+    }
+}
+
+/// The instant from which a case is judged, taken just before its fault.
+pub fn now() -> Mono {
+    Mono::now()
+}

@@ -1,0 +1,406 @@
+//! A cluster under test: agents that really run, with their configuration, state and logs in a directory that goes
+//! with them, and a watch over them from the first start on.
+
+use crate::binary::baton;
+use crate::deadline::{GENEROUS, until};
+use crate::fault::Loss;
+use crate::lab::Lab;
+use crate::namespace::Namespace;
+use crate::plan::{DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
+use crate::process::Process;
+use crate::watch::Watch;
+use baton_agent::demo::connection::{Connection, get};
+use baton_shared::key::ClusterKey;
+use baton_shared::status::Status;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// One request to an agent.
+pub const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// The lab's host that is no node.
+pub const CLIENT: &str = "client";
+
+/// Where the agents run.
+#[derive(Debug)]
+enum Ground {
+    Lab(Lab),
+    /// 127.block.place.x and 127.block.(place + 1).x
+    Loopback {
+        block: u8,
+        place: u8,
+    },
+}
+
+/// One node of the cluster, running or not.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it sits.
+    pub seat: Seat,
+    /// Its host.
+    pub namespace: Namespace,
+    /// Where a client on its own host reaches it.
+    pub http: SocketAddr,
+    /// Where a resolver on its own host reaches it.
+    pub dns: SocketAddr,
+    process: Option<Process>,
+}
+
+/// Agents, and all that belongs to them.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: BTreeMap<String, Node>,
+    /// What every node said.
+    pub watch: Watch,
+    plan: Plan,
+    ground: Ground,
+    dir: TempDir,
+}
+
+impl Cluster {
+    /// Starts all nodes in a lab of their own, with a client beside them. Needs root.
+    #[track_caller]
+    pub fn in_lab(plan: Plan) -> Cluster {
+        let mut lab = Lab::new(&NETWORKS);
+        lab.add_host_on(CLIENT, &NETWORKS[..1]);
+        Cluster::start_all(plan, Ground::Lab(lab))
+    }
+
+    /// Starts all nodes on loopback addresses that no other cluster uses.
+    #[track_caller]
+    pub fn on_loopback(plan: Plan) -> Cluster {
+        static PLACES: AtomicU8 = AtomicU8::new(1);
+        let block = 16 + (std::process::id() % 200) as u8;
+        let place = PLACES.fetch_add(2, Relaxed);
+        Cluster::start_all(plan, Ground::Loopback { block, place })
+    }
+
+    #[track_caller]
+    fn start_all(plan: Plan, ground: Ground) -> Cluster {
+        let dir = tempfile::Builder::new()
+            .prefix("baton-test-")
+            .tempdir()
+            .expect("the temporary directory can be written");
+        let mut secret = [0u8; 32];
+        secret[..4].copy_from_slice(&std::process::id().to_be_bytes());
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            watch: Watch::default(),
+            plan,
+            ground,
+            dir,
+        };
+        write_private(
+            &cluster.dir.path().join("cluster.key"),
+            &ClusterKey::from_bytes(secret).to_text(),
+        );
+        cluster.seat_nodes();
+        cluster.write_config();
+        for name in cluster.names() {
+            cluster.start(&name);
+        }
+        cluster
+    }
+
+    /// Gives every node of the plan that has no seat yet one, and a watch.
+    fn seat_nodes(&mut self) {
+        for (name, kind) in self.plan.nodes.clone() {
+            if self.nodes.contains_key(&name) {
+                continue;
+            }
+            let number = 11 + self.nodes.len() as u8;
+            let (namespace, front, back, inner) = match &mut self.ground {
+                Ground::Lab(lab) => {
+                    let host = lab.add_host(&name);
+                    let [front, back] = NETWORKS.map(|network| host.addresses[network]);
+                    (host.namespace.clone(), front, back, Ipv4Addr::LOCALHOST)
+                }
+                Ground::Loopback { block, place } => {
+                    let front = Ipv4Addr::new(127, *block, *place, number);
+                    let back = Ipv4Addr::new(127, *block, *place + 1, number);
+                    (Namespace::here(), front, back, front)
+                }
+            };
+            let http = (inner, HTTP_PORT).into();
+            self.watch.beside(&name, namespace.clone(), http);
+            if let Ground::Lab(lab) = &self.ground {
+                let client = lab.host(CLIENT).namespace.clone();
+                self.watch.afar(&name, client, (front, HTTP_PORT).into());
+            }
+            let node = Node {
+                seat: Seat {
+                    name: name.clone(),
+                    kind,
+                    front,
+                    back,
+                },
+                namespace,
+                http,
+                dns: (inner, DNS_PORT).into(),
+                process: None,
+            };
+            self.nodes.insert(name, node);
+        }
+    }
+
+    fn write_config(&self) {
+        let seats: Vec<Seat> = self
+            .plan
+            .nodes
+            .iter()
+            .map(|(name, _)| self.nodes[name].seat.clone())
+            .collect();
+        let inner = matches!(self.ground, Ground::Lab(_));
+        let text = self.plan.toml(&seats, self.dir.path(), inner);
+        write_private(&self.config(), &text);
+    }
+
+    /// Changes the node list in the configuration file; nobody is told. New nodes get a host and are not started.
+    pub fn replan(&mut self, nodes: &[(String, baton_shared::id::Kind)]) {
+        self.plan.nodes = nodes.to_vec();
+        self.seat_nodes();
+        self.write_config();
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("cluster.toml")
+    }
+
+    /// The directory with everything in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// W.
+    pub fn window(&self) -> Duration {
+        self.plan.window
+    }
+
+    /// Its shape.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Names of the nodes in the plan, in order.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.plan.nodes.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// Names of all nodes but these.
+    pub fn others(&self, but: &[&str]) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| !but.contains(&name.as_str()));
+        names
+    }
+
+    /// The node of that name.
+    #[track_caller]
+    pub fn node(&self, name: &str) -> &Node {
+        self.nodes
+            .get(name)
+            .unwrap_or_else(|| panic!("there is no node {name}"))
+    }
+
+    /// Names of the nodes that run.
+    pub fn running(&self) -> Vec<String> {
+        let running = self.nodes.iter().filter(|(_, node)| node.process.is_some());
+        running.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The lab. Panics for a cluster on loopback.
+    #[track_caller]
+    pub fn lab(&mut self) -> &mut Lab {
+        match &mut self.ground {
+            Ground::Lab(lab) => lab,
+            Ground::Loopback { .. } => panic!("a cluster on loopback has no lab"),
+        }
+    }
+
+    // Processes.
+
+    /// Starts a node that does not run.
+    #[track_caller]
+    pub fn start(&mut self, name: &str) {
+        self.start_with(name, &[]);
+    }
+
+    /// Starts a node with more arguments.
+    #[track_caller]
+    pub fn start_with(&mut self, name: &str, more: &[&str]) {
+        let config = self.config().display().to_string();
+        let log = self.log(name);
+        let node = self.node(name);
+        assert!(node.process.is_none(), "{name} runs already");
+        let mut arguments = vec!["agent", "--config", &config, "--node", name];
+        arguments.extend(more);
+        let process = Process::start(&node.namespace, baton(), &arguments, &log);
+        self.nodes.get_mut(name).expect("it was found above").process = Some(process);
+    }
+
+    /// A node's log.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.log"))
+    }
+
+    /// A running node's process.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> &Process {
+        let process = self.node(name).process.as_ref();
+        process.unwrap_or_else(|| panic!("{name} does not run"))
+    }
+
+    #[track_caller]
+    fn take(&mut self, name: &str) -> Process {
+        let node = self.nodes.get_mut(name);
+        let process = node.and_then(|node| node.process.take());
+        process.unwrap_or_else(|| panic!("{name} does not run"))
+    }
+
+    /// Waits for a node that is expected to end by itself, and returns how it did.
+    #[track_caller]
+    pub fn wait_ended(&mut self, name: &str) -> ExitStatus {
+        self.take(name).wait(GENEROUS)
+    }
+
+    /// Asks a node to stop and waits until it has.
+    #[track_caller]
+    pub fn stop(&mut self, name: &str) {
+        let status = self.take(name).stop();
+        assert!(status.success(), "{name} did not stop in order: {status}");
+    }
+
+    /// Kills a node.
+    #[track_caller]
+    pub fn kill(&mut self, name: &str) {
+        self.take(name).kill();
+    }
+
+    /// Freezes a node.
+    #[track_caller]
+    pub fn freeze(&self, name: &str) {
+        self.process(name).freeze();
+    }
+
+    /// Thaws a node that was frozen beyond its lease, and sees that the first thing it says is 503 (S4).
+    #[track_caller]
+    pub fn thaw_and_ask(&self, name: &str) {
+        let node = self.node(name);
+        let mut asked = node.namespace.inside(|| {
+            let mut connection =
+                Connection::open(node.http, ASK_LIMIT).expect("the kernel of a frozen node connects");
+            connection.send("/health").expect("and takes a request");
+            connection
+        });
+        self.process(name).thaw();
+        let answer = asked.receive(|| false);
+        let answer = answer.unwrap_or_else(|e| panic!("{name} did not answer on waking: {e}"));
+        assert_eq!(answer.status, 503, "{name} lied on waking: {}", answer.text());
+    }
+
+    /// Removes the state of a node that does not run.
+    #[track_caller]
+    pub fn wipe(&self, name: &str) {
+        assert!(self.node(name).process.is_none(), "{name} still runs");
+        let dir = self.dir.path().join(name);
+        std::fs::remove_dir_all(&dir).unwrap_or_else(|e| panic!("cannot remove {}: {e}", dir.display()));
+    }
+
+    // Faults.
+
+    /// Cuts a node off: no packet comes in or goes out on any network.
+    #[track_caller]
+    pub fn silence(&mut self, name: &str) {
+        self.lab().lose(name, Loss::all());
+    }
+
+    /// Takes all faults of the network from a node.
+    #[track_caller]
+    pub fn heal(&mut self, name: &str) {
+        self.lab().heal(name);
+    }
+
+    // Questions.
+
+    /// What a node says at `/status`, asked from its own host.
+    pub fn status(&self, name: &str) -> Result<Status, String> {
+        let node = self.node(name);
+        let answer = node
+            .namespace
+            .inside(|| get(node.http, "/status", ASK_LIMIT))
+            .map_err(|e| format!("{name} does not answer /status: {e}"))?;
+        serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
+    }
+
+    /// Runs `baton COMMAND ... --socket SOCKET` against a node.
+    pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
+        let socket = self.dir.path().join(format!("{name}.sock"));
+        self.node(name)
+            .namespace
+            .command(baton())
+            .args(arguments)
+            .arg("--socket")
+            .arg(socket)
+            .stdin(Stdio::null())
+            .output()
+            .expect("baton can be run")
+    }
+
+    /// The same, and it must succeed.
+    #[track_caller]
+    pub fn operate(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.cli(name, arguments);
+        assert!(
+            output.status.success(),
+            "`baton {}` at {name}: {}: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The coordinator, once all running nodes name the same.
+    #[track_caller]
+    pub fn coordinator(&self) -> String {
+        until(GENEROUS, "all nodes name one coordinator", || {
+            let mut named = None;
+            for name in self.running() {
+                let says = self.status(&name)?.coordinator.map(|node| node.to_string());
+                let says = says.ok_or_else(|| format!("{name} names none"))?;
+                if named.get_or_insert_with(|| says.clone()) != &says {
+                    return Err(format!("{name} names {says}, another {named:?}"));
+                }
+            }
+            named.ok_or_else(|| "no node runs".into())
+        })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what the nodes said, by change\n{}", self.watch.timeline());
+        }
+    }
+}
+
+#[track_caller]
+fn write_private(path: &Path, text: &str) {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+}

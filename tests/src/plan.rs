@@ -1,0 +1,108 @@
+//! What a cluster is to be: its nodes and its window, and the configuration file that says so.
+
+use baton_shared::id::Kind;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+/// The zone, and the name whose address is the active node's.
+pub const ZONE: &str = "orders.internal";
+/// Where nodes answer HTTP.
+pub const HTTP_PORT: u16 = 7480;
+/// Where nodes answer DNS.
+pub const DNS_PORT: u16 = 5353;
+/// The networks, in order of preference.
+pub const NETWORKS: [&str; 2] = ["front", "back"];
+
+/// The shape of a cluster.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// W.
+    pub window: Duration,
+    /// Nodes and their kinds.
+    pub nodes: Vec<(String, Kind)>,
+    /// Whether nodes keep their state on disk.
+    pub storage: bool,
+    /// More tables, in TOML.
+    pub more: String,
+}
+
+/// Where one node is.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its address on `front`.
+    pub front: Ipv4Addr,
+    /// Its address on `back`.
+    pub back: Ipv4Addr,
+}
+
+impl Plan {
+    /// Members of these names at the default window, with storage.
+    pub fn members(names: &[&str]) -> Plan {
+        Plan {
+            window: Duration::from_secs(1),
+            nodes: names.iter().map(|n| ((*n).to_owned(), Kind::Member)).collect(),
+            storage: true,
+            more: String::new(),
+        }
+    }
+
+    /// With a witness of this name as well.
+    pub fn witness(mut self, name: &str) -> Plan {
+        self.nodes.push((name.to_owned(), Kind::Witness));
+        self
+    }
+
+    /// At this window.
+    pub fn window(self, window: Duration) -> Plan {
+        Plan { window, ..self }
+    }
+
+    /// Without storage: state is in memory.
+    pub fn in_memory(self) -> Plan {
+        Plan {
+            storage: false,
+            ..self
+        }
+    }
+
+    /// With more tables.
+    pub fn more(self, more: &str) -> Plan {
+        Plan {
+            more: more.to_owned(),
+            ..self
+        }
+    }
+
+    /// The configuration of nodes that sit there. `dir` holds their sockets and state. With `inner`, each node also
+    /// listens on 127.0.0.1, so that a client on its own host reaches it whatever happens to the networks.
+    pub fn toml(&self, seats: &[Seat], dir: &Path, inner: bool) -> String {
+        let dir = dir.display();
+        let mut text = format!(
+            "[cluster]\nname = \"orders\"\nwindow = \"{}us\"\nkey = \"file:{dir}/cluster.key\"\n\n\
+             [networks]\nfront = {{ port = 7400 }}\nback = {{ port = 7400 }}\n",
+            self.window.as_micros()
+        );
+        for seat in seats {
+            text += &format!(
+                "\n[nodes.{}]\nkind = \"{}\"\nfront = \"{}\"\nback = \"{}\"\n",
+                seat.name, seat.kind, seat.front, seat.back
+            );
+        }
+        if self.storage {
+            text += &format!("\n[storage]\ndir = \"{dir}/{{node}}\"\n");
+        }
+        let listen = |port: u16| match inner {
+            true => format!("[\"{{front}}:{port}\", \"127.0.0.1:{port}\"]"),
+            false => format!("[\"{{front}}:{port}\"]"),
+        };
+        text += &format!("\n[http]\nlisten = {}\n", listen(HTTP_PORT));
+        text += &format!("\n[control]\nlisten = \"unix:{dir}/{{node}}.sock\"\n");
+        text += &format!("\n[dns]\nlisten = {}\nzone = \"{ZONE}\"\n", listen(DNS_PORT));
+        text + &self.more
+    }
+}

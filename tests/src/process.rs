@@ -1,0 +1,136 @@
+//! A child process of the lab: started in a namespace, logging to a file, signalled by its own process group alone, and
+//! killed when dropped.
+
+use crate::deadline::{GENEROUS, until};
+use crate::namespace::Namespace;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// A running child and its process group.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program`; what it prints is added to the file `log`. It dies with the calling thread.
+    #[track_caller]
+    pub fn start(namespace: &Namespace, program: &Path, arguments: &[&str], log: &Path) -> Process {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap_or_else(|e| panic!("cannot write {}: {e}", log.display()));
+        let errors = file.try_clone().expect("a descriptor can be doubled");
+        let child = namespace
+            .command(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
+        Process {
+            child,
+            log: log.to_owned(),
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("a child of this process can be waited for")
+    }
+
+    /// Freezes it (SIGSTOP), and returns once no thread of it runs any more.
+    #[track_caller]
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        until(GENEROUS, "the process is frozen", || {
+            let tasks = format!("/proc/{}/task", self.id());
+            for task in std::fs::read_dir(&tasks)
+                .map_err(|e| format!("{tasks}: {e}"))?
+                .flatten()
+            {
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                // The state follows the command's name, which is in parentheses (proc_pid_stat(5)).
+                let state = stat
+                    .rsplit(')')
+                    .next()
+                    .and_then(|rest| rest.trim().chars().next());
+                if state.is_some_and(|state| state != 'T') {
+                    return Err(format!("a thread of it is in state {state:?}"));
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Lets it go on (SIGCONT).
+    #[track_caller]
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Kills it and its group (SIGKILL).
+    #[track_caller]
+    pub fn kill(mut self) {
+        self.signal(Signal::KILL);
+        self.wait(GENEROUS);
+    }
+
+    /// Asks it to stop (SIGTERM), waits until it has, and returns how.
+    #[track_caller]
+    pub fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait(GENEROUS)
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        until(limit, "the process ends", || {
+            self.ended()
+                .ok_or_else(|| format!("process {} still runs", self.id()))
+        })
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let group = Pid::from_child(&self.child);
+        kill_process_group(group, signal).unwrap_or_else(|e| panic!("cannot signal process {group:?}: {e}"));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            print_tail(&self.log);
+        }
+    }
+}
+
+/// Shows the end of a log, for a test that failed.
+fn print_tail(log: &Path) {
+    const LINES: usize = 60;
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    eprintln!("--- the end of {} ({} lines)", log.display(), lines.len());
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        eprintln!("{line}");
+    }
+}

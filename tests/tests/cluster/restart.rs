@@ -1,0 +1,101 @@
+//! Nodes come back: with their state, without it, all together, in every order.
+
+use crate::{NAMES, three};
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, until};
+
+/// A node's consensus id, as it and the active node see it; once both see the same.
+fn identity(cluster: &Cluster, node: &str) -> String {
+    until(GENEROUS, "all nodes see one identity", || {
+        let mut seen = None;
+        for name in cluster.running() {
+            let status = cluster.status(&name)?;
+            let entry = status.nodes.into_iter().find(|n| n.name.as_str() == node);
+            let id = entry.map(|n| n.id).unwrap_or_default();
+            if id.is_empty() || seen.get_or_insert_with(|| id.clone()) != &id {
+                return Err(format!("{name} sees {node} as \"{id}\""));
+            }
+        }
+        seen.ok_or_else(|| "no node runs".into())
+    })
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn node_with_wiped_storage_is_replaced_and_votes_again() {
+    let mut cluster = three();
+    for victim in NAMES {
+        // As the holder.
+        cluster.place(victim);
+        let before = identity(&cluster, victim);
+        let since = now();
+        cluster.kill(victim);
+        let (holder, _) = cluster.assert_takeover(since, victim, Apart::NOBODY, cluster.silent_bound());
+        cluster.wipe(victim);
+        cluster.start(victim);
+        assert_eq!(cluster.settled(), holder);
+        assert_ne!(
+            identity(&cluster, victim),
+            before,
+            "lost storage is another identity (V7)"
+        );
+        // Its vote counts: with it alone, the next holder gets a majority.
+        let other = cluster.others(&[victim, &holder]).remove(0);
+        let since = now();
+        cluster.kill(&other);
+        assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
+        cluster.assert_steady(since, &holder);
+        cluster.start(&other);
+        cluster.settled();
+    }
+    // As a standby.
+    let holder = cluster.settled();
+    let victim = cluster.others(&[&holder]).remove(0);
+    let since = now();
+    cluster.kill(&victim);
+    cluster.wipe(&victim);
+    cluster.start(&victim);
+    assert_eq!(cluster.settled(), holder);
+    cluster.assert_steady(since, &holder);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn all_stopped_and_started_in_every_order_nothing_is_lost() {
+    let mut cluster = three();
+    let orders = [
+        ["a", "b", "c"],
+        ["a", "c", "b"],
+        ["b", "a", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["c", "b", "a"],
+    ];
+    for (number, order) in orders.into_iter().enumerate() {
+        let holder = cluster.settled();
+        let before = cluster.status(&holder).expect("the holder answers");
+        for name in order {
+            match number % 2 {
+                0 => cluster.stop(name),
+                _ => cluster.kill(name),
+            }
+        }
+        let since = now();
+        cluster.start(order[0]);
+        // One of three is no majority.
+        until(GENEROUS, "the first node answers", || cluster.status(order[0]));
+        cluster.start(order[1]);
+        cluster.settled_without(Apart::NOBODY);
+        cluster.start(order[2]);
+        let holder = cluster.settled();
+        let after = cluster.status(&holder).expect("the holder answers");
+        assert!(after.applied >= before.applied, "the log went back: {order:?}");
+        assert_eq!(after.cluster_id, before.cluster_id, "{order:?}");
+        let number = |event: Option<baton_shared::view::Event>| event.map_or(0, |event| event.number);
+        assert!(number(after.last_event) >= number(before.last_event), "{order:?}");
+        assert!(cluster.watch.was_active_since(&holder, since));
+        cluster.verify();
+    }
+}
