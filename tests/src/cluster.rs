@@ -67,20 +67,34 @@ impl Cluster {
     pub fn in_lab(plan: Plan) -> Cluster {
         let mut lab = Lab::new(&NETWORKS);
         lab.add_host_on(CLIENT, &NETWORKS[..1]);
-        Cluster::start_all(plan, Ground::Lab(lab))
+        Cluster::lay_out(plan, Ground::Lab(lab)).start_all()
     }
 
     /// Starts all nodes on loopback addresses that no other cluster uses.
     #[track_caller]
     pub fn on_loopback(plan: Plan) -> Cluster {
+        Cluster::unstarted(plan).start_all()
+    }
+
+    /// The same, with nothing started yet.
+    #[track_caller]
+    pub fn unstarted(plan: Plan) -> Cluster {
         static PLACES: AtomicU8 = AtomicU8::new(1);
         let block = 16 + (std::process::id() % 200) as u8;
         let place = PLACES.fetch_add(2, Relaxed);
-        Cluster::start_all(plan, Ground::Loopback { block, place })
+        Cluster::lay_out(plan, Ground::Loopback { block, place })
     }
 
     #[track_caller]
-    fn start_all(plan: Plan, ground: Ground) -> Cluster {
+    fn start_all(mut self) -> Cluster {
+        for name in self.names() {
+            self.start(&name);
+        }
+        self
+    }
+
+    #[track_caller]
+    fn lay_out(plan: Plan, ground: Ground) -> Cluster {
         let dir = tempfile::Builder::new()
             .prefix("baton-test-")
             .tempdir()
@@ -100,9 +114,6 @@ impl Cluster {
         );
         cluster.seat_nodes();
         cluster.write_config();
-        for name in cluster.names() {
-            cluster.start(&name);
-        }
         cluster
     }
 

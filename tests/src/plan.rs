@@ -83,9 +83,9 @@ impl Plan {
     pub fn toml(&self, seats: &[Seat], dir: &Path, inner: bool) -> String {
         let dir = dir.display();
         let mut text = format!(
-            "[cluster]\nname = \"orders\"\nwindow = \"{}us\"\nkey = \"file:{dir}/cluster.key\"\n\n\
+            "[cluster]\nname = \"orders\"\nwindow = \"{}ms\"\nkey = \"file:{dir}/cluster.key\"\n\n\
              [networks]\nfront = {{ port = 7400 }}\nback = {{ port = 7400 }}\n",
-            self.window.as_micros()
+            self.window.as_secs_f64() * 1000.0
         );
         for seat in seats {
             text += &format!(

@@ -188,7 +188,9 @@ impl Stage {
                 node.back()
             );
         }
-        let window = window.map_or(String::new(), |w| format!("window = \"{}us\"\n", w.as_micros()));
+        let window = window.map_or(String::new(), |w| {
+            format!("window = \"{}ms\"\n", w.as_secs_f64() * 1000.0)
+        });
         let dir = self.dir.display();
         let key = key.display();
         let config = format!(
