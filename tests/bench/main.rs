@@ -17,9 +17,12 @@ use noise::Noise;
 /// The nodes of every cluster here.
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
+/// What measures a section.
+type Measure = fn() -> Vec<Figure>;
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let sections: [(&str, fn() -> Vec<Figure>); 4] = [
+    let sections: [(&str, Measure); 4] = [
         ("silent", silent::measure),
         ("orderly", orderly::measure),
         ("rest", rest::measure),
