@@ -71,29 +71,3 @@ fn all_nodes_killed_come_back_with_what_they_knew() {
     assert!(after.applied >= before.applied);
     cluster.verify();
 }
-
-#[test]
-fn nothing_outlives_the_test_that_started_it() {
-    // A process that holds a cluster dies without a chance to clean up: its agents must go too.
-    let cluster = Cluster::unstarted(Plan::members(&["a"]).window(WINDOW));
-    let log = cluster.log("a");
-    let config = cluster.config();
-    let ids = std::thread::spawn(move || {
-        let namespace = baton_tests::namespace::Namespace::here();
-        let config = config.display().to_string();
-        let arguments = ["agent", "--config", &config, "--node", "a"];
-        let process =
-            baton_tests::process::Process::start(&namespace, baton_tests::binary::baton(), &arguments, &log);
-        let id = process.id();
-        std::mem::forget(process); // the thread ends; nobody stops the agent
-        id
-    });
-    let id = ids.join().expect("the thread does not panic");
-    baton_tests::deadline::until(baton_tests::deadline::GENEROUS, "the agent is gone", || {
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-        match stat.is_empty() || stat.contains(") Z ") {
-            true => Ok(()),
-            false => Err(stat),
-        }
-    });
-}
