@@ -1,1 +1,44 @@
 //! Baton's DNS server: the cluster's name answers with the active node's address.
+//!
+//! One question takes this way: a datagram or a framed message arrives ([`Server`]); the responder reads the clock
+//! and hands question, [`Zone`] and clock's verdict to [`answer()`], which decides alone and writes the response into
+//! the caller's buffer; the response leaves from the address that was asked.
+//!
+//! Three rules hold here:
+//!
+//! - **No cached right.** A [`Zone`] holds what every node's address *is*, pre-rendered; who is active is asked of
+//!   [`Published::word`](baton_shared::view::Published::word) at each answer (S4 of DESIGN.md). A process that was
+//!   frozen says SERVFAIL, or the successor's name, on its first answer after waking.
+//! - **Three different silences.** "Nobody is active" is NODATA with the SOA, "I do not know" is SERVFAIL (resolvers
+//!   then ask the next server), "not my zone" is REFUSED. A name that has any data is never NXDOMAIN: musl gives up
+//!   the whole lookup on an AAAA that is.
+//! - **[`answer()`] is pure**: no clock, no socket, no allocation, no panic on any input. Only the renderer knows
+//!   `hickory-proto`, and it runs when the zone's content changes.
+//!
+//! Names, under the zone `orders.internal` with nodes `a`, `b` and role `main`:
+//!
+//! | name | records |
+//! |---|---|
+//! | `orders.internal` | A, AAAA of the node active for `main` (without such a role: the first by name); SOA; NS |
+//! | `main.orders.internal` | A, AAAA of the node active for `main` |
+//! | `a.node.orders.internal` | A, AAAA of node `a`, active or not |
+
+mod answer;
+mod counters;
+mod listen;
+mod mmsg;
+mod question;
+mod render;
+mod responder;
+mod server;
+mod tcp;
+mod udp;
+mod zone;
+
+#[cfg(test)]
+mod testing;
+
+pub use answer::{EDNS_SIZE, Rcode, Reply, Via, answer};
+pub use counters::Counters;
+pub use server::Server;
+pub use zone::{Origin, Settings, Zone};

@@ -125,6 +125,9 @@ pub struct Claim {
     pub electorate: ElectorateId,
     /// Answer at once: the claim is new, or a request waits for it (`confirm`).
     pub urgent: bool,
+    /// Announced only: it was refused, and is made again when the promise in its way ends. Voters do not judge it; later
+    /// places in line see that a better one is making progress.
+    pub waiting: bool,
 }
 
 /// A voter's newest grant.

@@ -1,7 +1,6 @@
 //! What a heartbeat says. Written and read with postcard inside the [seal](crate::seal); the header names the sender's
 //! id, boot, network and sequence.
 
-use crate::clock::Mono;
 use crate::id::{Boot, ClusterId, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
 use crate::succession::{Claim, Floor, Grant, Line, PromiseReport, Refused};
 use serde::{Deserialize, Serialize};
@@ -20,9 +19,9 @@ pub struct Heartbeat {
     pub to: NodeName,
     /// The recipient's consensus id, or 0 while the sender does not know it.
     pub to_id: NodeId,
-    /// The sender's clock at sending.
-    pub sent: Mono,
-    /// The newest datagram that the sender has from the recipient on this network.
+    /// How many heartbeats the sender's boot has addressed to the recipient, this one included: shows loss.
+    pub count: u64,
+    /// The newest datagrams that the sender has from the recipient's newest boot.
     pub echo: Option<Echo>,
     /// Whom the sender hears: consensus id, and a bit per network.
     pub hears: Vec<(NodeId, u16)>,
@@ -49,10 +48,12 @@ pub struct Heartbeat {
 pub struct Echo {
     /// The recipient's boot.
     pub boot: Boot,
-    /// The greatest sequence heard from it on this network.
+    /// The greatest sequence heard from it on this network; 0 if none.
     pub seq: u64,
     /// How long ago that was.
     pub held: Duration,
+    /// The greatest sequence heard from it on any network.
+    pub any: u64,
 }
 
 /// What a heartbeat says about one role.
@@ -72,7 +73,9 @@ pub struct RoleBeat {
     pub floor: Floor,
     /// Epochs that this boot of the sender released, newest last.
     pub released: Vec<Epoch>,
-    /// The epoch at which the sender is active now.
+    /// The epoch at which the sender holds a lease now.
+    pub holding: Option<Epoch>,
+    /// The epoch at which the sender is active now: it holds the lease, is promoted and healthy.
     pub serving: Option<Epoch>,
     /// Whether the sender's application is healthy.
     pub healthy: bool,

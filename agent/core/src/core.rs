@@ -1,10 +1,25 @@
-//! Composition: the modules, and who is told what.
+//! Composition: the modules, and who is told what. Decides nothing itself.
 
-use crate::{Durable, Input, Output};
+use crate::ask::Asked;
+use crate::beat;
+use crate::cluster::{Cluster, Flush, Queue};
+use crate::coordinate::Coordination;
+use crate::input::Request;
+use crate::membership::Membership;
+use crate::publish;
+use crate::role::RoleCore;
+use crate::state::Command;
+use crate::{Durable, Input, Output, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
-use baton_shared::id::{Boot, ClusterId, NodeId};
+use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, RoleName};
+use baton_shared::view::{RoleState, View};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A takeover is proposed for the history again after this, until the log has it.
+const RECORD_RETRY: Duration = Duration::from_secs(1);
 
 /// What a core starts from.
 #[derive(Clone, Debug)]
@@ -19,33 +34,371 @@ pub struct Start {
     pub cluster: ClusterId,
     /// What the voter's disk remembers.
     pub durable: Durable,
-    /// Seed of the core's only randomness (jitter of retries).
-    pub seed: u64,
 }
 
 /// The state machine.
-pub struct Core {}
+pub struct Core {
+    c: Cluster,
+    q: Queue,
+    roles: BTreeMap<RoleName, RoleCore>,
+    coordination: BTreeMap<RoleName, Coordination>,
+    membership: Membership,
+    asked: Asked,
+    /// When the last input was handled: a gap shows that this node slept.
+    last: Mono,
+    next_beat: Mono,
+    wake: Mono,
+    serial: u64,
+    /// While stopping: since when everything is released, and whether the end was said.
+    released_at: Option<Mono>,
+    stopped: bool,
+}
 
 impl Core {
     /// Starts at `now`, when the process started: no grant leaves for 1.01 W from here (V4).
     pub fn new(start: Start, now: Mono) -> Core {
-        let _ = (start, now);
-        Core {}
+        let c = Cluster::new(&start, now);
+        let roles = start.config.roles.iter().map(|(name, role)| {
+            let floor = start.durable.floors.get(name).copied().unwrap_or_default();
+            (
+                name.clone(),
+                RoleCore::new(name.clone(), floor, role.check.is_none()),
+            )
+        });
+        Core {
+            roles: roles.collect(),
+            coordination: start
+                .config
+                .roles
+                .keys()
+                .map(|name| (name.clone(), Coordination::default()))
+                .collect(),
+            membership: Membership::default(),
+            asked: Asked::default(),
+            q: Queue::new(start.durable),
+            c,
+            last: now,
+            next_beat: now,
+            wake: now,
+            serial: 0,
+            released_at: None,
+            stopped: false,
+        }
     }
 
     /// Takes in one input that the driver learned of before it read the clock at `now`. `wall_ms` is the wall clock,
     /// for people and skew warnings.
     pub fn handle(&mut self, input: Input, now: Mono, wall_ms: u64) {
-        let _ = (input, now, wall_ms);
+        self.c.wall_ms = wall_ms;
+        self.notice_sleep(now);
+        self.take(input, now);
+        self.turn(now);
     }
 
     /// The next thing to do, in order; `None` when all is said.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.q.outputs.pop_front()
     }
 
     /// When [`Input::Tick`] is due at the latest.
     pub fn next_wake(&self) -> Mono {
-        Mono::MAX
+        self.wake
+    }
+
+    /// The view at `now`, as it would be published.
+    pub fn view(&self, now: Mono) -> View {
+        let waiting = match self.c.state.cluster {
+            ClusterId(0) => self.membership.starters(&self.c, now).err().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        publish::view(self.serial, &self.roles, &self.c, waiting, now)
+    }
+
+    /// A node that finds that it slept does not hold the silence against its peers (DESIGN §4).
+    fn notice_sleep(&mut self, now: Mono) {
+        let slept = now.since(self.last);
+        if slept > self.c.timing.interval * 3 {
+            for peer in self.c.peers.values_mut() {
+                peer.forgive(slept, now);
+            }
+        }
+        self.last = self.last.max(now);
+    }
+
+    fn take(&mut self, input: Input, now: Mono) {
+        let (c, q) = (&mut self.c, &mut self.q);
+        match input {
+            Input::Heartbeat {
+                network,
+                header,
+                heartbeat,
+            } => {
+                beat::receive(&mut self.roles, c, q, network, &header, &heartbeat, now);
+            }
+            Input::Learned { state, applied } => self.learned(state, applied),
+            Input::Cluster(cluster) => {
+                if c.cluster != cluster {
+                    c.cluster = cluster;
+                    q.dirty = true;
+                }
+            }
+            Input::Coordinator(coordinator) => {
+                q.dirty |= c.coordinator.leader != coordinator.leader;
+                c.coordinator = coordinator;
+            }
+            Input::Health {
+                role,
+                healthy,
+                reason,
+            } => self.health(&role, healthy, reason),
+            Input::ActionDone {
+                role,
+                epoch,
+                action,
+                result,
+            } => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.action_done(epoch, action, result, c, q, now);
+                }
+            }
+            Input::Persisted { token } => self.persisted(token, now),
+            Input::Proposed { token, result } => {
+                self.asked.answered(token, &result, q);
+                for coordination in self.coordination.values_mut() {
+                    coordination.answered(token);
+                }
+            }
+            Input::Ask { id, request } => self.ask(id, request, now),
+            Input::Confirm { id, role } => self.confirm(id, &role, now),
+            Input::Configured(config) => {
+                c.configure(config);
+                q.dirty = true;
+            }
+            Input::Stop => {
+                if !c.leaving {
+                    c.leaving = true;
+                    q.dirty = true;
+                    q.urgent_all = true;
+                }
+            }
+            Input::Tick => {}
+        }
+    }
+
+    fn learned(&mut self, state: Arc<State>, applied: u64) {
+        let (c, q) = (&mut self.c, &mut self.q);
+        c.learn_electorate(&state.electorate, q);
+        let mut news = c.state.paused != state.paused || c.state.drained != state.drained;
+        for (role, record) in &state.roles {
+            if c.learn_line(role, &record.line, true) {
+                news = true;
+                let mut names: Vec<String> = Vec::new();
+                for place in &record.line.places {
+                    let name = c.call(place.owner.node);
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                let text = format!(
+                    "role {role}: line of succession {}: {}",
+                    record.line.version,
+                    names.join(", ")
+                );
+                q.log(crate::output::Level::Info, text);
+                // Peers whose logs lag hear of the new line at once, and a holder of the handover it may ask for.
+                q.urgent_all |= c.is_coordinator();
+            }
+        }
+        q.dirty |= news || c.state.event_number != state.event_number || c.state.cluster != state.cluster;
+        c.state = state;
+        c.applied = applied;
+    }
+
+    fn health(&mut self, role: &RoleName, healthy: bool, reason: String) {
+        let Some(role) = self.roles.get_mut(role) else {
+            return;
+        };
+        if role.healthy != healthy {
+            let (level, verdict) = if healthy {
+                (crate::output::Level::Info, "healthy")
+            } else {
+                (crate::output::Level::Warn, "NOT healthy")
+            };
+            self.q.log(
+                level,
+                format!("role {}: the application is {verdict}: {reason}", role.name),
+            );
+            self.q.urgent_all = true;
+        }
+        role.healthy = healthy;
+        role.health_reason = reason;
+        self.q.dirty = true;
+    }
+
+    fn persisted(&mut self, token: u64, now: Mono) {
+        while let Some(flush) = self.q.flushed(token) {
+            match flush {
+                Flush::Electorate(id) => {
+                    self.c.adopted = self.c.adopted.max(id);
+                    self.q.urgent_all = true;
+                }
+                Flush::Floor(role, floor) => {
+                    if let Some(role) = self.roles.get_mut(&role) {
+                        role.flushed(floor, &self.c, &mut self.q, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, id: u64, request: Request, now: Mono) {
+        if let Request::Bootstrap { without } = &request
+            && self.c.state.cluster == ClusterId(0)
+        {
+            self.membership.without = without.clone();
+            let result = match self.membership.starters(&self.c, now) {
+                Ok(_) => Ok("starting the cluster without the named nodes".to_owned()),
+                Err(missing) => {
+                    let names: Vec<&str> = missing.iter().map(NodeName::as_str).collect();
+                    Err(format!(
+                        "cannot start yet: no majority, or still waiting for {}",
+                        names.join(", ")
+                    ))
+                }
+            };
+            return self.q.push(Output::Answer { id, result });
+        }
+        self.asked
+            .ask(id, request, &self.roles, &self.c, &mut self.q, now);
+    }
+
+    fn confirm(&mut self, id: u64, role: &RoleName, now: Mono) {
+        match self.roles.get_mut(role) {
+            Some(role) if role.serving(now).is_some() => {
+                role.confirms.push((id, self.c.seq + 1));
+                role.claim_now(&mut self.q);
+            }
+            _ => self.q.push(Output::Confirmed { id, epoch: None }),
+        }
+    }
+
+    /// Everything that follows without new input; then heartbeats, then the view.
+    fn turn(&mut self, now: Mono) {
+        let mut wake = now + Duration::from_secs(1);
+        for (name, role) in &mut self.roles {
+            role.turn(&self.c, &mut self.q, now);
+            wake = wake.min(role.consider(&self.c, &mut self.q, now));
+            // A holder that was asked to hand over: its successor finds the floor on the disk (V3).
+            if let Some(line) = self.c.line(name)
+                && let Some(at) = line.handover
+                && let Some(next) = line.places.first()
+                && role.voter.running(now).is_some_and(|p| p.epoch <= at)
+            {
+                role.write_ahead(next.epoch, next.owner, &mut self.q);
+            }
+            if let Some(coordination) = self.coordination.get_mut(name) {
+                wake = wake.min(coordination.turn(role, &self.c, &mut self.q, now));
+            }
+            record(role, &self.c, &mut self.q, now);
+        }
+        wake = wake.min(self.membership.turn(&self.roles, &self.c, &mut self.q, now));
+        wake = wake.min(self.asked.turn(&self.roles, &self.c, &mut self.q, now));
+        wake = wake.min(self.stop(now));
+        self.beat(now);
+        for role in self.roles.values_mut() {
+            // This node's own vote may have completed a lease.
+            role.turn(&self.c, &mut self.q, now);
+            wake = wake.min(role.next_wake(&self.c, now));
+        }
+        if std::mem::take(&mut self.q.dirty) {
+            self.publish(now);
+        }
+        self.wake = wake.min(self.next_beat);
+    }
+
+    /// The schedule does not drift; what is urgent goes out between its beats.
+    fn beat(&mut self, now: Mono) {
+        let all = std::mem::take(&mut self.q.urgent_all);
+        let some = std::mem::take(&mut self.q.urgent);
+        let due = now >= self.next_beat;
+        if due {
+            let interval = self.c.timing.interval;
+            self.next_beat = self.next_beat + interval;
+            if self.next_beat <= now {
+                self.next_beat = now + interval;
+            }
+            // Loss, round trips and silence change the view all the time.
+            self.q.dirty = true;
+        }
+        let everybody = beat::recipients(&self.c);
+        if due || all {
+            beat::send(&mut self.roles, &mut self.c, &mut self.q, &everybody, true, now);
+        } else if !some.is_empty() {
+            let to: Vec<NodeName> = everybody.into_iter().filter(|name| some.contains(name)).collect();
+            beat::send(&mut self.roles, &mut self.c, &mut self.q, &to, false, now);
+        }
+    }
+
+    fn publish(&mut self, now: Mono) {
+        self.serial += 1;
+        let view = self.view(now);
+        self.q.push(Output::Publish(Box::new(view)));
+    }
+
+    /// Stopping in order: all roles released; then a successor is given the time to appear.
+    fn stop(&mut self, now: Mono) -> Mono {
+        if !self.c.leaving || self.stopped {
+            return Mono::MAX;
+        }
+        if self.roles.values().any(|role| role.state != RoleState::Standby) {
+            self.released_at = None;
+            return Mono::MAX;
+        }
+        let interval = self.c.timing.interval;
+        let since = *self.released_at.get_or_insert(now);
+        let released = self.roles.values().filter(|role| !role.released.is_empty());
+        let succeeded = |role: &RoleCore| {
+            let successor = role
+                .incumbent(&self.c)
+                .filter(|place| place.owner != self.c.owner());
+            let fit = self
+                .c
+                .line(&role.name)
+                .is_some_and(|l| l.places.iter().any(|p| self.c.fit(p.owner, &role.name, now)));
+            !fit || successor.is_some_and(|place| role.released.iter().all(|epoch| *epoch < place.epoch))
+        };
+        let handed_over = released.into_iter().all(succeeded);
+        // The release is repeated over a few heartbeats, for those that missed it.
+        let due = since
+            + if handed_over {
+                interval * 2
+            } else {
+                self.c.timing.window
+            };
+        if now >= due {
+            self.stopped = true;
+            self.q.push(Output::Stopped);
+            return Mono::MAX;
+        }
+        due
+    }
+}
+
+/// Proposes a takeover for the history until the log has it.
+fn record(role: &mut RoleCore, c: &Cluster, q: &mut Queue, now: Mono) {
+    let Some((event, place)) = &role.to_record else {
+        return;
+    };
+    let recorded = c.state.roles.get(&role.name).and_then(|r| r.active);
+    if recorded.is_some_and(|active| active.epoch >= place.epoch) {
+        role.to_record = None;
+        return;
+    }
+    if role.record_proposed.is_none_or(|at| now.since(at) > RECORD_RETRY) {
+        role.record_proposed = Some(now);
+        q.propose(Command::Record {
+            event: event.clone(),
+            place: Some(*place),
+        });
     }
 }

@@ -3,9 +3,22 @@
 //! `Core::handle(input, now)` mutates, `Core::poll_output()` drains, `Core::next_wake()` says when time itself is the
 //! next input. The rules V1–V7 and H1–H6 that the modules name are those of DESIGN §5 (see ARCHITECTURE.md).
 
+mod ask;
+mod beat;
+mod claim;
+mod cluster;
+mod coordinate;
 pub mod core;
 pub mod input;
+pub mod lease;
+pub mod link;
+mod membership;
 pub mod output;
+pub mod peer;
+pub mod plan;
+pub mod promise;
+mod publish;
+mod role;
 pub mod state;
 
 pub use core::{Core, Start};

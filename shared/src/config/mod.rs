@@ -3,10 +3,27 @@
 //! One file, the same on every node; the node's own name comes from outside. Text becomes [`Config`] in [`parse`], and
 //! after that nobody checks again.
 
+mod describe;
+mod error;
+mod faces;
+mod nodes;
 pub mod parse;
+mod risks;
+mod roles;
+mod secret;
+mod section;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+
+pub use error::ConfigError;
+pub use parse::Loaded;
+pub use value::{parse_duration, show_duration};
 
 use crate::id::{ClusterName, Kind, NetworkName, NodeName, RoleName};
 use crate::key::ClusterKey;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -29,7 +46,7 @@ pub struct Config {
     pub roles: BTreeMap<RoleName, Role>,
     /// `[http]`.
     pub http: Option<Http>,
-    /// `[control]`.
+    /// `[control]`. A loaded configuration always has one: `unix:/run/baton/{node}.sock` unless the file says otherwise.
     pub control: Option<Control>,
     /// `[dns]`.
     pub dns: Option<Dns>,
@@ -218,8 +235,46 @@ impl Config {
 }
 
 impl Config {
-    /// Digest of what must be the same on every node: cluster name, window, networks, nodes, roles, preemption.
+    /// Digest of what must be the same on every node: cluster name, window, preemption, networks (in their order, for
+    /// heartbeats name them by place), nodes and roles' names. Key, interfaces, listeners, checks and actions may differ.
+    ///
+    /// The first 8 bytes of SHA-256 over length-prefixed parts; stable across versions of the program.
     pub fn digest(&self) -> u64 {
-        0
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        part("baton config v1");
+        part(self.cluster.name.as_str());
+        part(&self.cluster.window.as_nanos().to_string());
+        part(&format!(
+            "{:?}",
+            self.cluster.preempt_after.map(|after| after.as_nanos())
+        ));
+        part(&self.networks.len().to_string());
+        for network in &self.networks {
+            part(network.name.as_str());
+            part(&network.port.to_string());
+        }
+        part(&self.nodes.len().to_string());
+        for (name, node) in &self.nodes {
+            part(name.as_str());
+            part(&node.kind.to_string());
+            part(&node.priority.to_string());
+            for address in &node.addresses {
+                part(&address.as_ref().map(Host::to_string).unwrap_or_default());
+            }
+            part(&node.serves.len().to_string());
+            for host in &node.serves {
+                part(&host.to_string());
+            }
+        }
+        for role in self.roles.keys() {
+            part(role.as_str());
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let (first, _) = digest.split_at(8);
+        first.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
     }
 }

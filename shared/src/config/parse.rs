@@ -1,1 +1,174 @@
-//! Text to [`Config`](super::Config).
+//! Text to [`Config`]: reads the tables in turn, collects every problem, and gives a configuration only if
+//! there was none.
+
+use super::error::{Place, Problems, whole_file};
+use super::faces::Local;
+use super::nodes::{self, own};
+use super::section::Section;
+use super::{Cluster, Config, ConfigError, Network, Node, faces, risks, roles, secret, tree, value};
+use crate::id::NodeName;
+use crate::timing::{MAX_WINDOW, MIN_WINDOW};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+/// Longest file that is read, in bytes.
+const LONGEST_FILE: u64 = 1 << 20;
+const DEFAULT_WINDOW: Duration = Duration::from_secs(1);
+const DEFAULT_JOIN_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(366 * 86_400);
+
+/// A configuration without errors.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is allowed and yet risky, a line each, with advice. Empty for a good file.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads and parses the file; see [`Config::parse`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or [`Config::parse`] refuses it.
+    pub fn load(path: &Path, me: Option<&NodeName>, sets: &[String]) -> Result<Loaded, ConfigError> {
+        let name = path.display().to_string();
+        let failed = |error: std::io::Error| {
+            let advice = "give the configuration's path, and see that this user may read it";
+            whole_file(&name, format!("cannot be read: {error}; {advice}"))
+        };
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        file.take(LONGEST_FILE + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+        if bytes.len() as u64 > LONGEST_FILE {
+            return Err(whole_file(&name, "longer than 1 MiB; this is no configuration"));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count();
+            whole_file(
+                &format!("{name}:{line}"),
+                "not UTF-8; save the file as UTF-8 text",
+            )
+        })?;
+        Config::parse(&text, &name, me, sets)
+    }
+
+    /// Parses the text of a configuration. `file` is its path: errors begin with it, and relative paths begin in its
+    /// directory. `me` is the node whose sidecar this is; `None` takes the first node of the file. `sets` are overrides
+    /// in the form `cluster.window=500ms`. The key and the control token are read from where the text says.
+    ///
+    /// # Errors
+    ///
+    /// Lists everything that is wrong.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        me: Option<&NodeName>,
+        sets: &[String],
+    ) -> Result<Loaded, ConfigError> {
+        let problems = Problems::new(file, sets);
+        let Some(mut tree) = tree::parse(text, &problems) else {
+            problems.into_result()?;
+            return Err(whole_file(file, "not TOML"));
+        };
+        for (index, set) in sets.iter().enumerate() {
+            tree::set(&mut tree, index, set, &problems);
+        }
+        let base = Path::new(file).parent().unwrap_or(Path::new(""));
+        let loaded = read(Section::root(&tree, &problems), me, base);
+        problems.into_result()?;
+        loaded.ok_or_else(|| {
+            whole_file(
+                file,
+                "refused for a reason that was not recorded; please report this",
+            )
+        })
+    }
+}
+
+fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded> {
+    let cluster = cluster(&mut root, base);
+    let networks = nodes::networks(&mut root);
+    let nodes = nodes::nodes(&mut root, networks.as_deref());
+    let me = nodes.as_ref().and_then(|nodes| own(me, nodes, &root));
+    let local = local(me.as_ref(), nodes.as_deref(), networks.as_deref(), base);
+    let storage = faces::storage(&mut root, local.as_ref());
+    let roles = roles::roles(&mut root);
+    let http = faces::http(&mut root, local.as_ref());
+    let control = faces::control(&mut root, local.as_ref());
+    let dns = faces::dns(&mut root, local.as_ref());
+    if let Some(local) = &local {
+        let listeners = faces::listeners(http.as_ref(), control.as_ref().map(|(c, _)| c), dns.as_ref());
+        faces::clashes(&root, local, &listeners);
+    }
+    root.finish();
+
+    let (cluster, key_risk) = cluster?;
+    let (control, control_risk) = control?;
+    let config = Config {
+        me: me?,
+        cluster,
+        networks: networks?,
+        nodes: nodes?.into_iter().collect(),
+        storage,
+        roles,
+        http,
+        control: Some(control),
+        dns,
+    };
+    let mut warnings: Vec<String> = [key_risk, control_risk].into_iter().flatten().collect();
+    warnings.extend(risks::of(&config));
+    Some(Loaded { config, warnings })
+}
+
+fn local<'a>(
+    me: Option<&'a NodeName>,
+    nodes: Option<&'a [(NodeName, Node)]>,
+    networks: Option<&'a [Network]>,
+    base: &'a Path,
+) -> Option<Local<'a>> {
+    let me = me?;
+    let (_, node) = nodes?.iter().find(|(name, _)| name == me)?;
+    Some(Local {
+        me,
+        node,
+        networks: networks?,
+        base,
+    })
+}
+
+/// `[cluster]`. The second value is a risk.
+fn cluster(root: &mut Section, base: &Path) -> Option<(Cluster, Option<String>)> {
+    if !root.has("cluster") {
+        let text = "no [cluster]; add a table [cluster] with name, window and key";
+        root.problems.add(Place::File, text);
+        return None;
+    }
+    let mut section = root.table("cluster")?;
+    let forever = |item| value::duration(item, Duration::from_millis(1), LONGEST_WAIT);
+    let name = section.need("name", "name = \"orders\"", value::parsed);
+    let window = section.take("window", |item| value::duration(item, MIN_WINDOW, MAX_WINDOW));
+    let key = section.need("key", "key = \"file:/etc/baton/cluster.key\"", |item| {
+        secret::key(value::text(item)?, base)
+    });
+    let join_wait = section.take("join_wait", forever);
+    let late = [("warn", false), ("exit", true)];
+    let join_exit = section.take("on_join_timeout", |item| value::choice(item, &late));
+    let preempt_after = section.take("preempt_after", forever);
+    section.finish();
+    let key = key?;
+    let cluster = Cluster {
+        name: name?,
+        window: window.unwrap_or(DEFAULT_WINDOW),
+        key: key.value,
+        join_wait: join_wait.unwrap_or(DEFAULT_JOIN_WAIT),
+        join_exit: join_exit.unwrap_or(false),
+        preempt_after,
+    };
+    Some((cluster, key.risk))
+}

@@ -1,0 +1,353 @@
+//! Heartbeats: what goes into one, and what one that came in is allowed to change (DESIGN §4).
+
+use crate::cluster::{Cluster, Queue};
+use crate::output::Output;
+use crate::peer::{Mine, Reception};
+use crate::promise::Claimed;
+use crate::role::RoleCore;
+use baton_shared::clock::Mono;
+use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
+use baton_shared::seal::Header;
+use baton_shared::succession::{Claim, Refusal};
+use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
+use std::collections::BTreeMap;
+
+/// Places of a line that a heartbeat carries at most, so that it stays in one packet.
+const PLACES_SENT: usize = 12;
+
+/// Sends one heartbeat to each of `to` on every network, and claims before this node's own voter too. An answer does not
+/// `ask` for an answer in turn: two claimants would never fall silent.
+pub(crate) fn send(
+    roles: &mut BTreeMap<RoleName, RoleCore>,
+    c: &mut Cluster,
+    q: &mut Queue,
+    to: &[NodeName],
+    ask: bool,
+    now: Mono,
+) {
+    // H2: the holder's own promise counts like any other, and is asked for like any other.
+    let seq = c.next_seq(now);
+    for role in roles.values_mut() {
+        if let Some(claim) = role.claim(c).filter(|claim| !claim.waiting) {
+            let (owner, electorate) = (c.owner(), claim.electorate);
+            role.judge(
+                Claimed {
+                    owner,
+                    epoch: claim.epoch,
+                    electorate,
+                    seq,
+                    echoes: Some(now),
+                },
+                c,
+                q,
+                now,
+            );
+            role.lease.count(&c.electorate, &c.timing);
+        }
+    }
+    for name in to {
+        let seq = c.next_seq(now);
+        let Some(peer) = c.peers.get_mut(name) else {
+            continue;
+        };
+        peer.count += 1;
+        let peer = &c.peers[name];
+        let heartbeat = compose(roles, c, name, ask, now);
+        for (network, link) in peer
+            .links
+            .iter()
+            .enumerate()
+            .filter_map(|(n, l)| l.as_ref().map(|l| (n, l)))
+        {
+            let echo = peer.last_heard().map(|newest| Echo {
+                boot: peer.boot,
+                seq: link.greatest(),
+                held: now.since(link.last_heard().unwrap_or(newest)),
+                any: peer.greatest(),
+            });
+            let heartbeat = Box::new(Heartbeat {
+                echo,
+                ..heartbeat.clone()
+            });
+            q.push(Output::Send {
+                network,
+                to: name.clone(),
+                seq,
+                heartbeat,
+            });
+        }
+    }
+}
+
+/// To whom this node sends heartbeats: everybody, but observers leave each other alone.
+pub(crate) fn recipients(c: &Cluster) -> Vec<NodeName> {
+    let votes = c.config.my_node().kind.votes();
+    c.peers
+        .values()
+        .filter(|peer| votes || peer.kind.votes())
+        .map(|peer| peer.name.clone())
+        .collect()
+}
+
+fn compose(
+    roles: &BTreeMap<RoleName, RoleCore>,
+    c: &Cluster,
+    to: &NodeName,
+    ask: bool,
+    now: Mono,
+) -> Heartbeat {
+    let peer = &c.peers[to];
+    let behind = peer
+        .report
+        .as_ref()
+        .is_none_or(|r| r.heartbeat.applied < c.applied);
+    let lines = if c.is_coordinator() && behind {
+        let short = |line: &baton_shared::succession::Line| {
+            let mut line = line.clone();
+            line.places.truncate(PLACES_SENT);
+            line
+        };
+        c.state
+            .roles
+            .iter()
+            .map(|(role, record)| (role.clone(), short(&record.line)))
+            .collect()
+    } else {
+        Vec::new()
+    };
+    Heartbeat {
+        cluster: c.cluster,
+        from: c.me().clone(),
+        kind: c.config.my_node().kind,
+        to: to.clone(),
+        to_id: peer.id,
+        count: peer.count,
+        echo: None,
+        hears: c
+            .peers
+            .values()
+            .filter(|p| p.id != NodeId(0))
+            .map(|p| (p.id, p.heard_on(&c.timing, now)))
+            .collect(),
+        electorate: c.adopted,
+        digest: c.config.digest(),
+        wall_ms: c.wall_ms,
+        applied: c.applied,
+        coordinator: c.coordinator.leader.map(|leader| (c.coordinator.term, leader)),
+        leaving: c.leaving,
+        roles: roles
+            .values()
+            .map(|role| compose_role(role, c, to, ask, now))
+            .collect(),
+        lines,
+    }
+}
+
+fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mono) -> RoleBeat {
+    let refused = role
+        .refused
+        .get(to)
+        .filter(|(_, at)| now.since(*at) < c.timing.window)
+        .map(|(refused, at)| {
+            let mut refused = refused.clone();
+            // Said again later, less remains.
+            if let Refusal::Promised { remaining, .. } | Refusal::Starting { remaining } = &mut refused.why {
+                *remaining = remaining.saturating_sub(now.since(*at));
+            }
+            refused
+        });
+    RoleBeat {
+        role: role.name.clone(),
+        claim: role.claim(c).map(|claim| Claim {
+            urgent: claim.urgent && ask,
+            ..claim
+        }),
+        grant: role.voter.grant(),
+        refused,
+        promise: role.voter.report(now),
+        floor: role.voter.floor(),
+        released: role.released.clone(),
+        holding: role.holding(now),
+        serving: role.serving(now),
+        healthy: role.healthy,
+        willing: role.willing(now),
+        load: 0,
+    }
+}
+
+/// Takes in a heartbeat.
+pub(crate) fn receive(
+    roles: &mut BTreeMap<RoleName, RoleCore>,
+    c: &mut Cluster,
+    q: &mut Queue,
+    network: usize,
+    header: &Header,
+    hb: &Heartbeat,
+    now: Mono,
+) {
+    if !admit(c, q, header, hb) {
+        return;
+    }
+    let mine_seq = c.seq;
+    let (boot, timing) = (c.boot, c.timing);
+    let Some(mut peer) = c.peers.remove(&hb.from) else {
+        return;
+    };
+    let before = (peer.state(&timing, now), peer.owner());
+    let sent_at = |seq: u64| c.sent_at(seq);
+    let mine = Mine {
+        boot,
+        sent_at: &sent_at,
+        seq: mine_seq,
+    };
+    let reception = peer.receive(network, header, hb, &mine, &timing, now);
+    if reception == Reception::Report {
+        peer.skew_ms = i64::try_from(hb.wall_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_sub_unsigned(c.wall_ms);
+    }
+    let changed = before != (peer.state(&timing, now), peer.owner());
+    let (owner, twice) = (peer.owner(), peer.lives_twice(now));
+    c.peers.insert(hb.from.clone(), peer);
+    q.dirty |= changed;
+    note_twins(c, q, &hb.from, owner.node, now);
+    if reception == Reception::Twice || twice {
+        return;
+    }
+    if reception == Reception::Report {
+        for (role, line) in &hb.lines {
+            // From a node that leads: its log has it, so it is committed (H1).
+            q.dirty |= roles.contains_key(role) && c.learn_line(role, line, false);
+        }
+        for beat in &hb.roles {
+            if let Some(role) = roles.get_mut(&beat.role) {
+                receive_role(role, c, q, hb, header, beat, now);
+            }
+        }
+    }
+}
+
+/// Whether the heartbeat is for this node, from a node of this cluster (V7).
+fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat) -> bool {
+    let for_me = hb.to == *c.me() && (hb.to_id == c.id || hb.to_id == NodeId(0));
+    if hb.from == *c.me() || header.sender == c.id {
+        let text = format!(
+            "another process runs as node \"{}\" (name or data directory used twice): stop one of them",
+            c.me()
+        );
+        if header.boot != c.boot {
+            c.alarm(q, true, text);
+        }
+        return false;
+    }
+    if !for_me || !c.peers.contains_key(&hb.from) {
+        return false;
+    }
+    let foreign = hb.cluster != c.cluster && hb.cluster != ClusterId(0) && c.cluster != ClusterId(0);
+    c.alarm(
+        q,
+        foreign,
+        format!(
+            "node \"{}\" belongs to another cluster of the same name and key; it is ignored. If it is to join this one, stop it and move its data directory away",
+            hb.from
+        ),
+    );
+    let other_config = hb.digest != c.config.digest();
+    c.alarm(
+        q,
+        other_config,
+        format!(
+            "node \"{}\" runs with another configuration: make the files equal, then `baton reload`",
+            hb.from
+        ),
+    );
+    !foreign
+}
+
+/// One consensus id under two names: a copied data directory. Neither counts (V7).
+fn note_twins(c: &mut Cluster, q: &mut Queue, name: &NodeName, id: NodeId, now: Mono) {
+    let twin = c
+        .peers
+        .values()
+        .find(|p| p.id == id && p.name != *name && p.heard(&c.timing, now))
+        .map(|p| p.name.clone());
+    if let Some(twin) = twin {
+        let until = now + c.timing.window * 2;
+        for name in [name, &twin] {
+            if let Some(peer) = c.peers.get_mut(name) {
+                peer.mark_twice(until);
+            }
+        }
+    }
+    let twice = c.peers.get(name).is_some_and(|p| p.lives_twice(now));
+    c.alarm(
+        q,
+        twice,
+        format!("node \"{name}\" runs twice, or its data directory was copied: neither counts until one is stopped"),
+    );
+}
+
+fn receive_role(
+    role: &mut RoleCore,
+    c: &mut Cluster,
+    q: &mut Queue,
+    hb: &Heartbeat,
+    header: &Header,
+    beat: &RoleBeat,
+    now: Mono,
+) {
+    let owner = baton_shared::id::Owner {
+        node: header.sender,
+        boot: header.boot,
+    };
+    // V6: exactly that epoch, node and boot.
+    for epoch in &beat.released {
+        q.dirty |= role.voter.released(*epoch, owner);
+    }
+    if let Some(grant) = &beat.grant {
+        role.on_grant(header.sender, grant, c);
+    }
+    if let Some(refused) = &beat.refused
+        && refused.boot == c.boot
+    {
+        if let Refusal::Electorate(theirs) = &refused.why {
+            c.learn_electorate(theirs, q);
+        }
+        role.lease
+            .refused(header.sender, refused.epoch, refused.seq, &refused.why, now);
+    }
+    if !beat.promise.is_some_and(|p| p.owner != c.owner()) {
+        role.lease.unblocked(header.sender);
+    }
+    if let Some(claim) = &beat.claim
+        && claim.waiting
+    {
+        role.write_ahead(claim.epoch, owner, q);
+    } else if let Some(claim) = &beat.claim {
+        let echoes = hb
+            .echo
+            .filter(|e| e.boot == c.boot)
+            .and_then(|e| c.sent_at(e.any));
+        let claimed = Claimed {
+            owner,
+            epoch: claim.epoch,
+            electorate: claim.electorate,
+            seq: header.seq,
+            echoes,
+        };
+        role.judge(claimed, c, q, now);
+        if claim.urgent {
+            q.urgent.insert(hb.from.clone());
+        }
+    }
+    // A holder that is leaving will release: let its successor find the floor on the disk (V3).
+    if hb.leaving
+        && let Some(held) = beat.holding
+        && let Some(next) = c
+            .line(&role.name)
+            .and_then(|l| l.places.iter().find(|p| p.epoch > held && p.owner != owner))
+            .copied()
+    {
+        role.write_ahead(next.epoch, next.owner, q);
+    }
+}

@@ -1,0 +1,277 @@
+//! When to step forward (DESIGN §5 "Stepping forward").
+//!
+//! Like heirs at a death bed: nobody moves while a majority still sees the holder alive or is bound to it; then the first
+//! in line does, and each later one waits a little longer to see whether somebody better came.
+
+use crate::cluster::{Cluster, Queue};
+use crate::role::{RoleCore, Story};
+use baton_shared::clock::Mono;
+use baton_shared::id::{Epoch, NodeId};
+use baton_shared::succession::{Place, PromiseReport};
+use baton_shared::view::RoleState;
+use std::time::Duration;
+
+impl RoleCore {
+    /// Steps forward if it is this node's turn. Returns when to look again.
+    pub(crate) fn consider(&mut self, c: &Cluster, q: &mut Queue, now: Mono) -> Mono {
+        if self.state != RoleState::Standby {
+            return Mono::MAX;
+        }
+        if let Some(why) = self.unfit(c, now) {
+            self.ready_since = None;
+            if self.reason != why {
+                self.reason = why;
+                q.dirty = true;
+            }
+            return self.unwilling_until_after(now);
+        }
+        let Some((place, ahead)) = self.next_place(c, now) else {
+            self.ready_since = None;
+            self.stand_by("standing by; not in line yet", q);
+            return Mono::MAX;
+        };
+        self.stand_by("standing by", q);
+        if self.better_claims(place.epoch, c, now) {
+            self.ready_since = None;
+            return now + c.timing.interval;
+        }
+        if let Err(look_again) = self.vacant(c, now) {
+            self.ready_since = None;
+            return look_again;
+        }
+        let since = *self.ready_since.get_or_insert(now);
+        let turn = since + stagger(c) * u32::try_from(ahead).unwrap_or(u32::MAX);
+        if now < turn {
+            return turn;
+        }
+        let story = self.story(c, now);
+        self.step_forward(place, story, c, q, now);
+        Mono::MAX
+    }
+
+    fn stand_by(&mut self, why: &str, q: &mut Queue) {
+        if self.reason != why
+            && !self.reason.starts_with("stepped down")
+            && !self.reason.starts_with("claim given up")
+        {
+            self.reason = why.to_owned();
+            q.dirty = true;
+        }
+    }
+
+    /// Why this node may not step forward at all.
+    fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
+        let node = c.config.my_node();
+        if !node.kind.may_act() {
+            return Some(format!("a {} is never active", node.kind));
+        }
+        if c.electorate.voters.is_empty() {
+            return Some("the cluster has not started yet".into());
+        }
+        if c.leaving {
+            return Some("this node is stopping".into());
+        }
+        if c.state.paused && c.line(&self.name).is_none_or(|line| line.handover.is_none()) {
+            return Some("automatic takeovers are paused".into());
+        }
+        if c.drained(c.me()) {
+            return Some("drained by an operator".into());
+        }
+        if !self.healthy {
+            return Some(format!("the application is not healthy: {}", self.health_reason));
+        }
+        (!self.willing(now)).then(|| "waits after a failed promotion".into())
+    }
+
+    fn unwilling_until_after(&self, now: Mono) -> Mono {
+        self.willing_at().filter(|at| *at > now).unwrap_or(Mono::MAX)
+    }
+
+    /// This node's next place, and how many fit nodes come before it.
+    fn next_place(&self, c: &Cluster, now: Mono) -> Option<(Place, usize)> {
+        let line = c.line(&self.name)?;
+        let bound = self.passed(c, now);
+        let mine = line
+            .places
+            .iter()
+            .find(|p| p.owner == c.owner() && p.epoch > bound)?;
+        let mut before: Vec<_> = line
+            .places
+            .iter()
+            .filter(|p| p.epoch > bound && p.epoch < mine.epoch)
+            .map(|p| p.owner)
+            .collect();
+        before.sort();
+        before.dedup();
+        let ahead = before
+            .iter()
+            .filter(|owner| c.fit(**owner, &self.name, now))
+            .count();
+        Some((*mine, ahead))
+    }
+
+    /// The greatest epoch that is spoken for: granted by somebody, claimed by this node before, or recorded.
+    fn passed(&self, c: &Cluster, now: Mono) -> Epoch {
+        let floors = c
+            .peers
+            .values()
+            .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now))
+            .map(|beat| beat.floor.epoch);
+        let own = [
+            self.voter.floor().epoch,
+            self.lease.highest(),
+            c.state.floor(&self.name).epoch,
+        ];
+        floors.chain(own).max().unwrap_or_default()
+    }
+
+    /// Whether a better place is making progress: somebody heard lately claims an earlier epoch.
+    fn better_claims(&self, epoch: Epoch, c: &Cluster, now: Mono) -> bool {
+        let claims = c
+            .peers
+            .values()
+            .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now)?.claim);
+        claims.into_iter().any(|claim| claim.epoch < epoch)
+    }
+
+    /// Ok when a majority of all voters, by reports younger than W/2, miss the holder or have no running promise;
+    /// otherwise when to look again.
+    fn vacant(&self, c: &Cluster, now: Mono) -> Result<(), Mono> {
+        let free_at = |voter: NodeId| -> Option<std::cmp::Reverse<Mono>> {
+            let at = if voter == c.id {
+                match self.voter.report(now) {
+                    Some(promise) if self.binds(&promise, None, c, now) => now + promise.remaining,
+                    _ => now,
+                }
+            } else {
+                let peer = c.peer(voter)?;
+                let report = peer.fresh(&c.timing, now)?;
+                match peer.beat(&self.name)?.promise {
+                    Some(promise) if self.binds(&promise, Some(voter), c, now) => {
+                        report.came + promise.remaining
+                    }
+                    _ => now,
+                }
+            };
+            Some(std::cmp::Reverse(at))
+        };
+        match c.electorate.kth_greatest(free_at) {
+            Some(at) if at.0 <= now => Ok(()),
+            Some(at) => Err(at.0),
+            None => Err(Mono::MAX),
+        }
+    }
+
+    /// Whether this promise, reported by `voter` (`None`: our own), still stands in the way.
+    fn binds(&self, promise: &PromiseReport, voter: Option<NodeId>, c: &Cluster, now: Mono) -> bool {
+        let owner = promise.owner;
+        if owner == c.owner() || c.dead.contains(&owner) {
+            return false;
+        }
+        let place = Place {
+            epoch: promise.epoch,
+            owner,
+        };
+        if c.peer(owner.node)
+            .is_some_and(|peer| peer.gave_up(&self.name, place))
+        {
+            return false;
+        }
+        // Does the voter still hear whom it promised?
+        match voter {
+            None => {
+                c.alive(owner, now).is_some() || c.peer(owner.node).is_some_and(|p| p.heard(&c.timing, now))
+            }
+            Some(voter) if voter == owner.node => true,
+            Some(voter) => {
+                let report = c.peer(voter).and_then(|peer| peer.report.as_ref());
+                report.is_some_and(|r| {
+                    r.heartbeat
+                        .hears
+                        .iter()
+                        .any(|(id, nets)| *id == owner.node && *nets != 0)
+                })
+            }
+        }
+    }
+
+    /// Why this takeover happens, on what evidence, and from whom.
+    fn story(&self, c: &Cluster, now: Mono) -> Story {
+        let before = self.incumbent(c);
+        let Some(place) = before.filter(|place| place.owner != c.owner()) else {
+            return Story {
+                cause: "nobody held the role".into(),
+                from: None,
+                stages: Vec::new(),
+            };
+        };
+        let name = c.call(place.owner.node);
+        let peer = c.peer(place.owner.node);
+        let gave_up = peer.is_some_and(|peer| peer.gave_up(&self.name, place));
+        let handover = c
+            .line(&self.name)
+            .filter(|line| line.handover.is_some_and(|at| at >= place.epoch));
+        let leaving = peer
+            .and_then(|p| p.report.as_ref())
+            .is_some_and(|r| r.heartbeat.leaving);
+        let heard = peer
+            .filter(|p| p.owner() == place.owner)
+            .and_then(|p| p.last_heard());
+        let cause = match (gave_up, handover, heard) {
+            (true, Some(line), _) => format!("{name} handed over: {}", line.cause),
+            (true, None, _) if leaving => format!("{name} was stopped in order"),
+            (true, None, _) => format!("{name} stepped down"),
+            (false, _, Some(heard)) => {
+                let silent = now.since(heard);
+                if silent > c.timing.silent {
+                    format!(
+                        "{name} fell silent on every network; last heard {:.3} s ago",
+                        silent.as_secs_f64()
+                    )
+                } else {
+                    format!(
+                        "{name} is heard, but a majority of voters no longer had claims of it that they could grant"
+                    )
+                }
+            }
+            (false, _, None) if peer.is_some_and(|p| p.boot > place.owner.boot) => {
+                format!("{name} restarted")
+            }
+            (false, _, None) => format!("{name} held the role last and is not heard"),
+        };
+        let stages = heard.map(|at| ("last-heard", at)).into_iter().collect();
+        Story {
+            cause,
+            from: c.name_of(place.owner.node),
+            stages,
+        }
+    }
+
+    /// The last holder known: the greatest epoch promised, claimed or recorded.
+    pub(crate) fn incumbent(&self, c: &Cluster) -> Option<Place> {
+        let floor = |floor: baton_shared::succession::Floor| {
+            floor.owner.map(|owner| Place {
+                epoch: floor.epoch,
+                owner,
+            })
+        };
+        let reported = c
+            .peers
+            .values()
+            .filter_map(|p| p.beat(&self.name))
+            .filter_map(|beat| floor(beat.floor));
+        let own = [
+            floor(self.voter.floor()),
+            c.state.roles.get(&self.name).and_then(|r| r.active),
+        ];
+        reported
+            .chain(own.into_iter().flatten())
+            .max_by_key(|place| place.epoch)
+    }
+}
+
+/// How much longer each later place in line waits: a few round trips.
+fn stagger(c: &Cluster) -> Duration {
+    let rtt = c.peers.values().filter_map(|p| p.rtt()).max().unwrap_or_default();
+    (rtt * 4 + Duration::from_millis(5)).min(c.timing.window / 4)
+}

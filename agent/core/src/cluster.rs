@@ -1,0 +1,322 @@
+//! What this node knows that is not about one role: itself, its peers, the electorate, the log. Facts and questions;
+//! decisions are in the other modules.
+
+use crate::input::Coordinator;
+use crate::output::{Durable, Level, Output};
+use crate::peer::Peer;
+use crate::state::State;
+use baton_shared::clock::Mono;
+use baton_shared::config::Config;
+use baton_shared::id::{Boot, ClusterId, ElectorateId, NodeId, NodeName, Owner, RoleName};
+use baton_shared::succession::{Electorate, Floor, Line};
+use baton_shared::timing::Timing;
+use baton_shared::view::PeerState;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// Everything that all roles share.
+pub(crate) struct Cluster {
+    pub config: Arc<Config>,
+    pub timing: Timing,
+    pub id: NodeId,
+    pub boot: Boot,
+    /// The cluster this node belongs to; 0 while fresh.
+    pub cluster: ClusterId,
+    pub started: Mono,
+    pub wall_ms: u64,
+    pub peers: BTreeMap<NodeName, Peer>,
+    pub state: Arc<State>,
+    pub applied: u64,
+    /// The newest electorate learned, and the newest that is on disk (V5).
+    pub electorate: Electorate,
+    pub adopted: ElectorateId,
+    /// The newest line of each role: from the log, or from the coordinator's heartbeats.
+    pub lines: BTreeMap<RoleName, Line>,
+    pub coordinator: Coordinator,
+    pub leaving: bool,
+    pub dead: BTreeSet<Owner>,
+    /// The last sequence used, and when each of the last ones left (H2: the clock was read before).
+    pub seq: u64,
+    sent: VecDeque<(u64, Mono)>,
+    pub alarms: BTreeSet<String>,
+}
+
+/// What is to be done, in order; and to whom a heartbeat is due at once.
+#[derive(Default)]
+pub(crate) struct Queue {
+    pub outputs: VecDeque<Output>,
+    pub urgent: BTreeSet<NodeName>,
+    pub urgent_all: bool,
+    /// The published view is out of date.
+    pub dirty: bool,
+    durable: Durable,
+    token: u64,
+    /// What each flush under way carries.
+    flushes: VecDeque<(u64, Flush)>,
+    proposal: u64,
+}
+
+/// What waits for a flush.
+#[derive(Clone, Debug)]
+pub(crate) enum Flush {
+    Floor(RoleName, Floor),
+    Electorate(ElectorateId),
+}
+
+impl Queue {
+    pub fn new(durable: Durable) -> Queue {
+        Queue {
+            durable,
+            ..Queue::default()
+        }
+    }
+
+    pub fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub fn log(&mut self, level: Level, text: String) {
+        self.push(Output::Log { level, text });
+    }
+
+    /// Persist before grant (V3): the floor goes to the disk, and [`Flush`] comes back when it is there.
+    pub fn flush_floor(&mut self, role: &RoleName, floor: Floor) {
+        let on_disk = self.durable.floors.entry(role.clone()).or_default();
+        if floor.epoch >= on_disk.epoch {
+            *on_disk = floor;
+        }
+        self.flush(Flush::Floor(role.clone(), floor));
+    }
+
+    /// Persist before report (V5).
+    pub fn flush_electorate(&mut self, electorate: &Electorate) {
+        self.durable.electorate = electorate.clone();
+        self.flush(Flush::Electorate(electorate.id));
+    }
+
+    fn flush(&mut self, what: Flush) {
+        self.token += 1;
+        self.flushes.push_back((self.token, what));
+        let durable = self.durable.clone();
+        self.push(Output::Persist {
+            token: self.token,
+            durable,
+        });
+    }
+
+    /// The next thing that is on disk now that `token` is answered.
+    pub fn flushed(&mut self, token: u64) -> Option<Flush> {
+        let (first, _) = self.flushes.front()?;
+        if *first > token {
+            None
+        } else {
+            self.flushes.pop_front().map(|(_, what)| what)
+        }
+    }
+
+    /// Whether a flush of this floor is under way.
+    pub fn flushing(&self, role: &RoleName, floor: Floor) -> bool {
+        self.flushes
+            .iter()
+            .any(|(_, f)| matches!(f, Flush::Floor(r, fl) if r == role && fl.epoch >= floor.epoch))
+    }
+
+    /// A token for a proposal.
+    pub fn propose(&mut self, command: crate::Command) -> u64 {
+        self.proposal += 1;
+        let token = self.proposal;
+        self.push(Output::Propose { token, command });
+        token
+    }
+}
+
+impl Cluster {
+    pub fn new(start: &crate::Start, now: Mono) -> Cluster {
+        let mut cluster = Cluster {
+            config: start.config.clone(),
+            timing: Timing::new(start.config.cluster.window),
+            id: start.id,
+            boot: start.boot,
+            cluster: start.cluster,
+            started: now,
+            wall_ms: 0,
+            peers: BTreeMap::new(),
+            state: Arc::default(),
+            applied: 0,
+            electorate: start.durable.electorate.clone(),
+            adopted: start.durable.electorate.id,
+            lines: BTreeMap::new(),
+            coordinator: Coordinator::default(),
+            leaving: false,
+            dead: BTreeSet::new(),
+            seq: 0,
+            sent: VecDeque::new(),
+            alarms: BTreeSet::new(),
+        };
+        cluster.configure(start.config.clone());
+        cluster
+    }
+
+    /// Takes a new configuration; peers that are still in it, at the same place in the networks, keep their links.
+    pub fn configure(&mut self, config: Arc<Config>) {
+        let mine: Vec<bool> = config.my_node().addresses.iter().map(Option::is_some).collect();
+        let mut peers = BTreeMap::new();
+        for (name, node) in config.nodes.iter().filter(|(name, _)| **name != config.me) {
+            let there: Vec<bool> = node
+                .addresses
+                .iter()
+                .zip(&mine)
+                .map(|(a, m)| a.is_some() && *m)
+                .collect();
+            let fresh = || Peer::new(name.clone(), node.kind, node.priority, &there);
+            let mut peer = self.peers.remove(name).unwrap_or_else(fresh);
+            (peer.kind, peer.priority) = (node.kind, node.priority);
+            if peer.links.iter().map(Option::is_some).ne(there.iter().copied()) {
+                peer = fresh();
+            }
+            peers.insert(name.clone(), peer);
+        }
+        self.peers = peers;
+        self.config = config;
+    }
+
+    pub fn me(&self) -> &NodeName {
+        &self.config.me
+    }
+
+    pub fn owner(&self) -> Owner {
+        Owner {
+            node: self.id,
+            boot: self.boot,
+        }
+    }
+
+    pub fn is_coordinator(&self) -> bool {
+        self.coordinator.leader == Some(self.id)
+    }
+
+    /// A sequence never used before, for a datagram that leaves after `now`.
+    pub fn next_seq(&mut self, now: Mono) -> u64 {
+        self.seq += 1;
+        self.sent.push_back((self.seq, now));
+        while self
+            .sent
+            .front()
+            .is_some_and(|(_, at)| now.since(*at) > self.timing.window * 2)
+        {
+            self.sent.pop_front();
+        }
+        self.seq
+    }
+
+    /// When the datagram of this sequence left; `None` if that was long ago.
+    pub fn sent_at(&self, seq: u64) -> Option<Mono> {
+        let (first, _) = self.sent.front()?;
+        let index = usize::try_from(seq.checked_sub(*first)?).ok()?;
+        self.sent.get(index).map(|(_, at)| *at)
+    }
+
+    /// The peer with this consensus id.
+    pub fn peer(&self, id: NodeId) -> Option<&Peer> {
+        self.peers.values().find(|peer| peer.id == id && id != NodeId(0))
+    }
+
+    /// The name of a consensus id: from peers, or from the log.
+    pub fn name_of(&self, id: NodeId) -> Option<NodeName> {
+        if id == self.id {
+            return Some(self.me().clone());
+        }
+        self.peer(id)
+            .map(|peer| peer.name.clone())
+            .or_else(|| self.state.name_of(id).cloned())
+    }
+
+    /// A consensus id for people.
+    pub fn call(&self, id: NodeId) -> String {
+        self.name_of(id)
+            .map_or_else(|| format!("node {id}"), |name| name.to_string())
+    }
+
+    pub fn drained(&self, node: &NodeName) -> bool {
+        self.state.drained.contains(node)
+    }
+
+    /// The line of a role.
+    pub fn line(&self, role: &RoleName) -> Option<&Line> {
+        self.lines.get(role)
+    }
+
+    /// A newer line was learned. True if it is news.
+    pub fn learn_line(&mut self, role: &RoleName, line: &Line, from_log: bool) -> bool {
+        let known = self.lines.entry(role.clone()).or_default();
+        let newer = line.version > known.version;
+        if newer || (from_log && line.version == known.version && line != known) {
+            *known = line.clone();
+        }
+        newer
+    }
+
+    /// A newer electorate was learned: from the log here, or from the refusal of a voter that has applied it (V1, V5).
+    /// Both are committed. It is used at once; it is reported, and anything is granted under it, only from the disk.
+    pub fn learn_electorate(&mut self, electorate: &Electorate, q: &mut Queue) {
+        if electorate.id > self.electorate.id {
+            self.electorate = electorate.clone();
+            q.flush_electorate(electorate);
+            q.urgent_all = true;
+            q.dirty = true;
+        }
+    }
+
+    /// The peer of this owner, if it is heard now, by this very boot, both ways.
+    pub fn alive(&self, owner: Owner, now: Mono) -> Option<&Peer> {
+        let peer = self.peer(owner.node)?;
+        let up = matches!(peer.state(&self.timing, now), PeerState::Up | PeerState::Suspect);
+        (peer.owner() == owner && up).then_some(peer)
+    }
+
+    /// Whether the owner could take the role now, as far as known: alive, healthy, willing, in line by operators' word.
+    pub fn fit(&self, owner: Owner, role: &RoleName, now: Mono) -> bool {
+        self.alive(owner, now)
+            .is_some_and(|peer| self.peer_fit(peer, role, now))
+    }
+
+    /// The same for a peer known to be alive.
+    pub fn peer_fit(&self, peer: &Peer, role: &RoleName, now: Mono) -> bool {
+        let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
+        peer.kind.may_act()
+            && !leaving
+            && !peer.lives_twice(now)
+            && !self.drained(&peer.name)
+            && peer
+                .report
+                .as_ref()
+                .is_some_and(|r| r.heartbeat.cluster == self.cluster)
+            && peer.beat(role).is_some_and(|beat| beat.healthy && beat.willing)
+    }
+
+    /// Until when this node may say that it is in touch with a majority of the voters (S4): W after the report that
+    /// completes the majority was made.
+    pub fn in_touch_until(&self, now: Mono) -> Mono {
+        let made = |id: NodeId| {
+            if id == self.id {
+                return Some(now);
+            }
+            self.peer(id)?.report.as_ref().map(|report| report.born)
+        };
+        self.electorate
+            .kth_greatest(made)
+            .map_or(Mono::ZERO, |made| made + self.timing.window)
+    }
+
+    /// A condition that needs a person begins or ends; said once.
+    pub fn alarm(&mut self, q: &mut Queue, on: bool, text: String) {
+        if on && !self.alarms.contains(&text) {
+            q.log(Level::Error, text.clone());
+            self.alarms.insert(text);
+            q.dirty = true;
+        } else if !on && self.alarms.remove(&text) {
+            q.log(Level::Info, format!("no longer so: {text}"));
+            q.dirty = true;
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! On the coordinator: keeps every role's line of succession (DESIGN §6). It is never in the path of a failover.
+
+use crate::cluster::{Cluster, Queue};
+use crate::plan::{Candidate, Picture, plan, round};
+use crate::role::RoleCore;
+use crate::state::Command;
+use baton_shared::clock::Mono;
+use baton_shared::id::{Epoch, NodeId, Owner, RoleName};
+use baton_shared::succession::Place;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A proposal that was not answered is made again after this.
+const PROPOSAL_LIMIT: Duration = Duration::from_secs(3);
+/// A handover that did not come about is taken back after this.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(30);
+/// A wall clock further ahead of all others is not used for epochs.
+const MAX_AHEAD_MS: u64 = 24 * 3600 * 1000;
+
+/// What the coordinator remembers of one role.
+#[derive(Default)]
+pub(crate) struct Coordination {
+    /// The order wanted, and since when it has been.
+    wanted: Option<(Vec<Owner>, Mono)>,
+    /// A proposal under way: its token, and when it was made.
+    proposed: Option<(u64, Mono)>,
+    /// The line's version that asks for a handover, and since when it has been seen.
+    handover: Option<(u64, Mono)>,
+    /// Since when each node has been fit, for `preempt_after`.
+    fit_since: BTreeMap<Owner, Mono>,
+}
+
+impl Coordination {
+    /// A proposal was answered.
+    pub fn answered(&mut self, token: u64) {
+        self.proposed.take_if(|(t, _)| *t == token);
+    }
+
+    /// Makes a new line if the present one will not do. Returns when to look again.
+    pub fn turn(&mut self, role: &RoleCore, c: &Cluster, q: &mut Queue, now: Mono) -> Mono {
+        if !c.is_coordinator() || c.state.cluster.0 == 0 {
+            *self = Coordination::default();
+            return Mono::MAX;
+        }
+        if let Some((_, at)) = self.proposed {
+            if now.since(at) < PROPOSAL_LIMIT {
+                return at + PROPOSAL_LIMIT;
+            }
+            self.proposed = None;
+        }
+        let picture = picture(role, c, now);
+        if let Some(look_again) = self.handing_over(&picture, now) {
+            return look_again;
+        }
+        let preempt_at = self.preempt(role, &picture, c, q, now);
+        if self.proposed.is_some() {
+            return now + PROPOSAL_LIMIT;
+        }
+        let Some(order) = plan(&picture) else {
+            self.wanted = None;
+            return preempt_at;
+        };
+        // Settled for a moment, so that a flapping check does not fill the log; not while nobody could step forward.
+        let bound = picture.holder.map_or(Epoch(0), |h| h.epoch).max(picture.floor);
+        let alive = |p: &Place| p.epoch > bound && (p.owner == c.owner() || c.alive(p.owner, now).is_some());
+        let settle = if picture.line.places.iter().any(alive) {
+            c.timing.interval * 2
+        } else {
+            Duration::ZERO
+        };
+        let since = match &self.wanted {
+            Some((wanted, since)) if *wanted == order => *since,
+            _ => now,
+        };
+        self.wanted = Some((order.clone(), since));
+        if now < since + settle {
+            return since + settle;
+        }
+        self.propose(
+            role,
+            &picture,
+            order,
+            None,
+            "the line of succession changed".into(),
+            c,
+            q,
+            now,
+        );
+        now + PROPOSAL_LIMIT
+    }
+
+    /// While the holder is asked to hand over, the line stays as it is; at most for a while.
+    fn handing_over(&mut self, picture: &Picture, now: Mono) -> Option<Mono> {
+        let at = picture.line.handover?;
+        let holder = picture.holder.filter(|h| h.epoch <= at)?;
+        let _ = holder;
+        let since = match self.handover {
+            Some((version, since)) if version == picture.line.version => since,
+            _ => {
+                self.handover = Some((picture.line.version, now));
+                now
+            }
+        };
+        (now < since + HANDOVER_LIMIT).then_some(since + HANDOVER_LIMIT)
+    }
+
+    /// `preempt_after`: a better node that has been fit for long enough is handed the role.
+    fn preempt(&mut self, role: &RoleCore, picture: &Picture, c: &Cluster, q: &mut Queue, now: Mono) -> Mono {
+        let Some(after) = c.config.cluster.preempt_after else {
+            return Mono::MAX;
+        };
+        self.fit_since
+            .retain(|owner, _| picture.candidates.iter().any(|c| c.fit && c.owner == *owner));
+        for candidate in picture.candidates.iter().filter(|candidate| candidate.fit) {
+            self.fit_since.entry(candidate.owner).or_insert(now);
+        }
+        let Some(holder) = picture.holder else {
+            return Mono::MAX;
+        };
+        let priority = |owner: Owner| {
+            picture
+                .candidates
+                .iter()
+                .find(|c| c.owner == owner)
+                .map(|c| c.priority)
+        };
+        let (Some(best), Some(present)) = (round(picture).first().copied(), priority(holder.owner)) else {
+            return Mono::MAX;
+        };
+        if best == holder.owner || priority(best) <= Some(present) || c.state.paused {
+            return Mono::MAX;
+        }
+        let due = self.fit_since.get(&best).copied().unwrap_or(now) + after;
+        if now >= due {
+            let order = std::iter::repeat_n(round(picture), crate::plan::ROUNDS)
+                .flatten()
+                .collect();
+            let cause = format!(
+                "{} is preferred and has been fit for {after:?} (preempt_after)",
+                c.call(best.node)
+            );
+            self.propose(role, picture, order, Some(holder.epoch), cause, c, q, now);
+        }
+        due
+    }
+
+    #[allow(clippy::too_many_arguments)] // one call, made of what the two callers have at hand
+    fn propose(
+        &mut self,
+        role: &RoleCore,
+        picture: &Picture,
+        order: Vec<Owner>,
+        handover: Option<Epoch>,
+        cause: String,
+        c: &Cluster,
+        q: &mut Queue,
+        now: Mono,
+    ) {
+        let command = set_line(&role.name, picture.line.version, order, handover, cause, c);
+        self.proposed = Some((q.propose(command), now));
+        self.wanted = None;
+    }
+}
+
+/// The command that makes a line.
+pub(crate) fn set_line(
+    role: &RoleName,
+    replaces: u64,
+    order: Vec<Owner>,
+    handover: Option<Epoch>,
+    cause: String,
+    c: &Cluster,
+) -> Command {
+    Command::SetLine {
+        role: role.clone(),
+        replaces,
+        order,
+        wall_ms: trusted_wall_ms(c),
+        handover,
+        cause,
+    }
+}
+
+/// The wall clock, unless it is far ahead of everybody else's: epochs could never come back from there.
+fn trusted_wall_ms(c: &Cluster) -> u64 {
+    let others = c
+        .peers
+        .values()
+        .filter_map(|p| p.report.as_ref())
+        .map(|r| r.heartbeat.wall_ms);
+    match others.max() {
+        Some(latest) if c.wall_ms > latest.saturating_add(MAX_AHEAD_MS) => latest,
+        _ => c.wall_ms,
+    }
+}
+
+/// What the coordinator sees of a role.
+pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
+    let fresh = |peer: &crate::peer::Peer| peer.fresh_beat(&role.name, &c.timing, now).cloned();
+    let holders = c.peers.values().filter_map(|p| {
+        fresh(p)?.holding.map(|epoch| Place {
+            epoch,
+            owner: p.owner(),
+        })
+    });
+    let own = role.holding(now).map(|epoch| Place {
+        epoch,
+        owner: c.owner(),
+    });
+    let holder = holders.chain(own).max_by_key(|place| place.epoch);
+    let floors = c
+        .peers
+        .values()
+        .filter(|p| c.electorate.contains(p.id))
+        .filter_map(|p| Some((p.id, fresh(p)?)));
+    let mut floor = role.voter.floor().epoch.max(c.state.floor(&role.name).epoch);
+    let mut outgrown = false;
+    let bound_to_other = |owner: Option<Owner>| owner.is_some_and(|o| Some(o) != holder.map(|h| h.owner));
+    for (_, beat) in floors {
+        floor = floor.max(beat.floor.epoch);
+        outgrown |= holder.is_some_and(|h| beat.floor.epoch > h.epoch)
+            && !bound_to_other(beat.promise.map(|p| p.owner));
+    }
+    let mine = role.voter.running(now).map(|p| p.owner);
+    outgrown |= holder.is_some_and(|h| role.voter.floor().epoch > h.epoch) && !bound_to_other(mine);
+    Picture {
+        holder,
+        line: c
+            .state
+            .roles
+            .get(&role.name)
+            .map(|r| r.line.clone())
+            .unwrap_or_default(),
+        floor,
+        outgrown,
+        candidates: candidates(role, c, now),
+    }
+}
+
+fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
+    let peers = c
+        .peers
+        .values()
+        .filter(|p| p.kind.may_act() && p.id != NodeId(0))
+        .map(|peer| Candidate {
+            name: peer.name.clone(),
+            owner: peer.owner(),
+            priority: peer.priority,
+            fit: c.fit(peer.owner(), &role.name, now),
+        });
+    let node = c.config.my_node();
+    let me = node.kind.may_act().then(|| Candidate {
+        name: c.me().clone(),
+        owner: c.owner(),
+        priority: node.priority,
+        fit: role.healthy && role.willing(now) && !c.leaving && !c.drained(c.me()),
+    });
+    peers.chain(me).collect()
+}

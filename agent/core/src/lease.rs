@@ -1,0 +1,275 @@
+//! The holder's side of one role: which epoch is claimed, who granted it, and until when that adds up to a lease
+//! (DESIGN §5, H1–H3, H5).
+
+use baton_shared::clock::Mono;
+use baton_shared::id::{ElectorateId, Epoch, NodeId};
+use baton_shared::succession::{Electorate, Refusal};
+use baton_shared::timing::Timing;
+use std::collections::BTreeMap;
+
+/// What a voter last said to the claim that is made now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Said {
+    /// Granted: the greatest sequence, and when that left us (the earliest of several networks).
+    Granted { seq: u64, sent: Mono },
+    /// Not before this instant, by what the voter said; asked with this sequence.
+    Later { seq: u64, at: Mono },
+    /// Never at this epoch.
+    Never { seq: u64 },
+}
+
+/// Claims and grants of one role.
+#[derive(Clone, Debug, Default)]
+pub struct Lease {
+    /// The epoch claimed now, and under which electorate the answers below were given.
+    claimed: Option<(Epoch, ElectorateId)>,
+    /// The greatest ever claimed in this boot (H1).
+    highest: Epoch,
+    said: BTreeMap<NodeId, Said>,
+    /// The lease won: its epoch, and its end.
+    held: Option<(Epoch, Mono)>,
+}
+
+impl Lease {
+    /// Begins to claim `epoch` (H1: never one below an earlier one). A lease held at a lower epoch stays until it ends.
+    pub fn claim(&mut self, epoch: Epoch, electorate: ElectorateId) {
+        assert!(
+            epoch >= self.highest,
+            "H1: an epoch below an earlier one is never claimed"
+        );
+        self.highest = epoch;
+        if self.claimed != Some((epoch, electorate)) {
+            // H2: answers under another epoch or electorate do not count for this one.
+            self.claimed = Some((epoch, electorate));
+            self.said.clear();
+        }
+    }
+
+    /// Claims nothing any more. A lease that is held runs out by itself.
+    pub fn unclaim(&mut self) {
+        self.claimed = None;
+        self.said.clear();
+    }
+
+    /// Gives everything up.
+    pub fn drop_lease(&mut self) {
+        self.unclaim();
+        self.held = None;
+    }
+
+    /// The epoch claimed.
+    pub fn claimed(&self) -> Option<Epoch> {
+        self.claimed.map(|(epoch, _)| epoch)
+    }
+
+    /// The greatest epoch claimed in this boot.
+    pub fn highest(&self) -> Epoch {
+        self.highest
+    }
+
+    /// A voter granted the claim of sequence `seq`, sent at `sent`.
+    pub fn granted(&mut self, voter: NodeId, epoch: Epoch, electorate: ElectorateId, seq: u64, sent: Mono) {
+        if self.claimed != Some((epoch, electorate)) {
+            return;
+        }
+        match self.said.get(&voter) {
+            Some(Said::Granted { seq: newest, .. }) if *newest >= seq => {}
+            Some(Said::Later { seq: newest, .. } | Said::Never { seq: newest }) if *newest > seq => {}
+            _ => {
+                self.said.insert(voter, Said::Granted { seq, sent });
+            }
+        }
+    }
+
+    /// A voter refused the claim of sequence `seq`.
+    pub fn refused(&mut self, voter: NodeId, epoch: Epoch, seq: u64, why: &Refusal, now: Mono) {
+        if self.claimed() != Some(epoch) {
+            return;
+        }
+        if matches!(self.said.get(&voter), Some(Said::Granted { seq: newest, .. }) if *newest >= seq) {
+            return;
+        }
+        let said = match why {
+            // Its floor will be above this epoch when that promise ends.
+            Refusal::Promised { epoch: other, .. } if *other > epoch => Said::Never { seq },
+            Refusal::Promised { remaining, .. } | Refusal::Starting { remaining } => Said::Later {
+                seq,
+                at: now + *remaining,
+            },
+
+            Refusal::Below(_) | Refusal::Dead | Refusal::NoVoter => Said::Never { seq },
+            // These pass by themselves; the next heartbeat asks again.
+            Refusal::Electorate(_) | Refusal::Unheard | Refusal::Flushing => return,
+        };
+        // H2: a lease already added up is not undone by a later refusal, so the grant's instant is kept in `held`.
+        self.said.insert(voter, said);
+    }
+
+    /// Counts the grants: the k-th latest send time among them plus 0.99 W (H2). Returns the lease that runs.
+    pub fn count(&mut self, electorate: &Electorate, timing: &Timing) -> Option<(Epoch, Mono)> {
+        let (epoch, under) = self.claimed?;
+        if under != electorate.id {
+            return self.held;
+        }
+        let sent = electorate.kth_greatest(|voter| match self.said.get(&voter) {
+            Some(Said::Granted { sent, .. }) => Some(*sent),
+            _ => None,
+        });
+        if let Some(sent) = sent {
+            let until = sent + timing.lease;
+            self.held = match self.held {
+                Some((old, end)) if old == epoch => Some((epoch, end.max(until))),
+                _ => Some((epoch, until)),
+            };
+        }
+        self.held
+    }
+
+    /// The lease valid at `now`.
+    pub fn held(&self, now: Mono) -> Option<(Epoch, Mono)> {
+        self.held.filter(|(_, until)| now < *until)
+    }
+
+    /// The promise that was in the way at this voter is gone.
+    pub fn unblocked(&mut self, voter: NodeId) {
+        if matches!(self.said.get(&voter), Some(Said::Later { .. })) {
+            self.said.remove(&voter);
+        }
+    }
+
+    /// The earliest instant at which the claim could be won, by what the voters said; `None`: never (H5).
+    /// A voter that has not answered could grant now, if it can be `reached`.
+    pub fn winnable_at(
+        &self,
+        electorate: &Electorate,
+        reached: impl Fn(NodeId) -> bool,
+        now: Mono,
+    ) -> Option<Mono> {
+        // k-th smallest instant = k-th greatest of the reversed order.
+        electorate
+            .kth_greatest(|voter| match self.said.get(&voter) {
+                None if !reached(voter) => None,
+                None | Some(Said::Granted { .. }) => Some(std::cmp::Reverse(now)),
+                Some(Said::Later { at, .. }) => Some(std::cmp::Reverse((*at).max(now))),
+                Some(Said::Never { .. }) => None,
+            })
+            .map(|reverse| reverse.0)
+    }
+
+    /// Forgets what was refused: the claim is tried again.
+    pub fn retry(&mut self) {
+        self.said.retain(|_, said| matches!(said, Said::Granted { .. }));
+    }
+
+    /// Whether a majority granted claims sent with `seq` or later (`confirm` mode).
+    pub fn confirmed_since(&self, seq: u64, electorate: &Electorate) -> bool {
+        electorate.majority(|voter| matches!(self.said.get(&voter), Some(Said::Granted { seq: granted, .. }) if *granted >= seq))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_shared::succession::Floor;
+    use std::time::Duration;
+
+    const MS: u64 = 1_000_000;
+
+    fn world() -> (Lease, Electorate, Timing) {
+        let voters = (1..=3).map(NodeId).collect();
+        let electorate = Electorate {
+            id: ElectorateId(1),
+            voters,
+            next: None,
+        };
+        (Lease::default(), electorate, Timing::new(Duration::from_secs(1)))
+    }
+
+    #[test]
+    fn h2_lease_counts_from_the_sending_of_the_majoritys_grants() {
+        let (mut lease, el, t) = world();
+        lease.claim(Epoch(5), el.id);
+        lease.granted(NodeId(1), Epoch(5), el.id, 1, Mono(100 * MS));
+        assert_eq!(lease.count(&el, &t), None, "a minority");
+        lease.granted(NodeId(2), Epoch(4), el.id, 2, Mono(200 * MS));
+        lease.granted(NodeId(2), Epoch(5), ElectorateId(9), 2, Mono(200 * MS));
+        assert_eq!(lease.count(&el, &t), None, "another epoch, another electorate");
+        lease.granted(NodeId(2), Epoch(5), el.id, 2, Mono(200 * MS));
+        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(1090 * MS))));
+        assert!(lease.held(Mono(1089 * MS)).is_some() && lease.held(Mono(1090 * MS)).is_none());
+        lease.granted(NodeId(1), Epoch(5), el.id, 3, Mono(300 * MS));
+        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(1190 * MS))));
+    }
+
+    #[test]
+    fn h2_moving_up_keeps_the_old_lease_until_the_new_is_won() {
+        let (mut lease, el, t) = world();
+        lease.claim(Epoch(5), el.id);
+        lease.granted(NodeId(1), Epoch(5), el.id, 1, Mono(0));
+        lease.granted(NodeId(2), Epoch(5), el.id, 1, Mono(0));
+        lease.count(&el, &t);
+        lease.claim(Epoch(8), el.id);
+        lease.granted(NodeId(1), Epoch(8), el.id, 2, Mono(MS));
+        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(990 * MS))));
+        lease.granted(NodeId(2), Epoch(8), el.id, 2, Mono(MS));
+        assert_eq!(lease.count(&el, &t), Some((Epoch(8), Mono(991 * MS))));
+    }
+
+    #[test]
+    #[should_panic(expected = "H1")]
+    fn h1_never_an_epoch_below_an_earlier_one() {
+        let (mut lease, el, _) = world();
+        lease.claim(Epoch(5), el.id);
+        lease.claim(Epoch(4), el.id);
+    }
+
+    #[test]
+    fn h5_one_refusal_is_no_reason_a_majority_is() {
+        let (mut lease, el, _) = world();
+        lease.claim(Epoch(5), el.id);
+        let below = Refusal::Below(Floor {
+            epoch: Epoch(9),
+            ..Floor::default()
+        });
+        lease.refused(NodeId(1), Epoch(5), 1, &below, Mono(0));
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), Some(Mono(0)));
+        lease.refused(NodeId(2), Epoch(5), 1, &below, Mono(0));
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), None);
+    }
+
+    #[test]
+    fn a_refused_claimant_knows_when_to_try_again() {
+        let (mut lease, el, _) = world();
+        lease.claim(Epoch(5), el.id);
+        let owner = baton_shared::id::Owner {
+            node: NodeId(9),
+            boot: baton_shared::id::Boot(1),
+        };
+        for (voter, ms) in [(1, 30), (2, 20)] {
+            let why = Refusal::Promised {
+                epoch: Epoch(4),
+                owner,
+                remaining: Duration::from_millis(ms),
+            };
+            lease.refused(NodeId(voter), Epoch(5), 1, &why, Mono(0));
+        }
+        assert_eq!(
+            lease.winnable_at(&el, |_| true, Mono(0)),
+            Some(Mono(20 * MS)),
+            "the third has not answered"
+        );
+        lease.retry();
+        assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), Some(Mono(0)));
+    }
+
+    #[test]
+    fn confirm_needs_grants_to_later_claims() {
+        let (mut lease, el, _) = world();
+        lease.claim(Epoch(5), el.id);
+        for (voter, seq) in [(1, 10), (2, 12), (3, 9)] {
+            lease.granted(NodeId(voter), Epoch(5), el.id, seq, Mono(seq));
+        }
+        assert!(lease.confirmed_since(10, &el));
+        assert!(!lease.confirmed_since(11, &el));
+    }
+}

@@ -1,0 +1,339 @@
+//! On the coordinator: who belongs to the cluster. Lets nodes in, changes the electorate (V5), and makes the engine's
+//! members match. Driven by the configuration and by who is heard; every step is idempotent and asked for again until it
+//! is seen to be done.
+
+use crate::cluster::{Cluster, Queue};
+use crate::output::{EngineChange, Level, Output};
+use crate::role::RoleCore;
+use crate::state::Command;
+use baton_shared::clock::Mono;
+use baton_shared::id::{ClusterId, ElectorateId, NodeId, NodeName, RoleName};
+use baton_shared::succession::Floor;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Between two steps asked for.
+const STEP: Duration = Duration::from_millis(250);
+/// A learner this close to the end of the log may vote.
+const CAUGHT_UP: u64 = 64;
+
+/// What the coordinator remembers of a change under way. A new coordinator remembers nothing, and waits anew (V5).
+#[derive(Default)]
+pub(crate) struct Membership {
+    /// Since when a majority of each set has reported that it durably adopted this joint electorate.
+    adopted: Option<(ElectorateId, Mono)>,
+    next_step: Mono,
+    bootstrap_at: Mono,
+    /// Voters that an operator said not to wait for.
+    pub without: BTreeSet<NodeName>,
+}
+
+impl Membership {
+    /// Asks for the next step, if one is due. Returns when to look again.
+    pub fn turn(
+        &mut self,
+        roles: &BTreeMap<RoleName, RoleCore>,
+        c: &Cluster,
+        q: &mut Queue,
+        now: Mono,
+    ) -> Mono {
+        if c.state.cluster == ClusterId(0) {
+            return self.bootstrap(c, q, now);
+        }
+        if !c.is_coordinator() {
+            self.adopted = None;
+            return Mono::MAX;
+        }
+        if c.state.electorate.next.is_some() {
+            return self.complete(roles, c, q, now);
+        }
+        self.adopted = None;
+        if now < self.next_step {
+            return self.next_step;
+        }
+        if self.step(c, q) {
+            self.next_step = now + STEP;
+            return self.next_step;
+        }
+        Mono::MAX
+    }
+
+    /// Every configured voter is fresh, heard both ways and configured alike: the one with the lowest name asks.
+    fn bootstrap(&mut self, c: &Cluster, q: &mut Queue, now: Mono) -> Mono {
+        if now < self.bootstrap_at {
+            return self.bootstrap_at;
+        }
+        let Ok(members) = self.starters(c, now) else {
+            return Mono::MAX;
+        };
+        let lowest = members
+            .values()
+            .filter(|(_, kind)| kind.votes())
+            .map(|(name, _)| name)
+            .min();
+        if lowest != Some(c.me()) {
+            return Mono::MAX;
+        }
+        self.bootstrap_at = now + Duration::from_secs(1);
+        q.push(Output::Bootstrap { members });
+        self.bootstrap_at
+    }
+
+    /// The nodes that would start the cluster; or the voters that are missing.
+    pub fn starters(
+        &self,
+        c: &Cluster,
+        now: Mono,
+    ) -> Result<BTreeMap<NodeId, (NodeName, baton_shared::id::Kind)>, Vec<NodeName>> {
+        let mut members = BTreeMap::new();
+        let mut missing = Vec::new();
+        let voters: Vec<_> = c
+            .config
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.kind.votes())
+            .collect();
+        for (name, node) in &voters {
+            if *name == c.me() {
+                members.insert(c.id, ((*name).clone(), node.kind));
+                continue;
+            }
+            let ready = c.peers.get(*name).filter(|peer| {
+                peer.fresh(&c.timing, now).is_some_and(|r| {
+                    let theirs = r.heartbeat.cluster;
+                    r.heartbeat.digest == c.config.digest() && (theirs == ClusterId(0) || theirs == c.cluster)
+                })
+            });
+            match ready {
+                Some(peer) => {
+                    members.insert(peer.id, ((*name).clone(), node.kind));
+                }
+                None => missing.push((*name).clone()),
+            }
+        }
+        missing.retain(|name| !self.without.contains(name));
+        let enough = members.len() >= baton_shared::succession::majority_of(voters.len());
+        if missing.is_empty() && enough && c.config.my_node().kind.votes() {
+            Ok(members)
+        } else {
+            Err(missing)
+        }
+    }
+
+    /// V5, second half. The floors are those of voters that had durably adopted the joint electorate when they reported;
+    /// 1.02 W later no lease under the old one is left.
+    fn complete(
+        &mut self,
+        roles: &BTreeMap<RoleName, RoleCore>,
+        c: &Cluster,
+        q: &mut Queue,
+        now: Mono,
+    ) -> Mono {
+        let joint = &c.state.electorate;
+        let has_adopted = |id: NodeId| {
+            if id == c.id {
+                c.adopted == joint.id
+            } else {
+                c.peer(id)
+                    .is_some_and(|p| p.electorate() == joint.id && p.fresh(&c.timing, now).is_some())
+            }
+        };
+        if !joint.majority(has_adopted) {
+            return now + c.timing.interval;
+        }
+        let since = match self.adopted {
+            Some((id, since)) if id == joint.id => since,
+            _ => {
+                self.adopted = Some((joint.id, now));
+                now
+            }
+        };
+        let due = since + c.timing.change;
+        if now < due {
+            return due;
+        }
+        if now < self.next_step {
+            return self.next_step;
+        }
+        self.next_step = now + STEP;
+        let mut floors = BTreeMap::new();
+        for (name, role) in roles {
+            let reported = joint.all().into_iter().filter(|id| has_adopted(*id)).map(|id| {
+                if id == c.id {
+                    role.voter.floor()
+                } else {
+                    c.peer(id)
+                        .and_then(|p| p.beat(name))
+                        .map_or(Floor::default(), |b| b.floor)
+                }
+            });
+            floors.insert(name.clone(), reported.fold(Floor::default(), Floor::max));
+        }
+        q.propose(Command::Settle {
+            from: joint.id,
+            floors,
+        });
+        self.next_step
+    }
+
+    /// One step towards the configured members. False if there is nothing to do.
+    fn step(&mut self, c: &Cluster, q: &mut Queue) -> bool {
+        let Some(wanted) = Wanted::new(c) else {
+            return false;
+        };
+        let engine: BTreeSet<NodeId> = c
+            .coordinator
+            .voters
+            .union(&c.coordinator.learners)
+            .copied()
+            .collect();
+        let mut asked = false;
+        for (id, (name, kind)) in &wanted.present {
+            if c.state
+                .nodes
+                .get(id)
+                .is_none_or(|record| record.name != *name || record.kind != *kind)
+            {
+                q.propose(Command::Node {
+                    id: *id,
+                    name: name.clone(),
+                    kind: *kind,
+                });
+                asked = true;
+            }
+            if !engine.contains(id) {
+                q.push(Output::Engine(EngineChange::AddLearner {
+                    id: *id,
+                    name: name.clone(),
+                }));
+                asked = true;
+            }
+        }
+        if asked {
+            return true;
+        }
+        let electorate = &c.state.electorate;
+        if wanted.voters != electorate.voters {
+            let newcomers: Vec<NodeId> = wanted.voters.difference(&electorate.voters).copied().collect();
+            let caught_up = |id: &NodeId| {
+                c.coordinator
+                    .matched
+                    .get(id)
+                    .is_some_and(|at| at + CAUGHT_UP >= c.coordinator.last_log)
+            };
+            if !newcomers.iter().all(caught_up) {
+                return true;
+            }
+            let names =
+                |ids: &BTreeSet<NodeId>| ids.iter().map(|id| c.call(*id)).collect::<Vec<_>>().join(", ");
+            q.log(
+                Level::Info,
+                format!(
+                    "changing the voters from [{}] to [{}]",
+                    names(&electorate.voters),
+                    names(&wanted.voters)
+                ),
+            );
+            q.propose(Command::Joint {
+                from: electorate.id,
+                next: wanted.voters,
+            });
+            return true;
+        }
+        let others: BTreeSet<NodeId> = wanted.ids().difference(&electorate.voters).copied().collect();
+        if c.coordinator.voters != electorate.voters
+            || engine
+                .iter()
+                .any(|id| !electorate.contains(*id) && !others.contains(id))
+        {
+            // Two changes at once the engine refuses by itself.
+            if c.coordinator.settled {
+                let (voters, learners) = (electorate.voters.clone(), others);
+                q.push(Output::Engine(EngineChange::SetMembers { voters, learners }));
+            }
+            return true;
+        }
+        let gone = c
+            .state
+            .nodes
+            .keys()
+            .find(|id| !engine.contains(id) && !wanted.ids().contains(id));
+        if let Some(id) = gone {
+            q.propose(Command::Forget { id: *id });
+            return true;
+        }
+        false
+    }
+}
+
+/// The members that the configuration and the nodes' present ids call for.
+struct Wanted {
+    /// Nodes that are configured, and belong or may belong to this cluster, by their present id.
+    present: BTreeMap<NodeId, (NodeName, baton_shared::id::Kind)>,
+    /// Ids of configured nodes that are not heard now, as the log knows them.
+    absent: BTreeSet<NodeId>,
+    /// The electorate wanted.
+    voters: BTreeSet<NodeId>,
+}
+
+impl Wanted {
+    /// `None` while the nodes disagree about the configuration: then nothing is changed.
+    fn new(c: &Cluster) -> Option<Wanted> {
+        let mut wanted = Wanted {
+            present: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            voters: BTreeSet::new(),
+        };
+        for (name, node) in &c.config.nodes {
+            let heard = if name == c.me() {
+                Some(c.id)
+            } else {
+                present(c, name)?
+            };
+            let known = c
+                .state
+                .nodes
+                .iter()
+                .filter(|(_, record)| record.name == *name)
+                .map(|(id, _)| *id);
+            let id = match heard {
+                Some(id) => {
+                    wanted.present.insert(id, (name.clone(), node.kind));
+                    Some(id)
+                }
+                None => {
+                    let id = known.max_by_key(|id| c.state.electorate.contains(*id));
+                    wanted.absent.extend(id);
+                    id
+                }
+            };
+            if node.kind.votes() {
+                wanted.voters.extend(id);
+            }
+        }
+        Some(wanted)
+    }
+
+    fn ids(&self) -> BTreeSet<NodeId> {
+        self.present.keys().chain(&self.absent).copied().collect()
+    }
+}
+
+/// The id under which a configured node lives now. Outer `None`: it has another configuration.
+fn present(c: &Cluster, name: &NodeName) -> Option<Option<NodeId>> {
+    let peer = c.peers.get(name)?;
+    let Some(report) = peer.report.as_ref() else {
+        return Some(None);
+    };
+    let hb = &report.heartbeat;
+    let ours = hb.cluster == c.cluster || hb.cluster == ClusterId(0);
+    let usable = ours && peer.id != NodeId(0) && peer.heard_lately();
+    if !usable {
+        return Some(None);
+    }
+    if hb.digest != c.config.digest() {
+        None
+    } else {
+        Some(Some(peer.id))
+    }
+}

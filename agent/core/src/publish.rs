@@ -1,0 +1,224 @@
+//! The view: what this node knows, made for its faces. Whatever can go stale carries its end (S4).
+
+use crate::cluster::Cluster;
+use crate::role::RoleCore;
+use baton_shared::clock::Mono;
+use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
+use baton_shared::view::{HolderView, LinkView, NodeView, PeerState, RoleView, View};
+use std::collections::BTreeMap;
+
+/// A log this close to the newest heard of counts as caught up.
+const CAUGHT_UP: u64 = 100;
+/// Wall clocks further apart are an alarm.
+const MAX_SKEW_MS: i64 = 60_000;
+
+/// Makes the view. `waiting_for` are the voters that the first start waits for.
+pub(crate) fn view(
+    serial: u64,
+    roles: &BTreeMap<RoleName, RoleCore>,
+    c: &Cluster,
+    waiting_for: Vec<NodeName>,
+    now: Mono,
+) -> View {
+    let newest = c
+        .peers
+        .values()
+        .filter_map(|p| p.report.as_ref())
+        .map(|r| r.heartbeat.applied)
+        .max()
+        .unwrap_or(0);
+    let nodes: Vec<NodeView> = c
+        .config
+        .nodes
+        .keys()
+        .map(|name| node(name, roles, c, now))
+        .collect();
+    let mut alarms: Vec<String> = c.alarms.iter().cloned().collect();
+    for node in nodes.iter().filter(|n| n.skew_ms.abs() > MAX_SKEW_MS) {
+        alarms.push(format!(
+            "the wall clock of {} is off by {} s: set it",
+            node.name,
+            node.skew_ms / 1000
+        ));
+    }
+    View {
+        serial,
+        at: now,
+        cluster: c.config.cluster.name.clone(),
+        cluster_id: c.state.cluster,
+        me: c.me().clone(),
+        window: c.timing.window,
+        in_touch_until: c.in_touch_until(now),
+        waiting_for,
+        coordinator: c.coordinator.leader.and_then(|id| c.name_of(id)),
+        applied: c.applied,
+        caught_up: c.state.cluster != ClusterId(0) && c.applied + CAUGHT_UP >= newest,
+        paused: c.state.paused,
+        leaving: c.leaving,
+        electorate: c.electorate.id,
+        joint: c.electorate.next.is_some(),
+        voters: c
+            .electorate
+            .all()
+            .into_iter()
+            .map(|id| c.name_of(id).unwrap_or_else(|| lost(id)))
+            .collect(),
+        roles: roles.values().map(|r| role(r, c, now)).collect(),
+        nodes,
+        alarms,
+    }
+}
+
+/// A voter that no configured node has as its id any more.
+fn lost(id: NodeId) -> NodeName {
+    NodeName::new(&format!("lost-{:x}", id.0)).expect("hexadecimal digits make a label")
+}
+
+fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
+    let holder = holder(role, c, now);
+    let bound = holder
+        .as_ref()
+        .map(|h| h.epoch)
+        .unwrap_or_default()
+        .max(role.voter.floor().epoch);
+    let line = c
+        .line(&role.name)
+        .map(|line| &line.places[..])
+        .unwrap_or_default();
+    RoleView {
+        role: role.name.clone(),
+        state: role.state,
+        reason: role.reason.clone(),
+        holder,
+        line: line
+            .iter()
+            .filter(|p| p.epoch > bound)
+            .filter_map(|p| Some((c.name_of(p.owner.node)?, *p)))
+            .collect(),
+        lease_until: role
+            .lease
+            .held(now)
+            .filter(|_| role.holds())
+            .map_or(Mono::ZERO, |(_, until)| until),
+    }
+}
+
+/// The active node with the greatest epoch; without one, whoever holds, or was promised, the greatest. Word of another is
+/// fresh until W after it was last heard, counted from before the report was made.
+fn holder(role: &RoleCore, c: &Cluster, now: Mono) -> Option<HolderView> {
+    let mut found: Vec<(bool, HolderView)> = Vec::new();
+    for peer in c
+        .peers
+        .values()
+        .filter(|p| !p.lives_twice(now) && p.kind.may_act())
+    {
+        let (Some(report), Some(beat)) = (&peer.report, peer.beat(&role.name)) else {
+            continue;
+        };
+        let fresh_until = report.born + c.timing.window;
+        if let Some(epoch) = beat.serving.or(beat.holding).filter(|_| now < fresh_until) {
+            let serving = beat.serving == Some(epoch);
+            let view = HolderView {
+                node: peer.name.clone(),
+                id: peer.id,
+                epoch,
+                serving,
+                fresh_until,
+            };
+            found.push((serving, view));
+        }
+    }
+    if let Some((epoch, until)) = role.lease.held(now).filter(|_| role.holds()) {
+        let serving = role.serving(now) == Some(epoch);
+        found.push((
+            serving,
+            HolderView {
+                node: c.me().clone(),
+                id: c.id,
+                epoch,
+                serving,
+                fresh_until: until,
+            },
+        ));
+    }
+    found
+        .into_iter()
+        .max_by_key(|(serving, view)| (*serving, view.epoch))
+        .map(|(_, view)| view)
+}
+
+fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now: Mono) -> NodeView {
+    let config = &c.config.nodes[name];
+    let Some(peer) = c.peers.get(name) else {
+        return NodeView {
+            name: name.clone(),
+            kind: config.kind,
+            id: c.id,
+            boot: c.boot,
+            state: PeerState::Myself,
+            reason: String::new(),
+            serves: Vec::new(),
+            priority: config.priority,
+            drained: c.drained(name),
+            healthy: roles
+                .iter()
+                .map(|(role, core)| (role.clone(), core.healthy))
+                .collect(),
+            links: Vec::new(),
+            skew_ms: 0,
+            other_config: false,
+            hears: c
+                .peers
+                .values()
+                .map(|p| (p.name.clone(), p.heard_on(&c.timing, now)))
+                .collect(),
+        };
+    };
+    let names: Vec<&str> = c.config.networks.iter().map(|n| n.name.as_str()).collect();
+    let hb = peer.report.as_ref().map(|r| &r.heartbeat);
+    let links = peer
+        .links
+        .iter()
+        .zip(&c.config.networks)
+        .filter_map(|(link, network)| {
+            let link = link.as_ref()?;
+            Some(LinkView {
+                network: network.name.clone(),
+                state: link.state(&c.timing, now),
+                rtt: link.rtt(),
+                jitter: link.jitter(),
+                loss: link.loss(),
+                heard: link.last_heard().unwrap_or(Mono::ZERO),
+            })
+        });
+    NodeView {
+        name: name.clone(),
+        kind: config.kind,
+        id: peer.id,
+        boot: peer.boot,
+        state: peer.state(&c.timing, now),
+        reason: peer.reason(&names, &c.timing, now),
+        serves: Vec::new(),
+        priority: config.priority,
+        drained: c.drained(name),
+        healthy: hb
+            .map(|hb| {
+                hb.roles
+                    .iter()
+                    .map(|beat| (beat.role.clone(), beat.healthy))
+                    .collect()
+            })
+            .unwrap_or_default(),
+        links: links.collect(),
+        skew_ms: peer.skew_ms,
+        other_config: hb.is_some_and(|hb| hb.digest != c.config.digest()),
+        hears: hb
+            .map(|hb| {
+                hb.hears
+                    .iter()
+                    .filter_map(|(id, nets)| Some((c.name_of(*id)?, *nets)))
+                    .collect()
+            })
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,332 @@
+//! Named scenarios in virtual time: topology and outcome. The hostile, random ones are in the simulator.
+
+mod world;
+
+use baton_core::Request;
+use baton_shared::id::Kind;
+use baton_shared::view::RoleState;
+use std::time::Duration;
+use world::{MS, World, config, name, role};
+
+/// DESIGN §2: 1.03 W, a flush, two round trips and the promotion (1 ms here), at W = 1 s.
+const BOUND: u64 = 1030 * MS + 10 * MS;
+const BOTH: &[usize] = &[0, 1];
+
+#[test]
+fn three_members_start_and_the_first_is_active() {
+    let mut w = World::three(1);
+    assert_eq!(w.active_now()[0].0, 0);
+    let spans = w.active.len();
+    w.run(Duration::from_secs(20));
+    assert_eq!(
+        w.active.len(),
+        spans,
+        "a quiet cluster stays as it is: {:?}",
+        w.active
+    );
+    assert_eq!(w.state.event_number, 1, "{:?}", w.state.events);
+}
+
+#[test]
+fn holder_falls_silent_next_in_line_takes_over_within_the_bound() {
+    for seed in 0..20 {
+        let mut w = World::three(seed);
+        w.run(Duration::from_millis(seed * 7));
+        let at = w.now;
+        w.silence(0, BOTH);
+        let (next, then) = w.until_active_but(0, Duration::from_secs(3));
+        assert_eq!(next, 1);
+        assert!(
+            then - at <= BOUND,
+            "seed {seed}: {} ms; logs:\n{}",
+            (then - at) / MS,
+            w.logs.join("\n")
+        );
+        w.run(Duration::from_secs(5));
+        w.heal();
+        w.run(Duration::from_secs(10));
+        assert_eq!(
+            w.active_now()[0].0,
+            1,
+            "no failback; logs:\n{}",
+            w.logs.join("\n")
+        );
+    }
+}
+
+#[test]
+fn holder_and_coordinator_lost_together_still_one_window() {
+    let mut w = World::three(3);
+    assert_eq!(w.leader, Some(0));
+    let at = w.now;
+    w.kill(0);
+    let (_, then) = w.until_active_but(0, Duration::from_secs(3));
+    assert!(then - at <= BOUND, "{} ms", (then - at) / MS);
+}
+
+#[test]
+fn one_network_lost_changes_nothing() {
+    for network in [0, 1] {
+        let mut w = World::three(4);
+        let spans = w.active.len();
+        w.silence(0, &[network]);
+        w.run(Duration::from_secs(20));
+        assert_eq!(w.active.len(), spans, "{:?}", w.active);
+    }
+}
+
+#[test]
+fn one_way_cuts_on_both_networks_the_role_moves_within_the_bound() {
+    for (outgoing, incoming) in [(true, false), (false, true)] {
+        let mut w = World::three(5);
+        w.one_way(0, BOTH, outgoing, incoming);
+        let (next, then) = w.until_active_but(0, Duration::from_secs(4));
+        let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+        assert!(then - gone <= BOUND, "{} ms", (then - gone) / MS);
+        assert_ne!(next, 0);
+    }
+}
+
+#[test]
+fn holder_frozen_and_thawed_does_not_come_back() {
+    let mut w = World::three(6);
+    w.freeze(0);
+    let (next, _) = w.until_active_but(0, Duration::from_secs(3));
+    w.run(Duration::from_secs(4));
+    w.thaw(0);
+    w.run(Duration::from_secs(5));
+    assert_eq!(w.active_now()[0].0, next, "logs:\n{}", w.logs.join("\n"));
+}
+
+#[test]
+fn a_third_of_all_datagrams_lost_changes_no_holder() {
+    for seed in 0..10 {
+        let mut w = World::three(seed);
+        let spans = w.active.len();
+        w.loss = 30;
+        w.run(Duration::from_secs(60));
+        assert_eq!(
+            w.active.len(),
+            spans,
+            "{:?}; logs:\n{}",
+            w.active,
+            w.logs.join("\n")
+        );
+    }
+}
+
+#[test]
+fn coordinator_lost_while_another_is_active_leaves_no_gap() {
+    let mut w = World::three(7);
+    w.ask(
+        0,
+        Request::Switchover {
+            role: role(),
+            to: Some(name(2)),
+        },
+    );
+    w.run(Duration::from_secs(3));
+    assert_eq!(
+        w.active_now()[0].0,
+        2,
+        "{:?}; logs:\n{}",
+        w.answers,
+        w.logs.join("\n")
+    );
+    let spans = w.active.len();
+    w.kill(0);
+    w.run(Duration::from_secs(20));
+    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+}
+
+#[test]
+fn switchover_takes_a_few_round_trips() {
+    let mut w = World::three(8);
+    w.ask(
+        1,
+        Request::Switchover {
+            role: role(),
+            to: Some(name(2)),
+        },
+    );
+    let (next, then) = w.until_active_but(0, Duration::from_secs(3));
+    assert_eq!(next, 2);
+    let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+    assert!(
+        then - gone <= 10 * MS,
+        "{} us; logs:\n{}",
+        (then - gone) / 1000,
+        w.logs.join("\n")
+    );
+    w.run(Duration::from_secs(1));
+    assert!(w.answers.iter().any(|(_, a)| a.is_ok()), "{:?}", w.answers);
+}
+
+#[test]
+fn graceful_stop_hands_over_at_once() {
+    let mut w = World::three(9);
+    w.ask(0, Request::Pause(false));
+    w.run(Duration::from_secs(1));
+    w.stop(0);
+    let (_, then) = w.until_active_but(0, Duration::from_secs(3));
+    let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+    assert!(
+        then - gone <= 10 * MS,
+        "{} us; logs:\n{}",
+        (then - gone) / 1000,
+        w.logs.join("\n")
+    );
+    w.run(Duration::from_secs(1));
+    assert!(w.nodes[0].stopped);
+}
+
+#[test]
+fn unhealthy_holder_steps_down_if_another_is_fit_and_stays_if_none_is() {
+    let mut w = World::three(10);
+    w.set_health(0, false);
+    let (next, _) = w.until_active_but(0, Duration::from_secs(1));
+    assert_eq!(next, 1);
+    w.set_health(2, false);
+    w.run(Duration::from_secs(2));
+    w.set_health(1, false);
+    w.run(Duration::from_secs(3));
+    assert!(w.active_now().is_empty());
+    let view = w.nodes[1].view.as_ref().unwrap();
+    assert_eq!(
+        view.roles[0].state,
+        RoleState::Promoting,
+        "holds on, for want of another"
+    );
+    w.set_health(1, true);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.active_now()[0].0, 1);
+}
+
+#[test]
+fn two_nodes_and_a_witness_survive_each_loss() {
+    for lost in 0..3 {
+        let mut w = World::new(&[Kind::Member, Kind::Member, Kind::Witness], 11);
+        w.settle();
+        w.kill(lost);
+        w.run(Duration::from_secs(3));
+        let expected = if lost == 0 { 1 } else { 0 };
+        assert_eq!(
+            w.active_now()[0].0,
+            expected,
+            "lost {lost}; logs:\n{}",
+            w.logs.join("\n")
+        );
+        w.start(lost);
+        w.run(Duration::from_secs(5));
+        assert_eq!(w.active_now()[0].0, expected);
+    }
+}
+
+#[test]
+fn wiped_node_comes_back_as_a_new_voter() {
+    for wiped in 0..3 {
+        let mut w = World::three(12);
+        w.wipe(wiped);
+        w.run(Duration::from_secs(3));
+        w.start(wiped);
+        w.run(Duration::from_secs(10));
+        let id = w.nodes[wiped].id;
+        let voters = &w.state.electorate;
+        assert!(
+            voters.next.is_none() && voters.voters.contains(&id) && voters.voters.len() == 3,
+            "{voters:?}"
+        );
+        assert_eq!(w.active_now().len(), 1);
+        // And its vote counts: another may now be lost.
+        let other = (0..3).find(|n| *n != wiped && *n != w.active_now()[0].0).unwrap();
+        w.kill(other);
+        w.run(Duration::from_secs(10));
+        assert_eq!(w.active_now().len(), 1);
+    }
+}
+
+#[test]
+fn cluster_grows_to_five_and_shrinks_back_without_a_gap() {
+    let mut w = World::three(13);
+    let spans = w.active.len();
+    w.reconfigure(config(&[Kind::Member; 5], Duration::from_secs(1)));
+    for n in [3, 4] {
+        w.add(n);
+        w.start(n);
+    }
+    w.run(Duration::from_secs(10));
+    assert_eq!(
+        w.state.electorate.voters.len(),
+        5,
+        "{:?}; logs:\n{}",
+        w.state.electorate,
+        w.logs.join("\n")
+    );
+    assert!(w.state.electorate.next.is_none());
+    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+    for n in [3, 4] {
+        w.stop(n);
+        w.run(Duration::from_secs(1));
+        w.kill(n);
+    }
+    w.reconfigure(config(&[Kind::Member; 3], Duration::from_secs(1)));
+    w.run(Duration::from_secs(10));
+    assert_eq!(
+        w.state.electorate.voters.len(),
+        3,
+        "{:?}; logs:\n{}",
+        w.state.electorate,
+        w.logs.join("\n")
+    );
+    assert_eq!(w.state.nodes.len(), 3);
+    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+}
+
+#[test]
+fn all_stopped_and_started_again_one_is_active_with_a_greater_epoch() {
+    let mut w = World::three(14);
+    let before = w.active_now()[0].1;
+    for n in 0..3 {
+        w.kill(n);
+    }
+    w.run(Duration::from_secs(5));
+    for n in [2, 1, 0] {
+        w.start(n);
+        w.run(Duration::from_millis(300));
+    }
+    w.settle();
+    assert!(w.active_now()[0].1 > before);
+}
+
+#[test]
+fn paused_cluster_makes_no_takeover_until_resumed() {
+    let mut w = World::three(15);
+    w.ask(1, Request::Pause(true));
+    w.run(Duration::from_secs(1));
+    w.kill(0);
+    w.run(Duration::from_secs(5));
+    assert!(w.active_now().is_empty());
+    w.ask(1, Request::Pause(false));
+    w.run(Duration::from_secs(2));
+    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+}
+
+#[test]
+fn drained_holder_hands_over_and_is_not_in_line() {
+    let mut w = World::three(16);
+    w.ask(
+        1,
+        Request::Drain {
+            node: name(0),
+            drained: true,
+        },
+    );
+    let (next, _) = w.until_active_but(0, Duration::from_secs(2));
+    assert_eq!(next, 1);
+    w.run(Duration::from_secs(2));
+    let line = &w.state.roles[&role()].line;
+    assert!(
+        line.places.iter().all(|p| p.owner.node != w.nodes[0].id),
+        "{line:?}"
+    );
+}

@@ -1,0 +1,109 @@
+//! `baton check-config FILE`: what a configuration means, what is wrong with it and what is risky.
+
+use baton_shared::config::{Config, Loaded};
+use baton_shared::id::NodeName;
+use std::io::Write;
+use std::path::Path;
+
+/// Exit status for a refused configuration.
+const REFUSED: u8 = 2;
+
+/// Prints what the file means, then its risks; or, on standard error, what is wrong with it. Without `node` the file is
+/// judged for every node, since it is the same on all, and shown as the first one sees it. Gives the exit status: 0, or
+/// 2 if the file is refused.
+pub fn run(file: &Path, node: Option<&NodeName>, sets: &[String]) -> u8 {
+    // A reader that went away, such as `head`, is no reason to fail.
+    match report(file, node, sets) {
+        Ok(text) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            0
+        }
+        Err(lines) => {
+            let text = lines.join("\n") + "\n";
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            REFUSED
+        }
+    }
+}
+
+fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<String, Vec<String>> {
+    let load = |me: Option<&NodeName>| Config::load(file, me, sets).map_err(|error| error.lines().to_vec());
+    let Loaded { config, mut warnings } = load(node)?;
+    let mut errors: Vec<String> = Vec::new();
+    for other in config
+        .nodes
+        .keys()
+        .filter(|other| node.is_none() && **other != config.me)
+    {
+        match load(Some(other)) {
+            Ok(loaded) => append_new(&mut warnings, loaded.warnings),
+            Err(lines) => append_new(&mut errors, lines),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let mut text = config.describe();
+    text.push('\n');
+    for warning in &warnings {
+        text.push_str(&format!("risky: {warning}\n"));
+    }
+    let verdict = match warnings.len() {
+        0 => "good".to_owned(),
+        1 => "good, with 1 risk".to_owned(),
+        n => format!("good, with {n} risks"),
+    };
+    text.push_str(&format!("{}: {verdict}\n", file.display()));
+    Ok(text)
+}
+
+fn append_new(lines: &mut Vec<String>, more: Vec<String>) {
+    for line in more {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "cluster = { name = \"x\", key = \"file:k\" }\nnetworks.front = {}\n\
+                        nodes.a.front = \"10.0.0.1\"\nnodes.b.front = \"10.0.0.2\"\n";
+
+    fn report_on(text: &str, node: Option<&str>) -> Result<String, Vec<String>> {
+        let dir = tempfile::tempdir().unwrap();
+        super::super::keygen::run(Some(&dir.path().join("k")));
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, text).unwrap();
+        let node = node.map(|name| NodeName::new(name).unwrap());
+        report(&file, node.as_ref(), &[])
+    }
+
+    #[test]
+    fn a_good_file_is_shown_with_its_risks() {
+        let text = report_on(GOOD, None).unwrap();
+        assert!(text.contains("risky: two voters survive no failure"), "{text}");
+        assert!(text.contains("on node      a\n"), "{text}");
+        assert!(report_on(GOOD, Some("b")).unwrap().contains("on node      b\n"));
+    }
+
+    #[test]
+    fn a_file_is_judged_for_every_node() {
+        let text = GOOD.to_owned()
+            + "networks.back = {}\nnodes.a.back = \"10.1.0.1\"\nhttp.listen = \"{back}:7480\"\n";
+        let lines = report_on(&text, None).unwrap_err();
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].contains("c.toml:7: http.listen: {back} means nothing on node b"),
+            "{lines:?}"
+        );
+        assert!(report_on(&text, Some("a")).is_ok());
+    }
+
+    #[test]
+    fn a_missing_file_is_refused() {
+        assert_eq!(run(Path::new("/nonexistent/c.toml"), None, &[]), REFUSED);
+    }
+}

@@ -1,0 +1,533 @@
+use super::*;
+use crate::testing::*;
+use baton_shared::clock::Mono;
+use baton_shared::id::Epoch;
+use baton_shared::view::Published;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const NOW: Mono = Mono(1_000);
+
+/// The reply to `query` at `now`.
+fn reply(published: &Published, now: Mono, query: &[u8], via: Via) -> Option<(Reply, Vec<u8>)> {
+    let mut out = vec![0xee; 65_535];
+    let word = |role: &RoleName| published.word(role, now);
+    let reply = answer(query, via, &zone(published), word, &mut out)?;
+    assert!(
+        out[reply.len..].iter().all(|b| *b == 0xee),
+        "nothing is written behind the reply"
+    );
+    out.truncate(reply.len);
+    Some((reply, out))
+}
+
+fn ask(published: &Published, name: &str, qtype: u16) -> Message {
+    let (_, bytes) = reply(published, NOW, &question(name, qtype), Via::Udp).unwrap();
+    read(&bytes)
+}
+
+fn raw(query: &[u8]) -> Option<(Reply, Vec<u8>)> {
+    reply(&active("b"), NOW, query, Via::Udp)
+}
+
+/// `name` is active for `main`, as node a knows.
+fn active(name: &str) -> Arc<Published> {
+    let mut view = view();
+    if name != "a" {
+        holder(&mut view, "main", name);
+    }
+    let published = published(view);
+    if name == "a" {
+        published.guards[&role("main")].open(Epoch(9), IN_TOUCH_UNTIL);
+    }
+    published
+}
+
+fn nobody() -> Arc<Published> {
+    published(view())
+}
+
+fn out_of_touch() -> Arc<Published> {
+    let mut view = view();
+    view.in_touch_until = Mono::ZERO;
+    published(view)
+}
+
+#[test]
+fn every_name_and_type_with_b_active() {
+    use hickory_proto::op::ResponseCode as R;
+    use qtype::*;
+    let b: &[&str] = &["10.0.0.2", "10.0.1.2"];
+    let cases: &[(&str, u16, R, &[&str])] = &[
+        ("orders.internal", A, R::NoError, b),
+        ("orders.internal", AAAA, R::NoError, &[]),
+        ("orders.internal", TXT, R::NoError, &[]),
+        ("main.orders.internal", A, R::NoError, b),
+        ("main.orders.internal", AAAA, R::NoError, &[]),
+        ("main.orders.internal", SOA, R::NoError, &[]),
+        ("main.orders.internal", NS, R::NoError, &[]),
+        ("batch.orders.internal", A, R::NoError, &[]),
+        ("a.node.orders.internal", A, R::NoError, &["10.0.0.1"]),
+        ("a.node.orders.internal", AAAA, R::NoError, &["2001:db8::1"]),
+        ("b.node.orders.internal", AAAA, R::NoError, &[]),
+        ("c.node.orders.internal", A, R::NoError, &[]),
+        ("c.node.orders.internal", AAAA, R::NoError, &["2001:db8::3"]),
+        ("node.orders.internal", A, R::NoError, &[]),
+        ("node.orders.internal", ANY, R::NoError, &[]),
+        ("w.node.orders.internal", A, R::ServFail, &[]),
+        ("w.node.orders.internal", TXT, R::NoError, &[]),
+        ("none.orders.internal", A, R::NXDomain, &[]),
+        ("none.node.orders.internal", A, R::NXDomain, &[]),
+        ("x.a.node.orders.internal", A, R::NXDomain, &[]),
+        ("x.main.orders.internal", AAAA, R::NXDomain, &[]),
+        ("orders.internal", AXFR, R::Refused, &[]),
+        ("orders.internal", IXFR, R::Refused, &[]),
+        ("internal", A, R::Refused, &[]),
+        ("", A, R::Refused, &[]),
+        ("borders.internal", A, R::Refused, &[]),
+        ("x\u{6}orders.internal", A, R::Refused, &[]),
+        ("orders.internal.example", A, R::Refused, &[]),
+    ];
+    let published = active("b");
+    for (name, qtype, rcode, expected) in cases {
+        let message = ask(&published, name, *qtype);
+        let case = format!("{name} {qtype}");
+        assert_eq!(message.metadata.response_code, *rcode, "{case}");
+        assert_eq!(addresses(&message.answers), *expected, "{case}");
+        let known = matches!(rcode, R::NoError | R::NXDomain);
+        assert_eq!(message.metadata.authoritative, known, "{case}");
+        let soa = known && message.answers.is_empty();
+        assert_eq!(message.authorities.len(), usize::from(soa), "{case}");
+        for record in &message.authorities {
+            assert_eq!(record.record_type(), RecordType::SOA, "{case}");
+            assert_eq!(
+                (record.name.to_ascii(), record.ttl),
+                ("orders.internal.".into(), 1),
+                "{case}"
+            );
+        }
+        for record in &message.answers {
+            assert_eq!(record.name.to_ascii(), format!("{name}."), "{case}");
+            assert_eq!(record.ttl, 2, "{case}");
+        }
+    }
+}
+
+#[test]
+fn the_word_decides_at_the_apex_and_at_the_role() {
+    use hickory_proto::op::ResponseCode as R;
+    let cases: [(Arc<Published>, R, &[&str]); 5] = [
+        (active("a"), R::NoError, &["10.0.0.1"]),
+        (active("b"), R::NoError, &["10.0.0.2", "10.0.1.2"]),
+        (nobody(), R::NoError, &[]),
+        (out_of_touch(), R::ServFail, &[]),
+        (active("w"), R::ServFail, &[]),
+    ];
+    for (published, rcode, expected) in &cases {
+        for name in ["orders.internal", "main.orders.internal"] {
+            let message = ask(published, name, qtype::A);
+            assert_eq!(message.metadata.response_code, *rcode);
+            assert_eq!(addresses(&message.answers), *expected);
+        }
+        let aaaa = ask(published, "orders.internal", qtype::AAAA);
+        assert_eq!(
+            aaaa.metadata.response_code, *rcode,
+            "AAAA is never worse than A: musl gives up"
+        );
+    }
+}
+
+#[test]
+fn node_that_is_out_of_touch_still_says_what_is_always_true() {
+    let published = out_of_touch();
+    for (name, qtype) in [
+        ("orders.internal", qtype::SOA),
+        ("orders.internal", qtype::NS),
+        ("a.node.orders.internal", qtype::A),
+    ] {
+        let message = ask(&published, name, qtype);
+        assert_eq!(message.metadata.response_code, ResponseCode::NoError);
+        assert!(!message.answers.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn frozen_holder_says_servfail_on_its_first_answer_without_a_new_view() {
+    let mut view = view();
+    view.in_touch_until = Mono(5_000);
+    let published = published(view);
+    published.guards[&role("main")].open(Epoch(9), Mono(5_000));
+    let query = question(ZONE, qtype::A);
+    let rcode = |now| reply(&published, now, &query, Via::Udp).unwrap().0.rcode;
+    assert_eq!(rcode(Mono(4_999)), Rcode::NoError);
+    assert_eq!(rcode(Mono(5_000)), Rcode::ServFail);
+}
+
+#[test]
+fn guard_speaks_for_this_node_even_if_the_view_names_another() {
+    let published = active("b");
+    published.guards[&role("main")].open(Epoch(10), IN_TOUCH_UNTIL);
+    assert_eq!(addresses(&ask(&published, ZONE, qtype::A).answers), ["10.0.0.1"]);
+}
+
+#[test]
+fn soa_and_ns_name_the_nodes_that_have_addresses() {
+    let published = active("b");
+    let soa = ask(&published, ZONE, qtype::SOA);
+    let RData::SOA(data) = &soa.answers[0].data else {
+        panic!("{soa:?}")
+    };
+    assert_eq!(data.mname.to_ascii(), "a.node.orders.internal.");
+    assert_eq!(data.rname.to_ascii(), "hostmaster.orders.internal.");
+    assert_eq!(data.minimum, 1);
+    assert_eq!(data.serial, 1_780_000_000 + 7);
+    let ns = ask(&published, ZONE, qtype::NS);
+    let names: Vec<String> = ns
+        .answers
+        .iter()
+        .map(|r| match &r.data {
+            RData::NS(ns) => ns.0.to_ascii(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "a.node.orders.internal.",
+            "b.node.orders.internal.",
+            "c.node.orders.internal."
+        ]
+    );
+    let glue: Vec<String> = ns
+        .additionals
+        .iter()
+        .map(|r| format!("{} {}", r.name, r.data))
+        .collect();
+    assert_eq!(
+        glue,
+        [
+            "a.node.orders.internal. 10.0.0.1",
+            "a.node.orders.internal. 2001:db8::1",
+            "b.node.orders.internal. 10.0.0.2",
+            "b.node.orders.internal. 10.0.1.2",
+            "c.node.orders.internal. 2001:db8::3",
+        ]
+    );
+}
+
+#[test]
+fn any_is_one_hinfo() {
+    for name in [ZONE, "main.orders.internal", "a.node.orders.internal"] {
+        let message = ask(&active("b"), name, qtype::ANY);
+        assert_eq!(message.answers.len(), 1);
+        assert_eq!(message.answers[0].record_type(), RecordType::HINFO);
+    }
+    assert!(ask(&active("b"), ZONE, qtype::HINFO).answers.is_empty());
+}
+
+#[test]
+fn question_is_echoed_in_the_clients_case() {
+    let query = question("MaIn.OrDeRs.InTeRnAl", qtype::A);
+    let (reply, bytes) = raw(&query).unwrap();
+    assert_eq!(reply.rcode, Rcode::NoError);
+    assert_eq!(bytes[12..query.len()], query[12..]);
+    assert_eq!(read(&bytes).answers[0].name.to_string(), "MaIn.OrDeRs.InTeRnAl.");
+}
+
+#[test]
+fn header_keeps_id_and_rd_and_offers_no_recursion() {
+    for (sent, expected) in [(0x01, 0x85), (0x00, 0x84)] {
+        let mut query = question(ZONE, qtype::A);
+        query[2] = sent;
+        query[3] = 0xff; // RA, Z, AD, CD and a code: all for responses or for us to ignore.
+        let (_, bytes) = raw(&query).unwrap();
+        assert_eq!(bytes[..4], [0x12, 0x34, expected, 0x00]);
+    }
+}
+
+#[test]
+fn what_is_no_query_is_told_so_or_dropped() {
+    let query = question(ZONE, qtype::A);
+    let mut response = query.clone();
+    response[2] |= 0x80;
+    assert!(raw(&response).is_none());
+    for len in 0..HEADER {
+        assert!(raw(&query[..len]).is_none());
+    }
+    for opcode in 1..16u8 {
+        let mut other = query.clone();
+        other[2] = opcode << 3;
+        let (reply, bytes) = raw(&other).unwrap();
+        assert_eq!((reply.rcode, reply.len), (Rcode::NotImp, HEADER));
+        assert_eq!(bytes[2] >> 3 & 0x0f, opcode);
+    }
+    for class in [0u16, 3, 4, 254, 255] {
+        let mut other = query.clone();
+        let at = other.len() - 2;
+        other[at..].copy_from_slice(&class.to_be_bytes());
+        assert_eq!(raw(&other).unwrap().0.rcode, Rcode::Refused);
+    }
+}
+
+#[test]
+fn malformed_queries_get_formerr() {
+    let good = question(ZONE, qtype::A);
+    let name_at = |bytes: &[u8]| {
+        let mut query = good[..12].to_vec();
+        query.extend_from_slice(bytes);
+        query.extend_from_slice(&[0, 1, 0, 1]);
+        query
+    };
+    let counts = |at: usize, n: u8| {
+        let mut query = good.clone();
+        query[at] = n;
+        query
+    };
+    let long_label = [&[64][..], &[b'x'; 64], &[0]].concat();
+    let long_name = [[&[63][..], &[b'x'; 63]].concat().repeat(4), vec![0]].concat();
+    let edns = |f: &dyn Fn(&mut Vec<u8>)| {
+        let mut query = with_edns(good.clone(), 1232, 0, false);
+        f(&mut query);
+        query
+    };
+    let opt = good.len();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("no question", counts(5, 0)),
+        ("two questions", {
+            let mut query = counts(5, 2);
+            query.extend_from_slice(&good[12..]);
+            query
+        }),
+        ("label of 64", name_at(&long_label)),
+        ("name of 257", name_at(&long_name)),
+        ("pointer to itself", name_at(&[0xc0, 12])),
+        ("pointer to the header", name_at(&[0xc0, 0])),
+        ("pointer behind a label", name_at(&[1, b'a', 0xc0, 12])),
+        ("reserved label type", name_at(&[0x80, 0])),
+        ("trailing byte", [&good[..], &[0]].concat()),
+        ("answer promised", counts(7, 1)),
+        ("authority promised", counts(9, 1)),
+        ("additional promised", counts(11, 1)),
+        ("OPT in the answer section", edns(&|q| q.swap(7, 11))),
+        (
+            "OPT not at the root",
+            edns(&|q| {
+                q.splice(opt..opt + 1, [1, b'a', 0]);
+            }),
+        ),
+        (
+            "two OPT",
+            with_edns(with_edns(good.clone(), 1232, 0, false), 1232, 0, false),
+        ),
+        ("OPT longer than the message", edns(&|q| q[opt + 10] = 1)),
+        (
+            "option longer than OPT",
+            edns(&|q| {
+                q[opt + 10] = 5;
+                q.extend_from_slice(&[0, 10, 0, 2, 0xff]);
+            }),
+        ),
+        (
+            "half an option",
+            edns(&|q| {
+                q[opt + 10] = 3;
+                q.extend_from_slice(&[0, 10, 0]);
+            }),
+        ),
+    ];
+    for (case, query) in cases {
+        let (reply, bytes) = raw(&query).unwrap_or_else(|| panic!("{case}"));
+        assert_eq!(reply.rcode, Rcode::FormErr, "{case}");
+        assert!(read(&bytes).answers.is_empty(), "{case}");
+    }
+    for len in HEADER..good.len() {
+        assert_eq!(raw(&good[..len]).unwrap().0.rcode, Rcode::FormErr, "cut at {len}");
+    }
+}
+
+#[test]
+fn additional_records_of_a_query_are_skipped() {
+    let mut query = question(ZONE, qtype::IXFR);
+    query[9] = 1; // The SOA that IXFR carries, its owner compressed (RFC 1995 §3).
+    query.extend_from_slice(&[0xc0, 12, 0, 6, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]);
+    assert_eq!(raw(&query).unwrap().0.rcode, Rcode::Refused);
+    let mut cookie = with_edns(question(ZONE, qtype::A), 1232, 0, false);
+    let len = cookie.len();
+    cookie[len - 1] = 12;
+    cookie.extend_from_slice(&[0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(raw(&cookie).unwrap().0.rcode, Rcode::NoError);
+}
+
+#[test]
+fn edns_is_answered_with_our_size() {
+    let query = question(ZONE, qtype::A);
+    assert!(read(&raw(&query).unwrap().1).edns.is_none());
+    for dnssec_ok in [false, true] {
+        let (_, bytes) = raw(&with_edns(query.clone(), 4096, 0, dnssec_ok)).unwrap();
+        let edns = read(&bytes).edns.unwrap();
+        assert_eq!(
+            (edns.max_payload(), edns.version(), edns.flags().dnssec_ok),
+            (1232, 0, dnssec_ok)
+        );
+    }
+    let (reply, bytes) = raw(&with_edns(query, 4096, 1, false)).unwrap();
+    let message = read(&bytes);
+    assert_eq!(reply.rcode, Rcode::BadVers);
+    assert_eq!(message.edns.unwrap().rcode_high(), 1);
+    assert!(message.answers.is_empty());
+}
+
+/// A cluster whose active node serves `n` addresses.
+fn wide(n: usize) -> Arc<Published> {
+    let mut view = view();
+    let serves: Vec<String> = (0..n).map(|i| format!("2001:db8::{i:x}")).collect();
+    let serves: Vec<&str> = serves.iter().map(String::as_str).collect();
+    view.nodes[1] = node_view("b", &serves);
+    holder(&mut view, "main", "b");
+    published(view)
+}
+
+#[test]
+fn response_that_does_not_fit_is_cut_to_nothing_and_says_so() {
+    let published = wide(32);
+    let plain = question(ZONE, qtype::AAAA);
+    let edns = |size| with_edns(plain.clone(), size, 0, false);
+    for (query, via, fits) in [
+        (plain.clone(), Via::Udp, false),
+        (edns(0), Via::Udp, false),
+        (edns(900), Via::Udp, false),
+        (edns(1232), Via::Udp, true),
+        (edns(65_535), Via::Udp, true),
+        (plain.clone(), Via::Tcp, true),
+    ] {
+        let (reply, bytes) = reply(&published, NOW, &query, via).unwrap();
+        let message = read(&bytes);
+        assert_eq!(reply.truncated, !fits);
+        assert_eq!(message.metadata.truncation, !fits);
+        assert_eq!(message.answers.len(), if fits { 32 } else { 0 });
+        assert_eq!(message.edns.is_some(), query.len() > plain.len());
+    }
+}
+
+#[test]
+fn name_servers_addresses_are_left_out_before_the_response_is_cut() {
+    let (reply, bytes) = reply(&wide(32), NOW, &question(ZONE, qtype::NS), Via::Udp).unwrap();
+    let message = read(&bytes);
+    assert!(!reply.truncated);
+    assert_eq!((message.answers.len(), message.additionals.len()), (3, 0));
+}
+
+#[test]
+fn buffers_too_small_are_not_overrun() {
+    let published = active("b");
+    let zone = zone(&published);
+    let query = with_edns(question(ZONE, qtype::A), 1232, 0, false);
+    for size in 0..120 {
+        let mut out = vec![0; size];
+        let word = |role: &RoleName| published.word(role, NOW);
+        if let Some(reply) = answer(&query, Via::Tcp, &zone, word, &mut out) {
+            assert!(reply.len <= size);
+            read(&out[..reply.len]);
+        }
+    }
+}
+
+/// Names and types of this zone and around it, in any case.
+fn any_question() -> impl Strategy<Value = Vec<u8>> {
+    let label = prop_oneof![
+        Just("orders".to_string()),
+        Just("internal".to_string()),
+        Just("node".to_string()),
+        Just("MAIN".to_string()),
+        Just("batch".to_string()),
+        Just("a".to_string()),
+        Just("b".to_string()),
+        "[ -~]{1,63}".prop_map(|s| s.replace('.', "-")),
+    ];
+    let labels = proptest::collection::vec(label, 0..3);
+    let qtype = prop_oneof![
+        Just(qtype::A),
+        Just(qtype::AAAA),
+        Just(qtype::SOA),
+        Just(qtype::NS),
+        any::<u16>()
+    ];
+    (labels, any::<bool>(), qtype).prop_map(|(mut labels, inside, qtype)| {
+        if inside {
+            labels.push(ZONE.to_string());
+        }
+        question(&labels.join("."), qtype)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        if let Some((_, response)) = raw(&bytes) {
+            read(&response);
+        }
+    }
+
+    #[test]
+    fn damaged_queries_never_panic_and_replies_can_be_read(
+        mut query in any_question(),
+        edns in any::<bool>(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        if edns {
+            query = with_edns(query, 1400, 0, true);
+        }
+        for (at, byte) in damage {
+            let at = at.index(query.len());
+            query[at] = byte;
+        }
+        if let Some(cut) = cut {
+            query.truncate(cut.index(query.len()));
+        }
+        if let Some((reply, response)) = raw(&query) {
+            prop_assert!(response.len() <= usize::from(EDNS_SIZE));
+            let message = read(&response);
+            prop_assert_eq!(u16::from(message.metadata.response_code) & 0x0f, reply.rcode as u16 & 0x0f);
+        }
+    }
+
+    #[test]
+    fn one_answer_never_mixes_two_nodes(query in any_question(), who in 0..4usize) {
+        let names = ["a", "b", "c", "w"];
+        let published = active(names[who]);
+        if let Some((_, response)) = reply(&published, NOW, &query, Via::Tcp) {
+            let said = addresses(&read(&response).answers);
+            let owners = view().nodes.iter().filter(|node| {
+                node.serves.iter().any(|ip| said.contains(&ip.to_string()))
+            }).count();
+            prop_assert!(owners <= 1, "{:?}", said);
+        }
+    }
+}
+
+#[test]
+fn answering_allocates_nothing() {
+    let published = active("b");
+    let zone = zone(&published);
+    let mut out = [0; 1232];
+    for (name, qtype) in [
+        (ZONE, qtype::A),
+        (ZONE, qtype::NS),
+        ("a.node.orders.internal", qtype::AAAA),
+        ("none.orders.internal", qtype::A),
+        ("example.com", qtype::A),
+    ] {
+        let query = with_edns(question(name, qtype), 1232, 0, false);
+        let mut ask = || {
+            let word = |role: &RoleName| published.word(role, NOW);
+            assert!(answer(&query, Via::Udp, &zone, word, &mut out).is_some());
+        };
+        ask(); // Whatever is set up once per thread.
+        assert_eq!(allocations(ask), 0, "{name}");
+    }
+}

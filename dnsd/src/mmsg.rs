@@ -1,0 +1,264 @@
+//! Datagrams in batches, with the address that each was sent to: all `unsafe` of this crate is here.
+//!
+//! A batch owns its memory; the kernel is given pointers into it for the length of one call only.
+
+use socket2::Socket;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Datagrams taken by one call: enough to spread its cost, few enough that the last is answered within 0.1 ms.
+pub(crate) const BATCH: usize = 32;
+/// Longest query taken. Names and options of a query are far below one Ethernet frame.
+const QUERY_MAX: usize = 1500;
+/// Longest response.
+const REPLY_MAX: usize = crate::answer::EDNS_SIZE as usize;
+/// Room for one control message, in words: the header's 16 octets and at most 20 of IPV6_PKTINFO, aligned.
+const CONTROL_WORDS: usize = 8;
+
+/// Asks the kernel to say to which address each datagram was sent (IP_PKTINFO, RFC 3542 §6 for IPv6).
+pub(crate) fn receive_destination(socket: &Socket, v6: bool) -> io::Result<()> {
+    let (level, name) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is a c_int that lives through the call, and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            mem::size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// One datagram and its response.
+struct Slot {
+    query: [u8; QUERY_MAX],
+    query_len: usize,
+    peer: libc::sockaddr_storage,
+    peer_len: libc::socklen_t,
+    /// The address asked; on sockets bound to one address the kernel knows it without.
+    source: Source,
+    reply: [u8; REPLY_MAX],
+    reply_len: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Bound,
+    V4(libc::in_pktinfo),
+    V6(libc::in6_pktinfo),
+}
+
+/// Control messages; words, for their alignment.
+type Control = [u64; CONTROL_WORDS];
+
+/// Up to [`BATCH`] datagrams and their responses.
+pub(crate) struct Batch {
+    slots: Box<[Slot]>,
+    filled: usize,
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        let slot = || Slot {
+            query: [0; QUERY_MAX],
+            query_len: 0,
+            // SAFETY: sockaddr_storage is plain data for which all zeroes is a value (AF_UNSPEC).
+            peer: unsafe { mem::zeroed() },
+            peer_len: 0,
+            source: Source::Bound,
+            reply: [0; REPLY_MAX],
+            reply_len: 0,
+        };
+        Batch {
+            slots: (0..BATCH).map(|_| slot()).collect(),
+            filled: 0,
+        }
+    }
+
+    /// Takes what has arrived, and gives the number of datagrams; never waits.
+    pub fn receive(&mut self, socket: BorrowedFd) -> io::Result<usize> {
+        self.filled = 0;
+        let mut controls: [Control; BATCH] = [[0; CONTROL_WORDS]; BATCH];
+        let mut vectors = [EMPTY_VECTOR; BATCH];
+        // SAFETY: mmsghdr is plain data for which all zeroes is a value: no name, no buffers, no control.
+        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        for (((slot, control), vector), message) in self
+            .slots
+            .iter_mut()
+            .zip(&mut controls)
+            .zip(&mut vectors)
+            .zip(&mut messages)
+        {
+            vector.iov_base = slot.query.as_mut_ptr().cast();
+            vector.iov_len = QUERY_MAX;
+            let header = &mut message.msg_hdr;
+            header.msg_iov = vector;
+            header.msg_iovlen = 1;
+            header.msg_name = (&raw mut slot.peer).cast();
+            header.msg_namelen = mem::size_of_val(&slot.peer) as libc::socklen_t;
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = mem::size_of_val(control) as _;
+        }
+        // SAFETY: every header points to buffers of the lengths given, which are borrowed mutably, or are locals, until
+        // this function returns. MSG_DONTWAIT and no timeout: the call does not wait.
+        let received = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+                std::ptr::null_mut(),
+            )
+        };
+        let filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        for (slot, message) in self.slots.iter_mut().zip(&messages).take(filled) {
+            let cut = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            slot.query_len = if cut { 0 } else { message.msg_len as usize };
+            slot.peer_len = message.msg_hdr.msg_namelen;
+            slot.source = source(&message.msg_hdr);
+            slot.reply_len = 0;
+        }
+        self.filled = filled;
+        Ok(filled)
+    }
+
+    /// Has `respond` answer each query into its reply buffer; it gives the reply's length, 0 for none. A query that was
+    /// too long is given as an empty one.
+    pub fn answer(&mut self, mut respond: impl FnMut(&[u8], &mut [u8]) -> usize) {
+        for slot in self.slots.iter_mut().take(self.filled) {
+            let query = slot.query.get(..slot.query_len).unwrap_or_default();
+            slot.reply_len = respond(query, &mut slot.reply).min(REPLY_MAX);
+        }
+    }
+
+    /// Sends the replies, and gives the number of those that the kernel did not take; never waits, for an answer that
+    /// waits may have become a lie (S4).
+    pub fn send(&mut self, socket: BorrowedFd) -> usize {
+        let mut controls: [Control; BATCH] = [[0; CONTROL_WORDS]; BATCH];
+        let mut vectors = [EMPTY_VECTOR; BATCH];
+        // SAFETY: as in `receive`.
+        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        let answered = self.slots.iter_mut().take(self.filled);
+        let mut count = 0;
+        for (((slot, control), vector), message) in answered
+            .filter(|slot| slot.reply_len > 0)
+            .zip(&mut controls)
+            .zip(&mut vectors)
+            .zip(&mut messages)
+        {
+            vector.iov_base = slot.reply.as_mut_ptr().cast();
+            vector.iov_len = slot.reply_len;
+            let header = &mut message.msg_hdr;
+            header.msg_iov = vector;
+            header.msg_iovlen = 1;
+            header.msg_name = (&raw mut slot.peer).cast();
+            header.msg_namelen = slot.peer_len;
+            put_source(header, control, slot.source);
+            count += 1;
+        }
+        let mut failed = 0;
+        let mut rest = &mut messages[..count];
+        while !rest.is_empty() {
+            // SAFETY: as in `receive`; `rest` holds headers that were filled in above.
+            let sent = unsafe {
+                libc::sendmmsg(
+                    socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as libc::c_uint,
+                    libc::MSG_DONTWAIT as _,
+                )
+            };
+            let done = match usize::try_from(sent) {
+                Ok(sent) => sent,
+                Err(_) => match io::Error::last_os_error().kind() {
+                    io::ErrorKind::Interrupted => 0,
+                    io::ErrorKind::WouldBlock => return failed + rest.len(),
+                    // This one's peer cannot be reached; the others' may be.
+                    _ => {
+                        failed += 1;
+                        1
+                    }
+                },
+            };
+            rest = rest.get_mut(done..).unwrap_or_default();
+        }
+        failed
+    }
+}
+
+const EMPTY_VECTOR: libc::iovec = libc::iovec {
+    iov_base: std::ptr::null_mut(),
+    iov_len: 0,
+};
+
+/// The address that a received datagram was sent to, as the source of its reply. The interface is left to the routing
+/// table, save for link-local addresses, which mean nothing without one.
+fn source(header: &libc::msghdr) -> Source {
+    // SAFETY: the kernel has filled `header`: its control pointer and length describe whole control messages.
+    let Some(message) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
+        return Source::Bound;
+    };
+    // SAFETY: `message` is the first control message, so that its data begins where CMSG_DATA says.
+    let data = unsafe { libc::CMSG_DATA(message) };
+    match (message.cmsg_level, message.cmsg_type) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // SAFETY: the data of an IP_PKTINFO message is an in_pktinfo; it may be unaligned.
+            let mut info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
+            info.ipi_ifindex = 0;
+            Source::V4(info)
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            // SAFETY: the data of an IPV6_PKTINFO message is an in6_pktinfo; it may be unaligned.
+            let mut info = unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+            let [b0, b1, ..] = info.ipi6_addr.s6_addr;
+            let link_local = b0 == 0xfe && b1 & 0xc0 == 0x80;
+            if !link_local {
+                info.ipi6_ifindex = 0;
+            }
+            Source::V6(info)
+        }
+        _ => Source::Bound,
+    }
+}
+
+/// Writes the control message that has the reply leave from `source`.
+fn put_source(header: &mut libc::msghdr, control: &mut Control, source: Source) {
+    match source {
+        Source::Bound => {}
+        Source::V4(info) => put_control(header, control, libc::IPPROTO_IP, libc::IP_PKTINFO, info),
+        Source::V6(info) => put_control(header, control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info),
+    }
+}
+
+fn put_control<T: Copy>(header: &mut libc::msghdr, control: &mut Control, level: i32, kind: i32, data: T) {
+    let size = mem::size_of::<T>() as libc::c_uint;
+    // SAFETY: pure arithmetic on a length.
+    let space = unsafe { libc::CMSG_SPACE(size) } as usize;
+    assert!(
+        space <= mem::size_of_val(control),
+        "CONTROL_WORDS has room for it"
+    );
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = space as _;
+    // SAFETY: `header` now describes `control`, which has room for a header and a `T`, as asserted, and is aligned for
+    // cmsghdr, being made of u64. CMSG_FIRSTHDR is therefore not null, and CMSG_DATA lies within.
+    unsafe {
+        let message = libc::CMSG_FIRSTHDR(header);
+        (*message).cmsg_level = level;
+        (*message).cmsg_type = kind;
+        (*message).cmsg_len = libc::CMSG_LEN(size) as _;
+        libc::CMSG_DATA(message).cast::<T>().write_unaligned(data);
+    }
+}

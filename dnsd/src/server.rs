@@ -1,0 +1,75 @@
+//! The server: sockets first, then one supervised task per socket until it is told to stop.
+
+use crate::counters::Counters;
+use crate::listen::Listener;
+use crate::responder::Responder;
+use crate::zone::Settings;
+use crate::{tcp, udp};
+use baton_shared::config::Dns;
+use baton_shared::view::Published;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+#[cfg(test)]
+mod tests;
+
+/// A DNS server whose sockets are bound.
+pub struct Server {
+    settings: Settings,
+    listeners: Vec<Listener>,
+    counters: Arc<Counters>,
+}
+
+impl Server {
+    /// Binds UDP and TCP on every address of `dns.listen`; with port 0, both get the same port; `[::]` takes
+    /// IPv6 alone, beside `0.0.0.0`. Needs no runtime. The error is one line that says what to do.
+    pub fn bind(dns: &Dns) -> Result<Server, String> {
+        Ok(Server {
+            settings: Settings::new(dns)?,
+            listeners: dns
+                .listen
+                .iter()
+                .map(|addr| Listener::bind(*addr))
+                .collect::<Result<_, _>>()?,
+            counters: Arc::default(),
+        })
+    }
+
+    /// The addresses bound, in the order of `dns.listen`; each for UDP and TCP.
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(|listener| listener.addr).collect()
+    }
+
+    /// What the server does, counted.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
+    }
+
+    /// Answers from `published` until `shutdown` completes. An error means that a socket's task ended unasked; all
+    /// others have ended with it.
+    ///
+    /// Needs a tokio runtime with IO and time enabled. Dropping the future ends everything, too.
+    pub async fn run(
+        self,
+        published: Arc<Published>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), String> {
+        let responder = Arc::new(Responder::new(self.settings, published, self.counters));
+        let mut tasks = JoinSet::new();
+        for Listener { addr, udp, tcp } in self.listeners {
+            let of_udp = responder.clone();
+            tasks.spawn(async move { (addr, "UDP", udp::serve(udp, of_udp).await) });
+            let of_tcp = responder.clone();
+            tasks.spawn(async move { (addr, "TCP", tcp::serve(tcp, of_tcp).await) });
+        }
+        tokio::select! {
+            () = shutdown => Ok(()),
+            Some(ended) = tasks.join_next() => Err(match ended {
+                Ok((addr, protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
+                Err(error) => format!("a DNS task has failed: {error}"),
+            }),
+        }
+    }
+}

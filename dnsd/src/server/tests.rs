@@ -1,0 +1,250 @@
+use super::*;
+use crate::testing::*;
+use baton_shared::clock::Mono;
+use baton_shared::id::Epoch;
+use hickory_proto::op::ResponseCode;
+use std::future::pending;
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A server on one address, and a's knowledge of a cluster in which b is active. It ends with `tasks`.
+struct Running {
+    addr: SocketAddr,
+    published: Arc<Published>,
+    counters: Arc<Counters>,
+    _tasks: JoinSet<Result<(), String>>,
+}
+
+fn start(listen: &str) -> Running {
+    let server = Server::bind(&dns(&[listen.parse().unwrap()])).unwrap();
+    let mut view = view();
+    holder(&mut view, "main", "b");
+    let published = published(view);
+    let (addr, counters) = (server.local_addrs()[0], server.counters());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.run(published.clone(), pending()));
+    Running {
+        addr,
+        published,
+        counters,
+        _tasks: tasks,
+    }
+}
+
+/// Asks from `from`; the kernel lets in a reply from `to` alone, for the socket is connected.
+async fn ask(from: &str, to: SocketAddr, query: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind((from, 0)).await.unwrap();
+    socket.connect(to).await.unwrap();
+    socket.send(query).await.unwrap();
+    let mut buffer = vec![0; 2_000];
+    let len = timeout(LIMIT, socket.recv(&mut buffer))
+        .await
+        .expect("a reply in time")
+        .unwrap();
+    buffer.truncate(len);
+    buffer
+}
+
+async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let frame = async {
+        let len = stream.read_u16().await.unwrap();
+        let mut message = vec![0; len.into()];
+        stream.read_exact(&mut message).await.unwrap();
+        message
+    };
+    timeout(LIMIT, frame).await.expect("a reply in time")
+}
+
+fn framed(query: &[u8]) -> Vec<u8> {
+    [&(query.len() as u16).to_be_bytes(), query].concat()
+}
+
+#[tokio::test]
+async fn answers_over_udp() {
+    let server = start("127.0.0.1:0");
+    let reply = ask("127.0.0.1", server.addr, &question(ZONE, qtype::A)).await;
+    assert_eq!(addresses(&read(&reply).answers), ["10.0.0.2", "10.0.1.2"]);
+    assert_eq!(server.counters.udp_queries.load(Relaxed), 1);
+    assert_eq!(server.counters.noerror.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn wildcard_socket_replies_from_the_address_asked() {
+    let server = start("0.0.0.0:0");
+    for asked in ["127.0.0.1", "127.0.0.2", "127.3.2.1"] {
+        let to = SocketAddr::new(asked.parse().unwrap(), server.addr.port());
+        let reply = ask("127.0.0.1", to, &question(ZONE, qtype::A)).await;
+        assert_eq!(addresses(&read(&reply).answers).len(), 2, "{asked}");
+    }
+}
+
+/// This machine's IPv6 addresses, each with its interface's index (proc(5), if_inet6).
+fn ipv6_addresses() -> Vec<(Ipv6Addr, u32)> {
+    let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let hex = |field: &str| u128::from_str_radix(field, 16).unwrap();
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .map(|fields| (Ipv6Addr::from_bits(hex(fields[0])), hex(fields[1]) as u32))
+        .collect()
+}
+
+#[tokio::test]
+async fn wildcard_socket_replies_from_the_ipv6_address_asked() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        return; // This machine has no IPv6.
+    }
+    let server = start("[::]:0");
+    for (asked, interface) in ipv6_addresses() {
+        let (from, scope) = if asked.is_unicast_link_local() {
+            ("::", interface)
+        } else {
+            ("::1", 0)
+        };
+        let to = SocketAddrV6::new(asked, server.addr.port(), 0, scope).into();
+        let reply = ask(from, to, &question(ZONE, qtype::A)).await;
+        assert_eq!(addresses(&read(&reply).answers).len(), 2, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn many_datagrams_at_once_are_all_answered() {
+    let server = start("127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server.addr).await.unwrap();
+    for id in 0..100u8 {
+        let mut query = question("main.orders.internal", qtype::A);
+        query[1] = id;
+        socket.send(&query).await.unwrap();
+    }
+    let mut buffer = [0; 2_000];
+    for id in 0..100u8 {
+        let len = timeout(LIMIT, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(buffer[1], id);
+        assert_eq!(read(&buffer[..len]).answers.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn responses_and_oversized_datagrams_get_no_reply() {
+    let server = start("127.0.0.1:0");
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server.addr).await.unwrap();
+    let query = question(ZONE, qtype::A);
+    let mut response = query.clone();
+    response[2] |= 0x80;
+    let oversized = [&query[..], &[0; 4_000]].concat();
+    for message in [&response, &oversized, &query] {
+        socket.send(message).await.unwrap();
+    }
+    let mut buffer = [0; 2_000];
+    let len = timeout(LIMIT, socket.recv(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(
+        read(&buffer[..len]).metadata.response_code,
+        ResponseCode::NoError,
+        "the third"
+    );
+    assert_eq!(server.counters.dropped.load(Relaxed), 2);
+}
+
+#[tokio::test]
+async fn tcp_answers_pipelined_queries_in_order_however_they_are_cut() {
+    let server = start("127.0.0.1:0");
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let queries = [
+        framed(&question(ZONE, qtype::A)),
+        framed(&question(ZONE, qtype::AAAA)),
+        framed(&question("none.orders.internal", qtype::A)),
+    ]
+    .concat();
+    stream.set_nodelay(true).unwrap();
+    for byte in &queries[..50] {
+        stream.write_all(&[*byte]).await.unwrap();
+    }
+    stream.write_all(&queries[50..]).await.unwrap();
+    assert_eq!(read(&read_frame(&mut stream).await).answers.len(), 2);
+    assert_eq!(read(&read_frame(&mut stream).await).answers.len(), 0);
+    let third = read(&read_frame(&mut stream).await);
+    assert_eq!(third.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(server.counters.tcp_queries.load(Relaxed), 3);
+}
+
+#[tokio::test]
+async fn tcp_ends_on_a_message_too_long_and_takes_many_answers() {
+    let server = start("127.0.0.1:0");
+    let mut stream = TcpStream::connect(server.addr).await.unwrap();
+    let burst = framed(&question(ZONE, qtype::NS)).repeat(500);
+    stream.write_all(&burst).await.unwrap();
+    for _ in 0..500 {
+        assert_eq!(read(&read_frame(&mut stream).await).answers.len(), 3);
+    }
+    stream.write_all(&[0xff, 0xff]).await.unwrap();
+    let ended = timeout(LIMIT, stream.read_u8()).await.unwrap();
+    assert!(ended.is_err());
+}
+
+#[tokio::test]
+async fn new_addresses_and_nodes_are_answered_with_the_view_that_has_them() {
+    let server = start("127.0.0.1:0");
+    let query = question("d.node.orders.internal", qtype::A);
+    let before = read(&ask("127.0.0.1", server.addr, &query).await);
+    assert_eq!(before.metadata.response_code, ResponseCode::NXDomain);
+    let mut next = view();
+    next.serial = 2;
+    next.nodes.push(node_view("d", &["10.0.0.4"]));
+    server.published.view.store(Arc::new(next));
+    let after = read(&ask("127.0.0.1", server.addr, &query).await);
+    assert_eq!(addresses(&after.answers), ["10.0.0.4"]);
+}
+
+#[tokio::test]
+async fn lease_that_ends_turns_the_answer_without_a_new_view() {
+    let server = start("127.0.0.1:0");
+    let mut alone = view();
+    alone.serial = 2;
+    alone.in_touch_until = Mono::ZERO;
+    server.published.view.store(Arc::new(alone));
+    let query = question(ZONE, qtype::A);
+    let guard = &server.published.guards[&role("main")];
+    guard.open(Epoch(9), Mono::now() + Duration::from_secs(3_600));
+    let held = read(&ask("127.0.0.1", server.addr, &query).await);
+    assert_eq!(addresses(&held.answers), ["10.0.0.1"]);
+    guard.open(Epoch(9), Mono::now());
+    let ended = read(&ask("127.0.0.1", server.addr, &query).await);
+    assert_eq!(ended.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn shutdown_ends_it_in_order_and_frees_the_port() {
+    let server = Server::bind(&dns(&["127.0.0.1:0".parse().unwrap()])).unwrap();
+    let addr = server.local_addrs()[0];
+    assert_eq!(server.run(published(view()), async {}).await, Ok(()));
+    let again = async {
+        while Server::bind(&dns(&[addr])).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, again).await.expect("the port is free again");
+}
+
+#[test]
+fn zone_that_is_no_name_is_refused() {
+    for zone in [
+        "",
+        ".",
+        "a..b",
+        "-\u{e4}",
+        &"x".repeat(64),
+        &["abcdefg"; 30].join("."),
+    ] {
+        let mut config = dns(&[]);
+        config.zone = zone.into();
+        assert!(Server::bind(&config).is_err(), "{zone}");
+    }
+}

@@ -1,0 +1,170 @@
+//! What the tests share: a cluster of one view, questions by hand, and responses read by hickory-proto.
+
+use crate::zone::{Settings, Zone};
+use baton_shared::clock::Mono;
+use baton_shared::config::Dns;
+use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
+use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, RoleView, View};
+use hickory_proto::op::Message;
+use hickory_proto::rr::{RData, Record};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+mod allocations;
+pub use allocations::allocations;
+
+/// The zone of every test.
+pub const ZONE: &str = "orders.internal";
+/// Instants before this are in touch, and word of holders is fresh.
+pub const IN_TOUCH_UNTIL: Mono = Mono(1_000_000_000_000_000_000);
+
+/// Types asked for.
+pub mod qtype {
+    pub use crate::question::code::*;
+    pub const TXT: u16 = 16;
+    pub const HINFO: u16 = 13;
+}
+
+pub fn dns(listen: &[SocketAddr]) -> Dns {
+    Dns {
+        listen: listen.to_vec(),
+        zone: ZONE.into(),
+        ttl: Duration::from_secs(2),
+        negative_ttl: Duration::from_secs(1),
+    }
+}
+
+pub fn settings() -> Settings {
+    Settings::new(&dns(&[])).unwrap()
+}
+
+pub fn role(name: &str) -> RoleName {
+    RoleName::new(name).unwrap()
+}
+
+pub fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+/// Nodes a (both families), b (IPv4 twice), c (IPv6), w (name not resolved); roles `main` and `batch`; the view is a's.
+pub fn view() -> View {
+    View {
+        serial: 1,
+        at: Mono(1),
+        cluster: ClusterName::new("orders").unwrap(),
+        cluster_id: ClusterId(1),
+        me: node("a"),
+        window: Duration::from_secs(1),
+        in_touch_until: IN_TOUCH_UNTIL,
+        waiting_for: Vec::new(),
+        coordinator: None,
+        applied: 7,
+        caught_up: true,
+        paused: false,
+        leaving: false,
+        electorate: ElectorateId(1),
+        joint: false,
+        voters: vec![node("a"), node("b"), node("c"), node("w")],
+        roles: vec![role_view("batch"), role_view("main")],
+        nodes: vec![
+            node_view("a", &["10.0.0.1", "2001:db8::1"]),
+            node_view("b", &["10.0.0.2", "10.0.1.2"]),
+            node_view("c", &["2001:db8::3"]),
+            node_view("w", &[]),
+        ],
+        alarms: Vec::new(),
+    }
+}
+
+fn role_view(name: &str) -> RoleView {
+    RoleView {
+        role: role(name),
+        state: RoleState::Standby,
+        reason: String::new(),
+        holder: None,
+        line: Vec::new(),
+        lease_until: Mono::ZERO,
+    }
+}
+
+pub fn node_view(name: &str, serves: &[&str]) -> NodeView {
+    NodeView {
+        name: node(name),
+        kind: Kind::Member,
+        id: NodeId(1),
+        boot: Boot(1),
+        state: PeerState::Up,
+        reason: String::new(),
+        serves: serves.iter().map(|ip| ip.parse().unwrap()).collect(),
+        priority: 0,
+        drained: false,
+        healthy: BTreeMap::new(),
+        links: Vec::new(),
+        skew_ms: 0,
+        other_config: false,
+        hears: Vec::new(),
+    }
+}
+
+/// Word of `name`, active for `of` at an epoch of 2026.
+pub fn holder(view: &mut View, of: &str, name: &str) {
+    let role = view.roles.iter_mut().find(|r| r.role.as_str() == of).unwrap();
+    role.holder = Some(HolderView {
+        node: node(name),
+        id: NodeId(1),
+        epoch: Epoch(1_780_000_000_000),
+        serving: true,
+        fresh_until: IN_TOUCH_UNTIL,
+    });
+}
+
+pub fn published(view: View) -> Arc<Published> {
+    let roles: Vec<RoleName> = view.roles.iter().map(|r| r.role.clone()).collect();
+    Published::new(view, roles)
+}
+
+pub fn zone(published: &Published) -> Zone {
+    Zone::new(&settings(), &published.view.load(), published.guards.keys())
+}
+
+/// A query with id 0x1234 and RD, as `dig` sends it without EDNS.
+pub fn question(name: &str, qtype: u16) -> Vec<u8> {
+    let mut query = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        query.push(label.len() as u8);
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.push(0);
+    query.extend_from_slice(&qtype.to_be_bytes());
+    query.extend_from_slice(&[0, 1]);
+    query
+}
+
+/// Adds an OPT record.
+pub fn with_edns(mut query: Vec<u8>, size: u16, version: u8, dnssec_ok: bool) -> Vec<u8> {
+    query[11] += 1;
+    let [s0, s1] = size.to_be_bytes();
+    let flags = if dnssec_ok { 0x80 } else { 0 };
+    query.extend_from_slice(&[0, 0, 41, s0, s1, 0, version, flags, 0, 0, 0]);
+    query
+}
+
+/// Reads a response, to its last byte.
+pub fn read(response: &[u8]) -> Message {
+    Message::from_vec(response).unwrap_or_else(|error| panic!("{error}: {response:02x?}"))
+}
+
+/// Addresses among `records`, as text.
+pub fn addresses(records: &[Record]) -> Vec<String> {
+    records
+        .iter()
+        .filter_map(|record| match &record.data {
+            RData::A(a) => Some(IpAddr::V4(a.0)),
+            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+            _ => None,
+        })
+        .map(|ip| ip.to_string())
+        .collect()
+}

@@ -1,0 +1,292 @@
+//! `[storage]`, `[http]`, `[control]` and `[dns]`: where this node keeps its state and shows itself. The file is the same
+//! everywhere, so placeholders stand for what differs.
+
+use super::error::suggest;
+use super::section::Section;
+use super::tree::Item;
+use super::{Control, ControlListen, Dns, Host, Http, Network, Node, secret, value};
+use crate::id::NodeName;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Most listeners of one face.
+const MAX_LISTENERS: usize = 16;
+const DEFAULT_CONNECTIONS: usize = 10_000;
+/// A Unix socket's path has 108 bytes, one of which ends it (unix(7)).
+const LONGEST_SOCKET_PATH: usize = 107;
+/// A name has 253 characters (RFC 1035 §2.3.4); two labels of 63 must fit before the zone's.
+const LONGEST_ZONE: usize = 253 - 2 * 64;
+const DEFAULT_TTL: Duration = Duration::from_secs(1);
+/// A longer TTL would make a failover useless to whoever asks.
+const LONGEST_TTL: Duration = Duration::from_secs(3600);
+
+/// What placeholders stand for on this node, and where relative paths begin.
+pub(super) struct Local<'a> {
+    pub(super) me: &'a NodeName,
+    pub(super) node: &'a Node,
+    pub(super) networks: &'a [Network],
+    pub(super) base: &'a Path,
+}
+
+impl Local<'_> {
+    /// Replaces placeholders. For `HOST:PORT`, an IPv6 address gets the brackets it needs there.
+    fn expand(&self, text: &str, brackets: bool) -> Result<String, String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((name, after)) = after.split_once('}') else {
+                return Err(format!(
+                    "\"{text}\" has a {{ without }}; write a placeholder like {{node}}"
+                ));
+            };
+            let value = self.placeholder(name)?;
+            let bare = brackets && value.contains(':') && !before.ends_with('[');
+            out.push_str(before);
+            out.push_str(&if bare { format!("[{value}]") } else { value });
+            rest = after;
+        }
+        Ok(out + rest)
+    }
+
+    fn placeholder(&self, name: &str) -> Result<String, String> {
+        if name == "node" {
+            return Ok(self.me.to_string());
+        }
+        let network = self
+            .networks
+            .iter()
+            .position(|n| name.eq_ignore_ascii_case(n.name.as_str()));
+        let Some(network) = network else {
+            let valid = std::iter::once("node").chain(self.networks.iter().map(|n| n.name.as_str()));
+            let valid: Vec<String> = valid.map(|name| format!("{{{name}}}")).collect();
+            let valid: Vec<&str> = valid.iter().map(String::as_str).collect();
+            return Err(format!(
+                "unknown placeholder {{{name}}}; {}",
+                suggest(&format!("{{{name}}}"), &valid)
+            ));
+        };
+        let me = self.me;
+        match self.node.addresses.get(network).cloned().flatten() {
+            Some(Host::Ip(ip)) => Ok(ip.to_string()),
+            Some(Host::Name(host)) => {
+                let advice = "it must be an address there, like \"10.0.1.11\"";
+                Err(format!("{{{name}}} stands for {host} on node {me}; {advice}"))
+            }
+            None => Err(format!(
+                "{{{name}}} means nothing on node {me}; add {name} = \"...\" to [nodes.{me}]"
+            )),
+        }
+    }
+}
+
+/// `[storage]`.
+pub(super) fn storage(root: &mut Section, local: Option<&Local>) -> Option<PathBuf> {
+    let mut section = root.table("storage")?;
+    let example = "dir = \"/var/lib/baton/{node}\"";
+    let dir = section.need("dir", example, |item| {
+        let text = value::text(item)?;
+        let Some(local) = local else {
+            return Ok(PathBuf::new());
+        };
+        match local.expand(text, false)? {
+            dir if dir.is_empty() || dir.contains('\0') => {
+                Err(format!("names no directory; write {example}"))
+            }
+            dir => Ok(local.base.join(dir)),
+        }
+    });
+    section.finish();
+    dir
+}
+
+/// `[http]`.
+pub(super) fn http(root: &mut Section, local: Option<&Local>) -> Option<Http> {
+    let mut section = root.table("http")?;
+    let listen = section.need("listen", "listen = \"0.0.0.0:7480\"", |item| listen(item, local));
+    let confirm = section.take("confirm", value::boolean);
+    let max_connections = section.take("max_connections", |item| value::integer(item, 1, 1_000_000));
+    section.finish();
+    Some(Http {
+        listen: listen?,
+        confirm: confirm.unwrap_or(false),
+        max_connections: max_connections.unwrap_or(DEFAULT_CONNECTIONS),
+    })
+}
+
+/// One listening address or several. Without a known node only their form as strings is checked.
+fn listen(item: &Item, local: Option<&Local>) -> Result<Vec<SocketAddr>, String> {
+    let read = |text: &str| match local {
+        Some(local) => value::socket(&local.expand(text, true)?).map(Some),
+        None => Ok(None),
+    };
+    let all: Vec<SocketAddr> = value::one_or_more(item, read)?.into_iter().flatten().collect();
+    if all.len() > MAX_LISTENERS {
+        return Err(format!(
+            "has {} addresses; at most {MAX_LISTENERS} are possible",
+            all.len()
+        ));
+    }
+    let twice = |(i, addr): (usize, &SocketAddr)| addr.port() != 0 && all[..i].contains(addr);
+    if all.iter().enumerate().any(twice) {
+        return Err("names an address twice; remove one".to_owned());
+    }
+    Ok(all)
+}
+
+/// Where requests are taken, before a token is looked for.
+enum Door {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// `[control]`, or what stands for it if it is absent. The second value is a risk.
+pub(super) fn control(root: &mut Section, local: Option<&Local>) -> Option<(Control, Option<String>)> {
+    let default = || local.map(|local| Door::Unix(format!("/run/baton/{}.sock", local.me).into()));
+    let (mut door, mut token, mut has_token) = (default(), None, false);
+    if root.has("control") {
+        let mut section = root.table("control")?;
+        let base = local.map_or(Path::new(""), |local| local.base);
+        has_token = section.has("token");
+        token = section.take("token", |item| secret::token(value::text(item)?, base));
+        if section.has("listen") {
+            let read = |item| {
+                local
+                    .map(|local| parse_door(value::text(item)?, local))
+                    .transpose()
+            };
+            door = section.take("listen", read).flatten();
+        }
+        if let (Some(Door::Tcp(addr)), false) = (&door, has_token) {
+            let advice = "add a line like: token = \"file:/etc/baton/token\", or listen on \"unix:PATH\"";
+            section.problem(
+                "listen",
+                &format!("{addr} without a token would obey anybody; {advice}"),
+            );
+        }
+        section.finish();
+    }
+    match door? {
+        Door::Unix(path) => {
+            let risk =
+                has_token.then(|| "control.token has no effect on a Unix socket; remove it".to_owned());
+            let listen = ControlListen::Unix(path);
+            Some((Control { listen }, risk))
+        }
+        Door::Tcp(addr) => {
+            let secret::Secret { value: token, risk } = token?;
+            let listen = ControlListen::Tcp { addr, token };
+            Some((Control { listen }, risk))
+        }
+    }
+}
+
+fn parse_door(text: &str, local: &Local) -> Result<Door, String> {
+    let Some(path) = text.strip_prefix("unix:") else {
+        return value::socket(&local.expand(text, true)?)
+            .map(Door::Tcp)
+            .map_err(|_| {
+                format!(
+                    "\"{text}\" is neither \"unix:PATH\" nor IP:PORT; write \"unix:/run/baton/{{node}}.sock\""
+                )
+            });
+    };
+    let path = local.expand(path, false)?;
+    let full = local.base.join(&path);
+    let length = full.as_os_str().len();
+    if path.is_empty() || path.contains('\0') {
+        Err("names no path; write \"unix:/run/baton/{node}.sock\"".to_owned())
+    } else if length > LONGEST_SOCKET_PATH {
+        let limit = format!("a Unix socket's path has at most {LONGEST_SOCKET_PATH}");
+        Err(format!("{} has {length} bytes; {limit}", full.display()))
+    } else {
+        Ok(Door::Unix(full))
+    }
+}
+
+/// `[dns]`.
+pub(super) fn dns(root: &mut Section, local: Option<&Local>) -> Option<Dns> {
+    let mut section = root.table("dns")?;
+    let listen = section.need("listen", "listen = \"0.0.0.0:53\"", |item| listen(item, local));
+    let zone = section.need("zone", "zone = \"orders.internal\"", |item| {
+        zone(value::text(item)?)
+    });
+    let ttl = section.take("ttl", ttl);
+    let negative_ttl = section.take("negative_ttl", self::ttl);
+    section.finish();
+    Some(Dns {
+        listen: listen?,
+        zone: zone?,
+        ttl: ttl.unwrap_or(DEFAULT_TTL),
+        negative_ttl: negative_ttl.unwrap_or(DEFAULT_TTL),
+    })
+}
+
+/// A domain name, in lower case and without the final dot.
+fn zone(text: &str) -> Result<String, String> {
+    match value::host(text) {
+        Ok(Host::Name(name)) if name.len() > LONGEST_ZONE => Err(format!(
+            "has {} characters; at most {LONGEST_ZONE} leave room for names in it",
+            name.len()
+        )),
+        Ok(Host::Name(name)) => Ok(name),
+        _ => Err(format!(
+            "\"{text}\" is not a domain name; write it like \"orders.internal\""
+        )),
+    }
+}
+
+/// TTLs have whole seconds (RFC 1035 §3.2.1).
+fn ttl(item: &Item) -> Result<Duration, String> {
+    let ttl = value::duration(item, Duration::ZERO, LONGEST_TTL)?;
+    if ttl.subsec_nanos() == 0 {
+        Ok(ttl)
+    } else {
+        Err("must be whole seconds, as in \"0s\" or \"1s\"".to_owned())
+    }
+}
+
+/// Every address that is listened on, and the key that says so.
+pub(super) fn listeners(
+    http: Option<&Http>,
+    control: Option<&Control>,
+    dns: Option<&Dns>,
+) -> Vec<(&'static str, SocketAddr)> {
+    let http = http
+        .into_iter()
+        .flat_map(|http| http.listen.iter().map(|addr| ("http.listen", *addr)));
+    let control = control.and_then(|control| match &control.listen {
+        ControlListen::Tcp { addr, .. } => Some(("control.listen", *addr)),
+        ControlListen::Unix(_) => None,
+    });
+    let dns = dns
+        .into_iter()
+        .flat_map(|dns| dns.listen.iter().map(|addr| ("dns.listen", *addr)));
+    http.chain(control).chain(dns).collect()
+}
+
+/// Notes listeners that want the same port, be it the sidecar's own.
+pub(super) fn clashes(root: &Section, local: &Local, listeners: &[(&'static str, SocketAddr)]) {
+    let mut bound = Vec::new();
+    for (address, network) in local.node.addresses.iter().zip(local.networks) {
+        if let Some(Host::Ip(ip)) = address {
+            bound.push((
+                format!("the sidecar itself on {}", network.name),
+                SocketAddr::new(*ip, network.port),
+            ));
+        }
+    }
+    for (key, addr) in listeners {
+        if let Some((other, _)) = bound.iter().find(|(_, other)| clash(*addr, *other)) {
+            let table = key.split('.').next().unwrap_or(key);
+            let text = format!("cannot listen on {addr}, which is taken by {other}; choose another port");
+            root.problem(table, &text);
+        }
+        bound.push(((*key).to_owned(), *addr));
+    }
+}
+
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    let wild = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || wild)
+}

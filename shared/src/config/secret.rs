@@ -1,0 +1,122 @@
+//! Secrets, which stand outside the configuration: `file:/path` or `env:NAME`.
+
+use crate::key::ClusterKey;
+use std::fs::{self, Metadata};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Longest secret that is read.
+const LONGEST: u64 = 4096;
+/// Shortest bearer token that is accepted, in characters.
+const SHORTEST_TOKEN: usize = 16;
+
+/// A secret that was read, and what is risky about where it was.
+pub(super) struct Secret<T> {
+    pub(super) value: T,
+    pub(super) risk: Option<String>,
+}
+
+/// The cluster key from its source.
+pub(super) fn key(source: &str, base: &Path) -> Result<Secret<ClusterKey>, String> {
+    let (secret, at) = read(source, base)?;
+    let value = ClusterKey::parse(&secret.value).map_err(|_| {
+        format!(
+            "{at} is not a key of 32 bytes in base64 (44 characters); {}",
+            at.remedy()
+        )
+    })?;
+    Ok(Secret {
+        value,
+        risk: secret.risk,
+    })
+}
+
+/// The control listener's token from its source.
+pub(super) fn token(source: &str, base: &Path) -> Result<Secret<String>, String> {
+    let (secret, at) = read(source, base)?;
+    let value = secret.value.trim().to_owned();
+    if value.len() < SHORTEST_TOKEN || !value.bytes().all(|b| b.is_ascii_graphic()) {
+        let form = format!("must be {SHORTEST_TOKEN} or more printable characters without spaces");
+        return Err(format!("the token in {at} {form}; {}", at.remedy()));
+    }
+    Ok(Secret {
+        value,
+        risk: secret.risk,
+    })
+}
+
+/// Where a secret is.
+enum Source {
+    File(std::path::PathBuf),
+    Env(String),
+}
+
+impl Source {
+    fn remedy(&self) -> String {
+        match self {
+            Source::File(path) => format!("make one with: baton keygen > {}", path.display()),
+            Source::Env(_) => "set it to what `baton keygen` prints".to_owned(),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::File(path) => path.display().fmt(f),
+            Source::Env(name) => write!(f, "environment variable {name}"),
+        }
+    }
+}
+
+fn read(source: &str, base: &Path) -> Result<(Secret<String>, Source), String> {
+    match source.split_once(':') {
+        Some(("file", path)) if !path.is_empty() => read_file(base.join(path)),
+        Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0']) => read_env(name),
+        // The value is not repeated: somebody may have put the secret itself there.
+        _ => Err("must say where the secret is: \"file:/path\" or \"env:NAME\"".to_owned()),
+    }
+}
+
+fn read_env(name: &str) -> Result<(Secret<String>, Source), String> {
+    let at = Source::Env(name.to_owned());
+    match std::env::var(name) {
+        Ok(value) => Ok((Secret { value, risk: None }, at)),
+        Err(_) => Err(format!("{at} is not set; {}", at.remedy())),
+    }
+}
+
+fn read_file(path: std::path::PathBuf) -> Result<(Secret<String>, Source), String> {
+    let at = Source::File(path.clone());
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => {
+            let shared = "; all nodes need the same one";
+            format!("{at} does not exist; {}{shared}", at.remedy())
+        }
+        ErrorKind::PermissionDenied => {
+            format!("{at} may not be read by this user; change its owner with chown, or run as another user")
+        }
+        _ => format!("{at} cannot be read: {error}; {}", at.remedy()),
+    };
+    // Looked at before it is opened: opening a pipe would wait for somebody to write into it.
+    let metadata = fs::metadata(&path).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(format!(
+            "{at} is not a regular file; name the file that holds the secret"
+        ));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(&path).map_err(failed)?;
+    file.take(LONGEST).read_to_end(&mut bytes).map_err(failed)?;
+    let value = String::from_utf8_lossy(&bytes).into_owned();
+    let risk = loose(&path, &metadata);
+    Ok((Secret { value, risk }, at))
+}
+
+fn loose(path: &Path, metadata: &Metadata) -> Option<String> {
+    let mode = metadata.permissions().mode() & 0o777;
+    let path = path.display();
+    (mode & 0o077 != 0)
+        .then(|| format!("{path} can be read by others (mode {mode:03o}); run: chmod 600 {path}"))
+}
