@@ -106,3 +106,46 @@ impl Plan {
         text + &self.more
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_shared::config::Config;
+    use baton_shared::id::NodeName;
+    use baton_shared::key::ClusterKey;
+
+    #[test]
+    fn the_file_means_what_the_plan_says() {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let key = ClusterKey::from_bytes([7; 32]).to_text();
+        std::fs::write(dir.path().join("cluster.key"), key).expect("the directory can be written");
+        let plan = Plan::members(&["a", "b"])
+            .witness("w")
+            .window(Duration::from_millis(500));
+        let seats: Vec<Seat> = (11..)
+            .zip(&plan.nodes)
+            .map(|(number, (name, kind))| Seat {
+                name: name.clone(),
+                kind: *kind,
+                front: Ipv4Addr::new(10, 77, 1, number),
+                back: Ipv4Addr::new(10, 77, 2, number),
+            })
+            .collect();
+        let file = dir.path().join("cluster.toml");
+        std::fs::write(&file, plan.toml(&seats, dir.path(), true)).expect("the directory can be written");
+        let name = |text| NodeName::new(text).expect("it is a label");
+        let loaded = Config::load(&file, Some(&name("b")), &[]);
+        let config = loaded.unwrap_or_else(|e| panic!("{e}")).config;
+        assert_eq!(config.cluster.window, plan.window);
+        assert_eq!(config.nodes[&name("w")].kind, Kind::Witness);
+        assert_eq!(config.storage, Some(dir.path().join("b")));
+        let listen: Vec<String> = config
+            .http
+            .expect("it is there")
+            .listen
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(listen, ["10.77.1.12:7480", "127.0.0.1:7480"]);
+    }
+}
