@@ -2,20 +2,19 @@
 //! with them, and a watch over them from the first start on.
 
 use crate::binary::baton;
-use crate::deadline::{GENEROUS, until};
+use crate::deadline::GENEROUS;
 use crate::fault::Loss;
 use crate::lab::Lab;
 use crate::namespace::Namespace;
 use crate::plan::{DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
 use crate::process::Process;
 use crate::watch::Watch;
-use baton_agent::demo::connection::{Connection, get};
+use baton_agent::demo::connection::Connection;
 use baton_shared::key::ClusterKey;
-use baton_shared::status::Status;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Output, Stdio};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -67,20 +66,34 @@ impl Cluster {
     pub fn in_lab(plan: Plan) -> Cluster {
         let mut lab = Lab::new(&NETWORKS);
         lab.add_host_on(CLIENT, &NETWORKS[..1]);
-        Cluster::start_all(plan, Ground::Lab(lab))
+        Cluster::lay_out(plan, Ground::Lab(lab)).start_all()
     }
 
     /// Starts all nodes on loopback addresses that no other cluster uses.
     #[track_caller]
     pub fn on_loopback(plan: Plan) -> Cluster {
+        Cluster::unstarted(plan).start_all()
+    }
+
+    /// The same, with nothing started yet.
+    #[track_caller]
+    pub fn unstarted(plan: Plan) -> Cluster {
         static PLACES: AtomicU8 = AtomicU8::new(1);
         let block = 16 + (std::process::id() % 200) as u8;
         let place = PLACES.fetch_add(2, Relaxed);
-        Cluster::start_all(plan, Ground::Loopback { block, place })
+        Cluster::lay_out(plan, Ground::Loopback { block, place })
     }
 
     #[track_caller]
-    fn start_all(plan: Plan, ground: Ground) -> Cluster {
+    fn start_all(mut self) -> Cluster {
+        for name in self.names() {
+            self.start(&name);
+        }
+        self
+    }
+
+    #[track_caller]
+    fn lay_out(plan: Plan, ground: Ground) -> Cluster {
         let dir = tempfile::Builder::new()
             .prefix("baton-test-")
             .tempdir()
@@ -100,9 +113,6 @@ impl Cluster {
         );
         cluster.seat_nodes();
         cluster.write_config();
-        for name in cluster.names() {
-            cluster.start(&name);
-        }
         cluster
     }
 
@@ -324,62 +334,6 @@ impl Cluster {
     #[track_caller]
     pub fn heal(&mut self, name: &str) {
         self.lab().heal(name);
-    }
-
-    // Questions.
-
-    /// What a node says at `/status`, asked from its own host.
-    pub fn status(&self, name: &str) -> Result<Status, String> {
-        let node = self.node(name);
-        let answer = node
-            .namespace
-            .inside(|| get(node.http, "/status", ASK_LIMIT))
-            .map_err(|e| format!("{name} does not answer /status: {e}"))?;
-        serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
-    }
-
-    /// Runs `baton COMMAND ... --socket SOCKET` against a node.
-    pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
-        let socket = self.dir.path().join(format!("{name}.sock"));
-        self.node(name)
-            .namespace
-            .command(baton())
-            .args(arguments)
-            .arg("--socket")
-            .arg(socket)
-            .stdin(Stdio::null())
-            .output()
-            .expect("baton can be run")
-    }
-
-    /// The same, and it must succeed.
-    #[track_caller]
-    pub fn operate(&self, name: &str, arguments: &[&str]) -> String {
-        let output = self.cli(name, arguments);
-        assert!(
-            output.status.success(),
-            "`baton {}` at {name}: {}: {}",
-            arguments.join(" "),
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    /// The coordinator, once all running nodes name the same.
-    #[track_caller]
-    pub fn coordinator(&self) -> String {
-        until(GENEROUS, "all nodes name one coordinator", || {
-            let mut named = None;
-            for name in self.running() {
-                let says = self.status(&name)?.coordinator.map(|node| node.to_string());
-                let says = says.ok_or_else(|| format!("{name} names none"))?;
-                if named.get_or_insert_with(|| says.clone()) != &says {
-                    return Err(format!("{name} names {says}, another {named:?}"));
-                }
-            }
-            named.ok_or_else(|| "no node runs".into())
-        })
     }
 }
 

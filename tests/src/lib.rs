@@ -19,6 +19,7 @@ pub mod deadline;
 pub mod fault;
 pub mod lab;
 pub mod namespace;
+pub mod operator;
 pub mod plan;
 pub mod process;
 pub mod watch;

@@ -83,9 +83,9 @@ impl Plan {
     pub fn toml(&self, seats: &[Seat], dir: &Path, inner: bool) -> String {
         let dir = dir.display();
         let mut text = format!(
-            "[cluster]\nname = \"orders\"\nwindow = \"{}us\"\nkey = \"file:{dir}/cluster.key\"\n\n\
+            "[cluster]\nname = \"orders\"\nwindow = \"{}ms\"\nkey = \"file:{dir}/cluster.key\"\n\n\
              [networks]\nfront = {{ port = 7400 }}\nback = {{ port = 7400 }}\n",
-            self.window.as_micros()
+            self.window.as_secs_f64() * 1000.0
         );
         for seat in seats {
             text += &format!(
@@ -104,5 +104,48 @@ impl Plan {
         text += &format!("\n[control]\nlisten = \"unix:{dir}/{{node}}.sock\"\n");
         text += &format!("\n[dns]\nlisten = {}\nzone = \"{ZONE}\"\n", listen(DNS_PORT));
         text + &self.more
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_shared::config::Config;
+    use baton_shared::id::NodeName;
+    use baton_shared::key::ClusterKey;
+
+    #[test]
+    fn the_file_means_what_the_plan_says() {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let key = ClusterKey::from_bytes([7; 32]).to_text();
+        std::fs::write(dir.path().join("cluster.key"), key).expect("the directory can be written");
+        let plan = Plan::members(&["a", "b"])
+            .witness("w")
+            .window(Duration::from_millis(500));
+        let seats: Vec<Seat> = (11..)
+            .zip(&plan.nodes)
+            .map(|(number, (name, kind))| Seat {
+                name: name.clone(),
+                kind: *kind,
+                front: Ipv4Addr::new(10, 77, 1, number),
+                back: Ipv4Addr::new(10, 77, 2, number),
+            })
+            .collect();
+        let file = dir.path().join("cluster.toml");
+        std::fs::write(&file, plan.toml(&seats, dir.path(), true)).expect("the directory can be written");
+        let name = |text| NodeName::new(text).expect("it is a label");
+        let loaded = Config::load(&file, Some(&name("b")), &[]);
+        let config = loaded.unwrap_or_else(|e| panic!("{e}")).config;
+        assert_eq!(config.cluster.window, plan.window);
+        assert_eq!(config.nodes[&name("w")].kind, Kind::Witness);
+        assert_eq!(config.storage, Some(dir.path().join("b")));
+        let listen: Vec<String> = config
+            .http
+            .expect("it is there")
+            .listen
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(listen, ["10.77.1.12:7480", "127.0.0.1:7480"]);
     }
 }

@@ -134,3 +134,48 @@ fn print_tail(log: &Path) {
         eprintln!("{line}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(log: &Path) -> Process {
+        Process::start(&Namespace::here(), Path::new("sleep"), &["1000"], log)
+    }
+
+    fn state(id: u32) -> Option<char> {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit(')').next()?.trim().chars().next()
+    }
+
+    #[test]
+    fn freezes_thaws_and_stops() {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let process = start(&dir.path().join("log"));
+        process.freeze();
+        assert_eq!(state(process.id()), Some('T'));
+        process.thaw();
+        until(GENEROUS, "it goes on", || match state(process.id()) {
+            Some('T') => Err("it is still frozen".into()),
+            _ => Ok(()),
+        });
+        assert!(!process.stop().success(), "`sleep` does not handle SIGTERM");
+    }
+
+    #[test]
+    fn dies_with_the_thread_that_started_it() {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let log = dir.path().join("log");
+        let starter = std::thread::spawn(move || {
+            let process = start(&log);
+            let id = process.id();
+            std::mem::forget(process); // as if this process had been killed: nobody cleans up
+            id
+        });
+        let id = starter.join().expect("the thread does not panic");
+        until(GENEROUS, "it is dead", || match state(id) {
+            None | Some('Z') => Ok(()),
+            other => Err(format!("it is in state {other:?}")),
+        });
+    }
+}

@@ -91,18 +91,15 @@ fn hand_over(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outco
 
 fn freeze(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome, String> {
     let since = Mono::now();
-    stage.freeze(holder)?;
+    stage.node(holder)?.freeze()?;
     let outcome = await_takeover("active agent frozen", stage, watches, holder, since);
     // Asked while it cannot answer, so that this is the first thing it answers on waking (S4).
-    let address = stage
-        .node(holder)
-        .map(stage::Node::http)
-        .ok_or("the holder is gone")?;
+    let address = stage.node(holder)?.http();
     let pending = Connection::open(address, TAKEOVER_LIMIT).and_then(|mut connection| {
         connection.send("/health")?;
         Ok(connection)
     });
-    stage.thaw(holder)?;
+    stage.node(holder)?.thaw()?;
     let mut outcome = outcome?;
     let first = pending.and_then(|mut connection| connection.receive(|| false));
     outcome.problem = match first {
@@ -115,7 +112,7 @@ fn freeze(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome,
 
 fn kill(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome, String> {
     let since = Mono::now();
-    stage.kill(holder)?;
+    stage.node_mut(holder)?.kill()?;
     let outcome = await_takeover("active agent killed", stage, watches, holder, since);
     stage.start(holder)?;
     outcome
@@ -137,10 +134,7 @@ fn await_takeover(
         others().find(|watch| watch.health.first_since(since, is_active).is_some())
     })
     .ok_or_else(|| failed("no other node was active"))?;
-    let address = stage
-        .node(to.node)
-        .map(stage::Node::front)
-        .ok_or("the new holder is gone")?;
+    let address = stage.node(to.node)?.front();
     let gives_it = |record: &Record<Reply>| {
         record
             .heard

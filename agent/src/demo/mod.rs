@@ -1,10 +1,11 @@
 //! `baton demo`: a cluster of three on this machine, to look at and to break. No root, no set-up, nothing left behind.
 //!
-//! `stage` starts and ends the agents, `drill` breaks them in turn and measures; `connection`, `question`, `poller` and
+//! `stage` and its `node`s are the cluster, `drill` breaks them in turn and measures; `connection`, `question`, `poller` and
 //! `verdict` are the client's side of that measurement, and the whole-cluster tests measure with the same ones.
 
 pub mod connection;
 pub mod drill;
+pub mod node;
 pub mod poller;
 pub mod question;
 pub mod stage;
@@ -113,7 +114,7 @@ fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), String> {
     let mut lines_before = 0;
     let mut active_before = None;
     loop {
-        for (name, how) in stage.reap() {
+        for (name, how) in stage.ended() {
             say(&format!("node {name} ended: {how}"));
             lines_before = 0;
         }

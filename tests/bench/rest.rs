@@ -1,0 +1,62 @@
+//! The agent at rest: memory and processor time, with nobody asking it anything.
+
+use crate::NAMES;
+use crate::figure::Figure;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::hold;
+use baton_tests::plan::Plan;
+use baton_tests::watch::Watch;
+use std::time::{Duration, Instant};
+
+const SETTLE: Duration = Duration::from_secs(3);
+const LONG_ENOUGH: Duration = Duration::from_secs(20);
+const RESIDENT_TARGET: f64 = 20.0;
+const PROCESSOR_TARGET: f64 = 0.5;
+
+pub fn measure() -> Vec<Figure> {
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES));
+    cluster.settled();
+    cluster.watch = Watch::default(); // the pollers end here
+    hold(SETTLE);
+    let ids: Vec<u32> = NAMES.iter().map(|name| cluster.process(name).id()).collect();
+    let (start, before) = (Instant::now(), ids.iter().map(|id| used(*id)).collect::<Vec<_>>());
+    hold(LONG_ENOUGH);
+    let elapsed = start.elapsed().as_secs_f64();
+    let shares = ids
+        .iter()
+        .zip(before)
+        .map(|(id, before)| (used(*id) - before) / elapsed * 100.0)
+        .collect();
+    let resident = ids.iter().map(|id| resident(*id)).collect();
+    vec![
+        Figure::at_most("resident at rest, per agent", resident, "MB", RESIDENT_TARGET),
+        Figure::at_most(
+            "processor at rest, per agent",
+            shares,
+            "% of a core",
+            PROCESSOR_TARGET,
+        ),
+    ]
+}
+
+/// Processor seconds a process has used: the sum over its threads of their run time, which has nanoseconds
+/// (schedstat, kernel Documentation/scheduler/sched-stats.rst).
+fn used(id: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("the agent runs");
+    let nanos: u64 = tasks
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .sum();
+    nanos as f64 / 1e9
+}
+
+/// Megabytes a process has in memory.
+fn resident(id: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the agent runs");
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.trim().split(' ').next()?.parse::<f64>().ok());
+    kilobytes.expect("the kernel says how much it is") * 1024.0 / 1e6
+}

@@ -1,0 +1,64 @@
+//! What an operator asks of a running cluster, and tells it to do, by the means that operators have.
+
+use crate::binary::baton;
+use crate::cluster::{ASK_LIMIT, Cluster};
+use crate::deadline::{GENEROUS, until};
+use baton_agent::demo::connection::get;
+use baton_shared::status::Status;
+use std::process::{Output, Stdio};
+
+impl Cluster {
+    /// What a node says at `/status`, asked from its own host.
+    pub fn status(&self, name: &str) -> Result<Status, String> {
+        let node = self.node(name);
+        let answer = node
+            .namespace
+            .inside(|| get(node.http, "/status", ASK_LIMIT))
+            .map_err(|e| format!("{name} does not answer /status: {e}"))?;
+        serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
+    }
+
+    /// Runs `baton COMMAND ... --socket SOCKET` against a node.
+    pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
+        let socket = self.dir().join(format!("{name}.sock"));
+        self.node(name)
+            .namespace
+            .command(baton())
+            .args(arguments)
+            .arg("--socket")
+            .arg(socket)
+            .stdin(Stdio::null())
+            .output()
+            .expect("baton can be run")
+    }
+
+    /// The same, and it must succeed.
+    #[track_caller]
+    pub fn operate(&self, name: &str, arguments: &[&str]) -> String {
+        let output = self.cli(name, arguments);
+        assert!(
+            output.status.success(),
+            "`baton {}` at {name}: {}: {}",
+            arguments.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The coordinator, once all running nodes name the same.
+    #[track_caller]
+    pub fn coordinator(&self) -> String {
+        until(GENEROUS, "all nodes name one coordinator", || {
+            let mut named = None;
+            for name in self.running() {
+                let says = self.status(&name)?.coordinator.map(|node| node.to_string());
+                let says = says.ok_or_else(|| format!("{name} names none"))?;
+                if named.get_or_insert_with(|| says.clone()) != &says {
+                    return Err(format!("{name} names {says}, another {named:?}"));
+                }
+            }
+            named.ok_or_else(|| "no node runs".into())
+        })
+    }
+}

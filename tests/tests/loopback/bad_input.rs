@@ -1,0 +1,138 @@
+//! What an operator may get wrong: one line that says what to do, and exit status 2 (configuration) or 1 (environment).
+
+use crate::WINDOW;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::GENEROUS;
+use baton_tests::namespace::Namespace;
+use baton_tests::plan::Plan;
+use baton_tests::process::Process;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+
+/// A cluster that is configured, and of which nothing runs.
+fn configured() -> Cluster {
+    Cluster::unstarted(Plan::members(&["a", "b", "c"]).window(WINDOW))
+}
+
+/// Runs `baton` until it ends, and returns its exit status and all it printed.
+#[track_caller]
+fn run(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    let log = dir.join("run.log");
+    let _ = std::fs::remove_file(&log);
+    let mut process = Process::start(&Namespace::here(), baton_tests::binary::baton(), arguments, &log);
+    let status = process.wait(GENEROUS);
+    let said = std::fs::read_to_string(&log).expect("its log can be read");
+    (status.code().unwrap_or(-1), said)
+}
+
+/// Runs an agent that must refuse to start, and checks how it says so.
+#[track_caller]
+fn assert_refused(cluster: &Cluster, arguments: &[&str], status: i32, says: &[&str]) {
+    let config = cluster.config().display().to_string();
+    let mut all = vec!["agent", "--config", &config];
+    all.extend(arguments);
+    let (code, said) = run(cluster.dir(), &all);
+    assert_eq!(code, status, "{arguments:?}: {said}");
+    for word in says {
+        assert!(said.contains(word), "{arguments:?}: \"{word}\" is not in: {said}");
+    }
+    assert!(!said.contains("panicked"), "{said}");
+    let last = said.trim_end().lines().last().unwrap_or_default();
+    assert!(last.len() < 400, "one line is enough: {said}");
+}
+
+fn edit(cluster: &Cluster, from: &str, to: &str) {
+    let text = std::fs::read_to_string(cluster.config()).expect("the configuration can be read");
+    assert!(text.contains(from), "\"{from}\" is not in the configuration");
+    std::fs::write(cluster.config(), text.replace(from, to)).expect("the configuration can be written");
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_status_2() {
+    let cases: [(&str, &str, &[&str]); 5] = [
+        ("window =", "windw =", &["windw", "window", "cluster.toml:3"]),
+        ("window = \"500ms\"", "window = 500", &["window", "unit"]),
+        ("window = \"500ms\"", "window = \"1ms\"", &["window"]),
+        ("kind = \"member\"", "kind = \"membre\"", &["membre", "member"]),
+        ("cluster.key", "absent.key", &["absent.key"]),
+    ];
+    for (from, to, says) in cases {
+        let cluster = configured();
+        edit(&cluster, from, to);
+        assert_refused(&cluster, &["--node", "a"], 2, says);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_refused_with_status_2() {
+    let cluster = configured();
+    assert_refused(&cluster, &["--node", "z"], 2, &["z", "a, b, c"]);
+    assert_refused(
+        &cluster,
+        &["--node", "a", "--set", "cluster.windw=1s"],
+        2,
+        &["windw", "window"],
+    );
+    let absent = cluster.dir().join("absent.toml").display().to_string();
+    let (code, said) = run(cluster.dir(), &["agent", "--config", &absent, "--node", "a"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("absent.toml"), "{said}");
+}
+
+#[test]
+fn an_address_given_twice_is_refused_with_status_2() {
+    let cluster = configured();
+    let [a, b] = ["a", "b"].map(|name| cluster.node(name).seat.front.to_string());
+    edit(&cluster, &format!("\"{b}\""), &format!("\"{a}\""));
+    assert_refused(&cluster, &["--node", "a"], 2, &[&a]);
+}
+
+#[test]
+fn a_port_in_use_is_named_with_status_1() {
+    let cluster = configured();
+    let taken = cluster.node("a").http;
+    let _holder = TcpListener::bind(taken).expect("nobody else uses it");
+    assert_refused(&cluster, &["--node", "a"], 1, &[&taken.to_string()]);
+}
+
+#[test]
+fn a_directory_in_use_is_named_with_status_1() {
+    let mut cluster = configured();
+    cluster.start("a");
+    baton_tests::deadline::until(GENEROUS, "a answers", || cluster.status("a"));
+    let dir = cluster.dir().join("a").display().to_string();
+    assert_refused(
+        &cluster,
+        &["--node", "b", "--set", &format!("storage.dir={dir}")],
+        1,
+        &[&dir],
+    );
+}
+
+#[test]
+fn check_config_says_what_the_file_means_and_what_is_risky() {
+    let cluster = configured();
+    let config = cluster.config().display().to_string();
+    let (code, said) = run(cluster.dir(), &["check-config", &config]);
+    assert_eq!(code, 0, "{said}");
+    for word in ["a, b, c", "majority", "500ms", "front", "back"] {
+        assert!(said.contains(word), "\"{word}\" is not in: {said}");
+    }
+    let two = Cluster::unstarted(Plan::members(&["a", "b"]).window(WINDOW));
+    let config = two.config().display().to_string();
+    let (code, said) = run(two.dir(), &["check-config", &config]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("witness"), "two voters only is risky: {said}");
+}
+
+#[test]
+fn keygen_makes_a_key_that_the_agent_takes() {
+    let output: Output = std::process::Command::new(baton_tests::binary::baton())
+        .arg("keygen")
+        .output()
+        .expect("baton can be run");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("a key is text");
+    baton_shared::key::ClusterKey::parse(&text).expect("a key of the right form");
+}

@@ -1,0 +1,12 @@
+//! Real processes on loopback addresses: no root, no namespaces, part of every plain `cargo test`.
+
+mod bad_input;
+mod failover;
+mod strangers;
+
+use std::time::Duration;
+
+/// Short enough for a quick test, long enough for a machine that runs many of them at once.
+const WINDOW: Duration = Duration::from_millis(500);
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
