@@ -68,10 +68,6 @@ fn seals(config: &Config) -> BTreeMap<NodeName, Seal> {
 impl Driver {
     /// Starts the core now; it counts V4's wait from here.
     pub fn new(start: Start, bell: Bell) -> Driver {
-        let mut seed = [0; 8];
-        if getrandom::fill(&mut seed).is_err() {
-            seed = start.identity.boot.0.to_ne_bytes(); // only jitter depends on it
-        }
         let core = Core::new(
             baton_core::Start {
                 config: start.config.clone(),
@@ -79,7 +75,6 @@ impl Driver {
                 boot: start.identity.boot,
                 cluster: start.identity.cluster,
                 durable: start.durable.clone(),
-                seed: u64::from_ne_bytes(seed),
             },
             Mono::now(),
         );

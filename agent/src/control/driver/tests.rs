@@ -138,7 +138,7 @@ fn heartbeat(to: &str) -> Heartbeat {
         kind: Kind::Member,
         to: name(to),
         to_id: NodeId(0),
-        sent: Mono(1),
+        count: 1,
         echo: None,
         hears: Vec::new(),
         electorate: ElectorateId(0),
