@@ -4,7 +4,7 @@
 
 mod faces;
 pub(crate) mod first_view;
-mod log;
+pub mod log;
 mod looping;
 mod reload;
 mod running;
@@ -34,7 +34,7 @@ const BLOCKING_THREADS: usize = 8;
 const LET_GO: Duration = Duration::from_millis(500);
 
 /// How the agent is started.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The configuration file.
     pub config: PathBuf,
@@ -60,7 +60,11 @@ const CONFIGURATION: u8 = 2;
 
 /// Runs the agent until it is told to stop; gives the process's exit status.
 pub fn run(options: Options) -> u8 {
-    log::start();
+    let filter = std::env::var("BATON_LOG").unwrap_or_default();
+    let filter = if filter.is_empty() { "info" } else { &filter };
+    if let Err(error) = log::start(filter) {
+        return fail(CONFIGURATION, &format!("BATON_LOG={filter}: {error}"));
+    }
     let status = match options.load() {
         Ok(loaded) => run_with(options, loaded),
         Err(error) => fail(CONFIGURATION, &error),

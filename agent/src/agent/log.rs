@@ -10,10 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// Names what is logged, as in `BATON_LOG=debug` or `BATON_LOG=info,baton_agent::control=trace`.
-const VARIABLE: &str = "BATON_LOG";
-/// Libraries speak only when something is wrong.
-const DEFAULT: &str = "info,openraft=error,hickory_resolver=error,hickory_net=error,hickory_proto=error";
+/// Libraries speak only when something is wrong, unless the filter names them.
+const QUIET: &str = "openraft=error,hickory_resolver=error,hickory_net=error,hickory_proto=error";
 /// Lines that may wait to be written.
 const MAX_LINES: usize = 4096;
 /// How long the last lines are waited for at the end.
@@ -44,14 +42,13 @@ impl Write for Queue {
     }
 }
 
-/// Starts logging; does nothing if the process logs already.
-pub fn start() {
-    let wanted = std::env::var(VARIABLE).unwrap_or_default();
-    let (filter, bad) = match EnvFilter::try_new(&wanted) {
-        Ok(filter) if !wanted.is_empty() => (filter, None),
-        Ok(_) => (EnvFilter::new(DEFAULT), None),
-        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
-    };
+/// Starts logging what `filter` lets through, such as `debug` or `info,baton_agent::control=trace`. Does nothing if the
+/// process logs already. The error says what is wrong with the filter.
+pub fn start(filter: &str) -> Result<(), String> {
+    if tracing::dispatcher::has_been_set() {
+        return Ok(());
+    }
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| error.to_string())?;
     let (queue, lines) = sync_channel(MAX_LINES);
     let writer = queue.clone();
     let started = tracing_subscriber::fmt()
@@ -63,16 +60,14 @@ pub fn start() {
         .try_init()
         .is_ok();
     if !started {
-        return;
+        return Ok(());
     }
     let thread = std::thread::Builder::new().name("log".into());
-    if let Err(error) = thread.spawn(move || write(&lines, &mut io::stderr())) {
-        eprintln!("nothing is logged: cannot start a thread: {error}");
-    }
-    let _ = QUEUE.set(queue); // set once: logging starts once
-    if let Some(error) = bad {
-        tracing::warn!("{VARIABLE} is ignored: {error}; write for instance {VARIABLE}=debug");
-    }
+    thread
+        .spawn(move || write(&lines, &mut io::stderr()))
+        .map_err(|error| format!("cannot start the log's thread: {error}"))?;
+    let _ = QUEUE.set(queue); // once: logging starts once
+    Ok(())
 }
 
 /// Waits until all lines so far are written, but not for long.

@@ -127,7 +127,12 @@ impl Driver {
 
     /// Does what can be done now. True if a bound left something undone.
     fn turn(&mut self, ready: &[bool]) -> bool {
-        self.io.counters.loop_turned.store(Mono::now().0, Relaxed);
+        let (now, due) = (Mono::now(), self.core.next_wake());
+        self.io.counters.loop_turned.store(now.0, Relaxed);
+        if due != Mono::ZERO {
+            let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
+            self.io.counters.loop_late_max.fetch_max(late, Relaxed);
+        }
         let mut more = false;
         for network in (0..self.io.ports.len()).filter(|n| ready.get(*n) == Some(&true)) {
             more |= self.receive(network);
@@ -140,12 +145,8 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        let (now, due) = (Mono::now(), self.core.next_wake());
-        if now >= due {
-            if due != Mono::ZERO {
-                let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
-                self.io.counters.loop_late_max.fetch_max(late, Relaxed);
-            }
+        let now = Mono::now();
+        if now >= self.core.next_wake() {
             self.core.handle(Input::Tick, now, wall_ms());
             self.drain();
         }
