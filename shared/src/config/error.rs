@@ -27,7 +27,7 @@ impl std::error::Error for ConfigError {}
 /// Where a value was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// The file as a whole.
+    /// The file as a whole: something is missing. Shown as line 1.
     File,
     /// This line of it, from 1.
     Line(usize),
@@ -70,7 +70,7 @@ impl<'a> Problems<'a> {
         let mut lines: Vec<String> = Vec::new();
         for (at, text) in found {
             let line = match at {
-                Place::File => format!("{}: {text}", self.file),
+                Place::File => format!("{}:1: {text}", self.file),
                 Place::Line(line) => format!("{}:{line}: {text}", self.file),
                 Place::Set(index) => match self.sets.get(index) {
                     Some(set) => format!("--set {set}: {text}"),

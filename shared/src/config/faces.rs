@@ -15,6 +15,8 @@ const MAX_LISTENERS: usize = 16;
 const DEFAULT_CONNECTIONS: usize = 10_000;
 /// A Unix socket's path has 108 bytes, one of which ends it (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
+/// A name has 253 characters (RFC 1035 §2.3.4); two labels of 63 must fit before the zone's.
+const LONGEST_ZONE: usize = 253 - 2 * 64;
 const DEFAULT_TTL: Duration = Duration::from_secs(1);
 /// A longer TTL would make a failover useless to whoever asks.
 const LONGEST_TTL: Duration = Duration::from_secs(3600);
@@ -223,6 +225,10 @@ pub(super) fn dns(root: &mut Section, local: Option<&Local>) -> Option<Dns> {
 /// A domain name, in lower case and without the final dot.
 fn zone(text: &str) -> Result<String, String> {
     match value::host(text) {
+        Ok(Host::Name(name)) if name.len() > LONGEST_ZONE => Err(format!(
+            "has {} characters; at most {LONGEST_ZONE} leave room for names in it",
+            name.len()
+        )),
         Ok(Host::Name(name)) => Ok(name),
         _ => Err(format!(
             "\"{text}\" is not a domain name; write it like \"orders.internal\""
@@ -273,10 +279,8 @@ pub(super) fn clashes(root: &Section, local: &Local, listeners: &[(&'static str,
     for (key, addr) in listeners {
         if let Some((other, _)) = bound.iter().find(|(_, other)| clash(*addr, *other)) {
             let table = key.split('.').next().unwrap_or(key);
-            root.problem(
-                table,
-                &format!("{addr} is taken by {other}; listen on another port"),
-            );
+            let text = format!("cannot listen on {addr}, which is taken by {other}; choose another port");
+            root.problem(table, &text);
         }
         bound.push(((*key).to_owned(), *addr));
     }

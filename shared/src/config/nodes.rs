@@ -5,16 +5,18 @@ use super::section::Section;
 use super::tree::Entry;
 use super::{Host, Network, Node, value};
 use crate::id::{Kind, NetworkName, NodeName};
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Most networks: a heartbeat has a bit for each.
 const MAX_NETWORKS: usize = 16;
 /// Most nodes: their links must fit into one datagram.
 const MAX_NODES: usize = 32;
-/// Keys of a node that are no network. A network of that name could not be told from them, nor `{node}` from its
-/// placeholder.
-const RESERVED: [&str; 4] = ["kind", "serves", "priority", "node"];
+/// Keys of a node that are no network. A network of that name could not be told from them.
+const NODE_KEYS: [&str; 3] = ["kind", "serves", "priority"];
+/// The placeholder that is no network.
+const NODE: &str = "node";
+/// Priorities lie between this and its negative.
+const MAX_PRIORITY: i128 = 1_000_000;
 /// UDP and TCP port of the sidecars.
 const DEFAULT_PORT: u16 = 7400;
 
@@ -51,14 +53,17 @@ pub(super) fn networks(root: &mut Section) -> Option<Vec<Network>> {
             &format!("{} networks; at most {MAX_NETWORKS} are possible", networks.len()),
         );
     }
-    (networks.len() == table.len()).then_some(networks)
+    (!networks.is_empty() && networks.len() == table.len()).then_some(networks)
 }
 
 fn network(entry: &Entry, problems: &Problems) -> Option<Network> {
     let path = format!("networks.{}", entry.key);
     let name = NetworkName::new(&entry.key).map_err(|e| format!("network {e}"));
     let name = problems.note(entry.item.at, name);
-    if let Some(name) = name.as_ref().filter(|name| RESERVED.contains(&name.as_str())) {
+    if let Some(name) = name
+        .as_ref()
+        .filter(|name| name.as_str() == NODE || NODE_KEYS.contains(&name.as_str()))
+    {
         let text =
             format!("a network cannot be called \"{name}\", which has a meaning of its own; rename it");
         problems.add(entry.item.at, text);
@@ -132,14 +137,12 @@ fn node(
     let kinds = kinds.each_ref().map(|(word, kind)| (word.as_str(), *kind));
     let kind = section.take("kind", |item| value::choice(item, &kinds));
     let priority = section.take("priority", |item| {
-        value::integer(item, i64::MIN.into(), i64::MAX.into())
+        value::integer(item, -MAX_PRIORITY, MAX_PRIORITY)
     });
     let serves = section.take("serves", |item| {
         one_answer(value::one_or_more(item, value::host)?)
     });
-    let Some(networks) = networks else {
-        return None;
-    };
+    let networks = networks?;
     let mut addresses = vec![None; networks.len()];
     let mut flawed = unknown_networks(&section, networks);
     for given in section.entries() {
@@ -200,16 +203,19 @@ fn one_answer(hosts: Vec<Host>) -> Result<Vec<Host>, String> {
 fn unknown_networks(section: &Section, networks: &[Network]) -> bool {
     let mut any = false;
     let names: Vec<&str> = networks.iter().map(|n| n.name.as_str()).collect();
-    let keys = &RESERVED[..3];
     for entry in section.entries() {
         let known = |valid: &&str| entry.key.eq_ignore_ascii_case(valid);
-        if names.iter().any(|name| known(name)) || keys.contains(&entry.key.as_str()) {
+        if names.iter().any(known) || NODE_KEYS.contains(&entry.key.as_str()) {
             continue;
         }
-        let valid = names.iter().chain(keys).copied();
+        let valid = names.iter().chain(&NODE_KEYS).copied();
         let advice = match nearest(&entry.key, valid) {
             Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("networks are {}; keys are {}", names.join(", "), keys.join(", ")),
+            None => format!(
+                "networks are {}; keys are {}",
+                names.join(", "),
+                NODE_KEYS.join(", ")
+            ),
         };
         section.problem(
             &entry.key,
@@ -272,9 +278,4 @@ pub(super) fn own(me: Option<&NodeName>, nodes: &[(NodeName, Node)], root: &Sect
         &format!("no node is called \"{me}\"; {advice} {}", names.join(", ")),
     );
     None
-}
-
-/// The nodes by name.
-pub(super) fn by_name(nodes: Vec<(NodeName, Node)>) -> BTreeMap<NodeName, Node> {
-    nodes.into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Text to [`Config`](super::Config): reads the tables in turn, collects every problem, and gives a configuration only if
+//! Text to [`Config`]: reads the tables in turn, collects every problem, and gives a configuration only if
 //! there was none.
 
 use super::error::{Place, Problems, whole_file};
@@ -114,7 +114,7 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
         me: me?,
         cluster,
         networks: networks?,
-        nodes: nodes::by_name(nodes?),
+        nodes: nodes?.into_iter().collect(),
         storage,
         roles,
         http,

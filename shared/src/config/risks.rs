@@ -104,10 +104,11 @@ fn networks(config: &Config, risks: &mut Vec<String>) {
 fn timing(config: &Config, risks: &mut Vec<String>) {
     let window = config.cluster.window;
     if window < TIGHT_WINDOW {
-        let (shown, fresh) = (show_duration(window), show_duration(Timing::new(window).silent));
+        let timing = Timing::new(window);
+        let [shown, interval, silent] = [window, timing.interval, timing.silent].map(show_duration);
         risks.push(format!(
-            "a window of {shown} needs a quiet local network and processor time at once: \
-             a pause of {fresh} looks like death; 100ms is safer"
+            "a window of {shown} needs round trips far below {interval} and a processor that is free at once: \
+             a pause of {silent} looks like death; 100ms is safer"
         ));
     }
     for (name, role) in &config.roles {

@@ -102,7 +102,9 @@ fn read_file(path: std::path::PathBuf) -> Result<(Secret<String>, Source), Strin
     // Looked at before it is opened: opening a pipe would wait for somebody to write into it.
     let metadata = fs::metadata(&path).map_err(failed)?;
     if !metadata.is_file() {
-        return Err(format!("{at} is not a regular file; {}", at.remedy()));
+        return Err(format!(
+            "{at} is not a regular file; name the file that holds the secret"
+        ));
     }
     let mut bytes = Vec::new();
     let file = fs::File::open(&path).map_err(failed)?;

@@ -29,7 +29,8 @@ impl<'a> Section<'a> {
     /// `item` as a table; anything else is noted.
     pub(super) fn of(path: String, item: &'a Item, problems: &'a Problems<'a>) -> Option<Section<'a>> {
         let Value::Table(entries) = &item.value else {
-            problems.add(item.at, format!("{path} must be a table, not {}", item.kind()));
+            let form = format!("must be a table, [{path}] or {{ ... }}, not {}", item.kind());
+            problems.add(item.at, format!("{path}: {form}"));
             return None;
         };
         Some(Section {
@@ -119,14 +120,16 @@ impl<'a> Section<'a> {
         let valid: Vec<&str> = self.asked.iter().map(String::as_str).collect();
         for entry in self.entries.iter().filter(|e| !valid.contains(&e.key.as_str())) {
             let key = &entry.key;
-            let found = if self.path.is_empty() {
-                format!("unknown table [{key}]")
-            } else {
-                format!("unknown key \"{key}\" in [{}]", self.path)
+            let top = self.path.is_empty();
+            let found = match &entry.item.value {
+                Value::Table(_) if top => format!("unknown table [{key}]"),
+                _ if top => format!("\"{key}\" stands outside of any table"),
+                _ => format!("unknown key \"{key}\" in [{}]", self.path),
             };
             let advice = match nearest(key, valid.iter().copied()) {
-                Some(near) if self.path.is_empty() => format!("did you mean [{near}]?"),
+                Some(near) if top => format!("did you mean [{near}]?"),
                 Some(near) => format!("did you mean \"{near}\"?"),
+                None if top => format!("tables are [{}]", valid.join("], [")),
                 None => format!("known are {}", valid.join(", ")),
             };
             self.problems.add(entry.item.at, format!("{found}; {advice}"));

@@ -1,36 +1,54 @@
-//! Files as operators write them, and the lines they get back.
+//! Files as operators write them, and what they get back.
+
+mod bad;
+mod risky;
 
 use super::*;
 use crate::key::ClusterKey;
+use proptest::prelude::*;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
+
+const EXAMPLE: &str = include_str!("../../../examples/cluster.toml");
+const SMALL: &str = r#"
+cluster = { name = "x", key = "file:k" }
+networks.front = {}
+nodes.a.front = "10.0.0.1"
+"#;
 
 /// A directory with a key file in it, so that texts may say `key = "file:k"`.
 struct Dir(TempDir);
 
 impl Dir {
     fn new() -> Dir {
-        let dir = tempfile::tempdir().unwrap();
-        let key = dir.path().join("k");
-        std::fs::write(&key, ClusterKey::from_bytes([7; 32]).to_text()).unwrap();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-        Dir(dir)
+        let dir = Dir(tempfile::tempdir().unwrap());
+        dir.write("k", &ClusterKey::from_bytes([7; 32]).to_text(), 0o600);
+        dir.write("short", "QUJD", 0o600);
+        dir.write("token", "0123456789abcdef\n", 0o600);
+        dir
     }
 
-    fn file(&self) -> String {
-        self.0.path().join("c.toml").display().to_string()
+    fn write(&self, name: &str, text: &str, mode: u32) {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn parse_as(&self, text: &str, me: &str, sets: &[&str]) -> Result<Loaded, ConfigError> {
-        let me = NodeName::new(me).unwrap();
+    fn parse(&self, text: &str, me: Option<&str>, sets: &[&str]) -> Result<Loaded, ConfigError> {
+        let me = me.map(|me| NodeName::new(me).unwrap());
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        Config::parse(text, &self.file(), Some(&me), &sets)
+        let file = self.0.path().join("c.toml").display().to_string();
+        Config::parse(text, &file, me.as_ref(), &sets)
     }
 
-    /// The error's lines, with the directory cut away.
-    fn errors(&self, text: &str, sets: &[&str]) -> String {
+    fn config(&self, text: &str, sets: &[&str]) -> Config {
+        self.parse(text, Some("a"), sets).unwrap().config
+    }
+
+    /// The error's text, with the directory cut away.
+    fn error(&self, text: &str, me: Option<&str>, sets: &[&str]) -> String {
         let prefix = format!("{}/", self.0.path().display());
-        match self.parse_as(text, "a", sets) {
+        match self.parse(text, me, sets) {
             Ok(_) => "accepted".to_owned(),
             Err(error) => error.to_string().replace(&prefix, ""),
         }
@@ -39,26 +57,334 @@ impl Dir {
 
 #[test]
 fn the_example_is_good_and_not_risky() {
-    let text = include_str!("../../../examples/cluster.toml");
-    let loaded = Dir::new().parse_as(text, "b", &["cluster.key=file:k"]).unwrap();
-    assert_eq!(loaded.warnings, Vec::<String>::new());
+    let dir = Dir::new();
+    for me in ["a", "b", "w"] {
+        let loaded = dir.parse(EXAMPLE, Some(me), &["cluster.key=file:k"]).unwrap();
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
 }
+
 #[test]
-fn probe() {
-    let d = Dir::new();
-    println!(
-        "{}",
-        d.errors("[cluster]\nname = \"x\"\nwindw = 5\nname2 = \n", &[])
+fn what_the_example_leaves_commented_out_is_right_too() {
+    let dir = Dir::new();
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let is_key = |key: &str| !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let option = line
+            .strip_prefix("# ")
+            .and_then(|option| Some((option, option.split_once('=')?.0)));
+        let Some((option, key)) = option.filter(|(_, key)| is_key(key.trim())) else {
+            continue;
+        };
+        if lines[at - 1].starts_with("# [roles") {
+            continue; // they belong together; see the tests of roles
+        }
+        let text = [&lines[..at], &[option], &lines[at + 1..]].concat().join("\n");
+        let answer = dir.error(&text, Some("a"), &["cluster.key=file:k"]);
+        let known = [
+            "accepted",
+            "keep one of them",
+            "is there twice",
+            "/etc/baton/token does not exist",
+        ];
+        assert!(
+            known.iter().any(|part| answer.contains(part)),
+            "{}: {answer}",
+            key.trim()
+        );
+    }
+}
+
+#[test]
+fn the_example_means_what_it_says() {
+    let config = Dir::new()
+        .parse(EXAMPLE, Some("b"), &["cluster.key=file:k"])
+        .unwrap()
+        .config;
+    assert_eq!(config.me.as_str(), "b");
+    assert_eq!(config.cluster.window, Duration::from_secs(1));
+    assert_eq!(config.cluster.preempt_after, None);
+    let networks: Vec<_> = config
+        .networks
+        .iter()
+        .map(|n| (n.name.as_str(), n.port))
+        .collect();
+    assert_eq!(networks, [("front", 7400), ("back", 7400)]);
+    assert_eq!(config.networks[1].interface.as_deref(), Some("eth1"));
+    let a = &config.nodes[&NodeName::new("a").unwrap()];
+    assert_eq!((a.kind, a.priority), (Kind::Member, 100));
+    assert_eq!(config.voters().count(), 3);
+    assert_eq!(config.storage, Some("/var/lib/baton/b".into()));
+    let role = &config.roles[&RoleName::new("main").unwrap()];
+    let check = role.check.as_ref().unwrap();
+    assert_eq!(
+        (check.interval, check.timeout),
+        (Duration::from_millis(250), Duration::from_millis(250))
     );
-    println!("{}", d.errors("[cluster]\nname = \"x\"\nname = \"x\"\n", &[]));
-    println!("{}", d.errors("[cluster]\nname = orders\n", &[]));
-    println!("{}", d.errors("[cluster\nname = orders\n", &[]));
-    println!("{}", d.errors("[cluster]\nname = \"x\n", &[]));
-    println!("{}", d.errors("[cluster]\nname = \"x\"\nwindw = 5\nwindow=1\nkey=\"file:z\"\n[networks]\nfront={}\n[nodes.a]\nfrnt=\"1.2.3\"\n[clster]\n[nodes.b]\nfront=\"1.2.3.4:7400\"\n[dns]\n", &["x.y=1", "nodes.a.front.v=1", "http.listen={frot}:80"]));
+    assert_eq!((check.rise, check.fall, check.standby), (1, 2, true));
+    let probe = Probe::Http {
+        host: "127.0.0.1".to_owned(),
+        port: 8080,
+        path: "/ready".to_owned(),
+        status: (200, 399),
+    };
+    assert_eq!(check.probe, probe);
+    assert_eq!(role.demote.as_ref().unwrap().timeout, Duration::from_secs(2));
+    let control = ControlListen::Unix("/run/baton/b.sock".into());
+    assert_eq!(config.control.unwrap().listen, control);
+    assert_eq!(config.dns.unwrap().zone, "orders.internal");
 }
+
 #[test]
-fn probe2() {
-    let text = include_str!("../../../examples/cluster.toml");
-    let loaded = Dir::new().parse_as(text, "b", &["cluster.key=file:k"]).unwrap();
-    println!("{}", loaded.config.describe());
+fn a_small_file_gets_the_defaults() {
+    let loaded = Dir::new().parse(SMALL, None, &[]).unwrap();
+    let config = loaded.config;
+    assert_eq!(config.me.as_str(), "a");
+    assert_eq!(config.cluster.window, Duration::from_secs(1));
+    assert_eq!(config.cluster.join_wait, Duration::from_secs(30));
+    assert_eq!(config.networks[0].port, 7400);
+    assert_eq!(config.my_node().serves, [Host::Ip("10.0.0.1".parse().unwrap())]);
+    let control = ControlListen::Unix("/run/baton/a.sock".into());
+    assert_eq!(config.control, Some(Control { listen: control }));
+    assert_eq!(config.roles.len(), 1);
+    assert_eq!((config.http, config.dns, config.storage), (None, None, None));
+}
+
+#[test]
+fn networks_and_the_first_node_are_as_in_the_file() {
+    let text = "[nodes.z]\nzulu = \"10.0.0.1\"\nalpha = \"10.1.0.1\"\n[nodes.a]\nalpha = \"10.1.0.2\"\n\
+                [networks.zulu]\n[networks.alpha]\n[cluster]\nname = \"x\"\nkey = \"file:k\"\n";
+    let config = Dir::new().parse(text, None, &[]).unwrap().config;
+    let names: Vec<&str> = config.networks.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!((config.me.as_str(), names), ("z", vec!["zulu", "alpha"]));
+}
+
+#[test]
+fn overrides_are_toml_values_or_bare_strings() {
+    let sets = [
+        "cluster.window = 500ms",
+        "nodes.b.front=10.0.0.2",
+        "nodes.b.kind=\"observer\"",
+        "networks.front.port=7500",
+        "http.listen=[\"{front}:1\", \"[::1]:2\"]",
+        "http.confirm=true",
+        "check.command=[\"true\"]",
+        "dns.listen=[::1]:53",
+        "dns.zone=Orders.Internal.",
+        "dns.ttl=0s",
+    ];
+    let config = Dir::new().config(SMALL, &sets);
+    assert_eq!(config.cluster.window, Duration::from_millis(500));
+    assert_eq!(config.nodes[&NodeName::new("b").unwrap()].kind, Kind::Observer);
+    assert_eq!(config.networks[0].port, 7500);
+    let http = config.http.unwrap();
+    assert_eq!(
+        http.listen,
+        ["10.0.0.1:1".parse().unwrap(), "[::1]:2".parse().unwrap()]
+    );
+    assert!(http.confirm);
+    let dns = config.dns.unwrap();
+    assert_eq!((dns.zone.as_str(), dns.ttl), ("orders.internal", Duration::ZERO));
+}
+
+#[test]
+fn ipv6_addresses_get_brackets_where_they_need_them() {
+    let sets = [
+        "nodes.a.front=FD00::1",
+        "http.listen={front}:7480",
+        "dns.listen=[{front}]:53",
+        "dns.zone=x",
+        "storage.dir=state/{node}-{front}",
+        "check.http=http://[::1]:8080?full",
+    ];
+    let dir = Dir::new();
+    let config = dir.config(SMALL, &sets);
+    assert_eq!(config.http.unwrap().listen, ["[fd00::1]:7480".parse().unwrap()]);
+    assert_eq!(config.dns.unwrap().listen, ["[fd00::1]:53".parse().unwrap()]);
+    assert_eq!(config.storage, Some(dir.0.path().join("state/a-fd00::1")));
+    let main = &config.roles[&RoleName::new("main").unwrap()];
+    let Some(Probe::Http { host, path, .. }) = main.check.as_ref().map(|check| &check.probe) else {
+        panic!("{main:?}");
+    };
+    assert_eq!((host.as_str(), path.as_str()), ("::1", "/?full"));
+}
+
+#[test]
+fn statuses_have_three_forms() {
+    for (text, range) in [
+        ("204", (204, 204)),
+        ("[200, 299]", (200, 299)),
+        ("200-399", (200, 399)),
+    ] {
+        let sets = ["check.http=http://localhost", &format!("check.status={text}")];
+        let config = Dir::new().config(SMALL, &sets);
+        let check = config.roles.values().next().unwrap().check.clone().unwrap();
+        let Probe::Http { status, port: 80, .. } = check.probe else {
+            panic!("{check:?}");
+        };
+        assert_eq!(status, range);
+    }
+}
+
+#[test]
+fn several_roles_have_tables_of_their_own() {
+    let sets = [
+        "roles.Orders.check.tcp=localhost:1",
+        "roles.mail.actions.demote.command=[\"true\"]",
+    ];
+    let config = Dir::new().config(SMALL, &sets);
+    let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
+    assert_eq!(names, ["mail", "orders"]);
+    assert!(config.roles.values().next().unwrap().demote.is_some());
+}
+
+#[test]
+fn the_digest_sees_what_all_must_share_and_nothing_else() {
+    let dir = Dir::new();
+    let digest = |set: &str| dir.config(SMALL, &[set]).digest();
+    let plain = digest("cluster.window=1s");
+    assert_eq!(
+        plain, 0x7a6c13ff048e987b,
+        "changed the digest? nodes of two versions then refuse each other"
+    );
+    for same in [
+        "cluster.join_wait=1s",
+        "http.listen=[::]:1",
+        "networks.front.interface=eth1",
+        "check.tcp=a:1",
+    ] {
+        assert_eq!(digest(same), plain, "{same}");
+    }
+    for other in [
+        "cluster.name=y",
+        "cluster.window=2s",
+        "cluster.preempt_after=1s",
+        "networks.front.port=1",
+        "networks.back={}",
+        "nodes.a.front=10.0.0.2",
+        "nodes.a.priority=1",
+        "nodes.a.serves=10.0.0.9",
+        "nodes.b.front=10.0.0.2",
+        "roles.x={}",
+    ] {
+        assert_ne!(digest(other), plain, "{other}");
+    }
+}
+
+#[test]
+fn the_description_names_what_an_operator_asks_for() {
+    let text = Dir::new().config(EXAMPLE, &["cluster.key=file:k"]).describe();
+    for part in [
+        "heartbeats every 100ms",
+        "lease 990ms from sending, promise 1.01s from receipt",
+        "voters       a, b, w; a majority is 2",
+        "survives     the loss of any 1 voter",
+        "NODE  KIND     PRIORITY  FRONT      BACK       SERVES",
+        "w     witness  -         10.0.1.13  10.0.2.13  -",
+        "  http       0.0.0.0:7480, at most 10000 connections",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_so() {
+    let dir = Dir::new();
+    let load = |name: &str| {
+        Config::load(&dir.0.path().join(name), None, &[])
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(
+        load("none").contains("/none: cannot be read: No such file"),
+        "{}",
+        load("none")
+    );
+    std::fs::write(dir.0.path().join("latin1"), b"[cluster]\n\n# \xe4\n").unwrap();
+    assert!(
+        load("latin1").contains("/latin1:3: not UTF-8"),
+        "{}",
+        load("latin1")
+    );
+    std::fs::write(dir.0.path().join("big"), vec![b'\n'; 2 << 20]).unwrap();
+    assert!(load("big").contains("/big: longer than 1 MiB"), "{}", load("big"));
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let dir = Dir::new();
+    for unit in ["[", "a.", "{a=", "[a."] {
+        let deep = unit.repeat(100_000);
+        let error = dir.error(&format!("x = 1\nv = {deep}"), None, &[]);
+        assert!(error.starts_with("c.toml:"), "{unit}");
+        let error = dir.error(&format!("{deep}a = 1"), None, &[]);
+        assert!(error.starts_with("c.toml:"), "{unit}");
+        let error = dir.error(SMALL, None, &[&format!("{deep}=1"), &format!("a={deep}")]);
+        assert!(error.starts_with("--set "), "{unit}");
+    }
+}
+
+fn snippet() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-z.=\\[\\]{}\"0-9 \n]{0,12}",
+        proptest::sample::select(vec![
+            "[",
+            "]]",
+            "{",
+            "}",
+            "\"",
+            "=",
+            "\n",
+            "-1",
+            "99999999999999999999",
+            "1e9",
+            "'"
+        ])
+        .prop_map(str::to_owned),
+        proptest::sample::select(EXAMPLE.lines().collect::<Vec<_>>()).prop_map(|line| format!("\n{line}\n")),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_text_makes_the_parser_panic(
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0usize..30, snippet()), 0..4),
+        sets in prop::collection::vec("[a-z]{0,5}(cluster|nodes|networks)?\\.?(window|a|front)?(=|\\.)\\PC{0,8}", 0..2),
+    ) {
+        let mut text: Vec<char> = EXAMPLE.chars().collect();
+        for (at, cut, insert) in edits {
+            let at = at.index(text.len() + 1);
+            let end = (at + cut).min(text.len());
+            text.splice(at..end, insert.chars());
+        }
+        let text: String = text.into_iter().collect();
+        let dir = Dir::new();
+        let sets: Vec<&str> = ["cluster.key=file:k"].into_iter().chain(sets.iter().map(String::as_str)).collect();
+        match dir.parse(&text, None, &sets) {
+            Ok(Loaded { config, .. }) => {
+                prop_assert!(config.describe().contains(config.me.as_str()));
+                config.digest();
+            }
+            Err(error) => for line in error.lines() {
+                let prefix = dir.0.path().display().to_string();
+                prop_assert!(line.starts_with(&prefix) || line.starts_with("--set "), "{line}");
+                prop_assert!(!line.contains('\n'), "{line}");
+                prop_assert!(!line.contains("was not recorded"), "{line}");
+            },
+        }
+    }
+
+    #[test]
+    fn shown_durations_are_read_back(ms in 0u64..400_000_000) {
+        let duration = Duration::from_millis(ms);
+        prop_assert_eq!(parse_duration(&show_duration(duration)), Ok(duration));
+    }
+
+    #[test]
+    fn no_text_makes_the_duration_parser_panic(text in "\\PC*|[0-9.]{0,40} ?[a-z]{0,3}") {
+        let _ = parse_duration(&text);
+    }
 }

@@ -3,6 +3,9 @@
 use super::error::{Place, Problems};
 use toml::de::{DeTable, DeValue};
 
+/// No key has more parts than this; `roles.NAME.actions.promote.command` has five.
+const DEEPEST: usize = 8;
+
 /// A key and what it was given.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -74,7 +77,7 @@ fn syntax(message: &str, near: &str) -> String {
         format!(" at {near}")
     };
     match reason {
-        "duplicate key" => format!("{near} is there twice; remove one"),
+        "duplicate key" => format!("\"{near}\" is there twice; remove one"),
         "string values must be quoted" if near.is_empty() => {
             "a value is missing; write it like name = \"orders\"".to_owned()
         }
@@ -93,6 +96,12 @@ pub(super) fn set(tree: &mut Vec<Entry>, index: usize, text: &str, problems: &Pr
     let keys: Vec<&str> = path.trim().split('.').map(str::trim).collect();
     if keys.iter().any(|key| key.is_empty()) {
         return problems.add(at, "has no key; write it like --set cluster.window=500ms");
+    }
+    if keys.len() > DEEPEST {
+        return problems.add(
+            at,
+            "no key is nested that deeply; write it like --set cluster.window=500ms",
+        );
     }
     let item = Item {
         at,

@@ -197,13 +197,7 @@ fn decimals(nanos: u128, unit: u128) -> String {
 /// An address or host name, without a port.
 pub(super) fn host(text: &str) -> Result<Host, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return if ip.is_unspecified() || ip.is_multicast() {
-            Err(format!(
-                "{ip} is not the address of one machine; write the one that others reach it by"
-            ))
-        } else {
-            Ok(Host::Ip(ip))
-        };
+        return address(ip.to_canonical());
     }
     if let Ok(socket) = text.parse::<SocketAddr>() {
         return Err(format!("\"{text}\" has a port; write \"{}\"", socket.ip()));
@@ -228,6 +222,21 @@ pub(super) fn host(text: &str) -> Result<Host, String> {
     Err(format!(
         "\"{text}\" is not an address or host name; write it like \"10.0.1.11\", \"fd00::11\" or \"a.example.org\""
     ))
+}
+
+fn address(ip: IpAddr) -> Result<Host, String> {
+    let link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if ip.is_unspecified() || ip.is_multicast() {
+        Err(format!(
+            "{ip} is not the address of one machine; write the one that others reach it by"
+        ))
+    } else if link_local {
+        Err(format!(
+            "{ip} is link-local, which says nothing on another machine; write one like \"fd00::11\""
+        ))
+    } else {
+        Ok(Host::Ip(ip))
+    }
 }
 
 /// `host:port`; an IPv6 address stands in brackets. Gives the host without them.
