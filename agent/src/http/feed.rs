@@ -75,7 +75,9 @@ impl Feed {
                 write_event(&mut text, event);
             }
         }
-        write_status(&mut text, &self.status(now));
+        let status = self.status(now);
+        write_status(&mut text, &status);
+        told.steady.get_or_insert_with(|| steady(&status));
         let (client, pieces) = mpsc::channel(MAX_BEHIND);
         client.try_send(text.into()).ok()?;
         told.clients.push(client);
@@ -203,7 +205,6 @@ mod tests {
         published.guards[&role].open(baton_shared::id::Epoch(7), Mono(50));
         let feed = Feed::new(published);
         let mut client = feed.subscribe(0, Mono(10)).unwrap();
-        feed.look(&mut feed.told(), Mono(20));
         assert!(all(&mut client).contains(r#""active":"a""#));
         feed.look(&mut feed.told(), Mono(49));
         assert_eq!(all(&mut client), "");
