@@ -32,8 +32,11 @@ const BATCH: usize = 64;
 const STRANGERS: usize = 16;
 /// The loop turns at least so often, to show `/live` that it does.
 const IDLE: Duration = Duration::from_millis(500);
-/// Pause after a turn that left a flood behind: real-time priority must not take a whole processor.
+/// Shortest pause after a turn that left a flood behind; else half of what the turn took. Real-time priority must not
+/// take a whole processor: the kernel would stop a thread that does for 50 ms in each second (sched(7)).
 const BREATH: Duration = Duration::from_micros(100);
+/// Longest such pause: well under the shortest interval between heartbeats.
+const LONG_BREATH: Duration = Duration::from_millis(1);
 
 /// The control loop's state.
 pub struct Driver {
@@ -104,15 +107,17 @@ impl Driver {
     /// Turns until the core has stopped.
     pub fn run(mut self) {
         self.drain();
-        let mut more = true;
+        let (mut more, mut busy) = (true, Duration::ZERO);
         while !self.stopped {
             let ready = if more {
-                std::thread::sleep(BREATH);
+                std::thread::sleep((busy / 2).clamp(BREATH, LONG_BREATH));
                 vec![true; self.io.ports.len()]
             } else {
                 self.sleep()
             };
+            let woke = Mono::now();
             more = self.turn(&ready);
+            busy = Mono::now().since(woke);
         }
     }
 
