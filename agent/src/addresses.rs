@@ -1,22 +1,37 @@
 //! Where peers are: the socket address of each node on each network, as last resolved. Identity is never an address.
 
+pub mod resolver;
+
 use arc_swap::ArcSwap;
 use baton_shared::id::NodeName;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-/// The newest table. Read by links and streams without a lock; written by the resolver task.
+/// The newest tables. Read by links and streams without a lock; written by the resolver task.
 #[derive(Debug, Default)]
-pub struct Addresses(ArcSwap<BTreeMap<NodeName, Vec<Option<SocketAddr>>>>);
+pub struct Addresses {
+    places: ArcSwap<BTreeMap<NodeName, Vec<Option<SocketAddr>>>>,
+    serves: ArcSwap<BTreeMap<NodeName, Vec<IpAddr>>>,
+}
 
 impl Addresses {
     /// Where `node` is on the network of this place in the configuration, if that is known.
     pub fn get(&self, node: &NodeName, network: usize) -> Option<SocketAddr> {
-        self.0.load().get(node)?.get(network).copied()?
+        self.places.load().get(node)?.get(network).copied()?
     }
 
     /// Replaces the table.
     pub fn set(&self, table: BTreeMap<NodeName, Vec<Option<SocketAddr>>>) {
-        self.0.store(table.into());
+        self.places.store(table.into());
+    }
+
+    /// What DNS answers for `node`.
+    pub fn serves(&self, node: &NodeName) -> Vec<IpAddr> {
+        self.serves.load().get(node).cloned().unwrap_or_default()
+    }
+
+    /// Replaces what DNS answers.
+    pub fn set_serves(&self, table: BTreeMap<NodeName, Vec<IpAddr>>) {
+        self.serves.store(table.into());
     }
 }

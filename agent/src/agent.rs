@@ -1,1 +1,137 @@
-//! To be written.
+//! The agent from start to end: configuration, storage, every socket, then the threads and tasks; and all of it watched.
+//!
+//! Nothing starts before everything is bound. Whatever ends unasked ends the process, with a message and status 1.
+
+mod faces;
+pub(crate) mod first_view;
+pub mod log;
+mod looping;
+mod reload;
+mod running;
+mod sockets;
+mod tasks;
+
+use crate::addresses::Addresses;
+use crate::addresses::resolver::{self, Known};
+use crate::consensus::Store;
+use baton_shared::clock::Mono;
+use baton_shared::config::{Config, ConfigError, Loaded};
+use baton_shared::id::NodeName;
+use baton_shared::view::Published;
+use first_view::first_view;
+use running::{Parts, Running};
+use sockets::Sockets;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+/// Threads of the faces runtime. They wait for sockets nearly all the time.
+const FACES_THREADS: usize = 2;
+/// Threads for blocking work on the faces runtime: files, and the store.
+const BLOCKING_THREADS: usize = 8;
+/// How long tasks may take to let go at the very end.
+const LET_GO: Duration = Duration::from_millis(500);
+
+/// How the agent is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// This node, if the file has several.
+    pub node: Option<NodeName>,
+    /// `--set KEY=VALUE`, in order.
+    pub sets: Vec<String>,
+    /// What is logged: a level, or a filter such as `info,baton_agent::control=debug`.
+    pub log: String,
+}
+
+impl Options {
+    /// Reads the configuration.
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        Config::load(&self.config, self.node.as_ref(), &self.sets)
+    }
+}
+
+/// Exit status after a stop in order.
+const DONE: u8 = 0;
+/// Exit status when the machine or another process is in the way, or something has failed.
+const ENVIRONMENT: u8 = 1;
+/// Exit status of a configuration error.
+const CONFIGURATION: u8 = 2;
+
+/// Runs the agent until it is told to stop; gives the process's exit status.
+pub fn run(options: Options) -> u8 {
+    if let Err(error) = log::start(&options.log) {
+        let text = format!(
+            "--log {}: {error}; try error, warn, info, debug, trace, or info,baton_agent=debug",
+            options.log
+        );
+        return fail(CONFIGURATION, &text);
+    }
+    let status = match options.load() {
+        Ok(loaded) => run_with(options, loaded),
+        Err(error) => fail(CONFIGURATION, &error),
+    };
+    log::flush();
+    status
+}
+
+fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
+    log::flush(); // what was logged came before
+    eprintln!("{error}");
+    status
+}
+
+fn run_with(options: Options, loaded: Loaded) -> u8 {
+    let Loaded { config, warnings } = loaded;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let config = Arc::new(config);
+    let runtime = match faces() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let text = format!("cannot start threads: {error}; raise the process or memory limit");
+            return fail(ENVIRONMENT, &text);
+        }
+    };
+    let status = runtime.block_on(async {
+        match start(options, config).await {
+            Ok(running) => running.until_stopped().await,
+            Err(error) => fail(ENVIRONMENT, &error),
+        }
+    });
+    runtime.shutdown_timeout(LET_GO);
+    status
+}
+
+/// The faces runtime.
+fn faces() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(FACES_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("faces")
+        .enable_all()
+        .build()
+}
+
+/// Opens the store, binds everything, then starts. An error is one line that says what to do.
+async fn start(options: Options, config: Arc<Config>) -> Result<Running, String> {
+    let store = Store::open(config.storage.as_deref())?;
+    let mine = resolver::mine(&config).await?;
+    let sockets = Sockets::bind(&config, &mine)?;
+    let addresses = Arc::new(Addresses::default());
+    Known::default().fill(&config, &mine, &addresses);
+    let view = first_view(&config, &addresses, Mono::now());
+    let parts = Parts {
+        options,
+        published: Published::new(view, config.roles.keys().cloned()),
+        config,
+        store,
+        mine,
+        addresses,
+        counters: Arc::default(),
+    };
+    Running::start(parts, sockets).await
+}

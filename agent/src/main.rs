@@ -1,3 +1,5 @@
 //! The binary `baton`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    baton_agent::cli::run().into()
+}

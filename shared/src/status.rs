@@ -2,7 +2,7 @@
 
 use crate::clock::Mono;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
-use crate::view::{Event, LinkState, PeerState, Published, RoleState, Word};
+use crate::view::{Event, LinkState, PeerState, Published, RoleState, View, Word};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -218,7 +218,7 @@ impl Status {
             version: version.into(),
             window_ms: ms(view.window),
             in_touch,
-            ready: in_touch && view.caught_up && !view.leaving,
+            ready: Status::ready_at(&view, now),
             waiting_for: view.waiting_for.clone(),
             coordinator: view.coordinator.clone(),
             applied: view.applied,
@@ -231,6 +231,11 @@ impl Status {
             alarms: view.alarms.clone(),
             last_event: published.events.load().last().cloned(),
         }
+    }
+
+    /// Whether a node with this view is ready at `now`: in touch with a majority, the log caught up, and not stopping.
+    pub fn ready_at(view: &View, now: Mono) -> bool {
+        now < view.in_touch_until && view.caught_up && !view.leaving
     }
 }
 

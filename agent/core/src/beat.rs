@@ -130,7 +130,7 @@ fn compose(
             .map(|p| (p.id, p.heard_on(&c.timing, now)))
             .collect(),
         electorate: c.adopted,
-        digest: c.config.digest(),
+        digest: c.digest,
         wall_ms: c.wall_ms,
         applied: c.applied,
         coordinator: c.coordinator.leader.map(|leader| (c.coordinator.term, leader)),
@@ -252,7 +252,7 @@ fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat) -> boo
             hb.from
         ),
     );
-    let other_config = hb.digest != c.config.digest();
+    let other_config = hb.digest != c.digest;
     c.alarm(
         q,
         other_config,
@@ -316,7 +316,7 @@ fn receive_role(
         role.lease
             .refused(header.sender, refused.epoch, refused.seq, &refused.why, now);
     }
-    if !beat.promise.is_some_and(|p| p.owner != c.owner()) {
+    if beat.promise.is_none_or(|p| p.owner == c.owner()) {
         role.lease.unblocked(header.sender);
     }
     if let Some(claim) = &beat.claim

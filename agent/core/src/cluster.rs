@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// Everything that all roles share.
 pub(crate) struct Cluster {
     pub config: Arc<Config>,
+    /// The configuration's digest; it is in every heartbeat.
+    pub digest: u64,
     pub timing: Timing,
     pub id: NodeId,
     pub boot: Boot,
@@ -134,6 +136,7 @@ impl Cluster {
     pub fn new(start: &crate::Start, now: Mono) -> Cluster {
         let mut cluster = Cluster {
             config: start.config.clone(),
+            digest: 0,
             timing: Timing::new(start.config.cluster.window),
             id: start.id,
             boot: start.boot,
@@ -177,6 +180,7 @@ impl Cluster {
             peers.insert(name.clone(), peer);
         }
         self.peers = peers;
+        self.digest = config.digest();
         self.config = config;
     }
 

@@ -101,7 +101,7 @@ impl Membership {
             let ready = c.peers.get(*name).filter(|peer| {
                 peer.fresh(&c.timing, now).is_some_and(|r| {
                     let theirs = r.heartbeat.cluster;
-                    r.heartbeat.digest == c.config.digest() && (theirs == ClusterId(0) || theirs == c.cluster)
+                    r.heartbeat.digest == c.digest && (theirs == ClusterId(0) || theirs == c.cluster)
                 })
             });
             match ready {
@@ -331,7 +331,7 @@ fn present(c: &Cluster, name: &NodeName) -> Option<Option<NodeId>> {
     if !usable {
         return Some(None);
     }
-    if hb.digest != c.config.digest() {
+    if hb.digest != c.digest {
         None
     } else {
         Some(Some(peer.id))

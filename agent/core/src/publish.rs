@@ -211,7 +211,7 @@ fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now:
             .unwrap_or_default(),
         links: links.collect(),
         skew_ms: peer.skew_ms,
-        other_config: hb.is_some_and(|hb| hb.digest != c.config.digest()),
+        other_config: hb.is_some_and(|hb| hb.digest != c.digest),
         hears: hb
             .map(|hb| {
                 hb.hears

@@ -1,4 +1,60 @@
-//! To be written.
+//! The command line: what people and scripts say to an agent, and what they read from it.
+//!
+//! Commands other than `agent` and `demo` hold no state and decide nothing: they find an agent ([`target`]), ask it over its
+//! control listener ([`client`]) and print its answer. Exit status: 0 done, 1 refused or no agent there, 2 wrong usage or
+//! configuration.
 
 pub mod check_config;
+mod client;
+mod events;
 pub mod keygen;
+mod options;
+mod orders;
+mod out;
+mod status;
+mod stream;
+mod table;
+mod target;
+#[cfg(test)]
+mod tests;
+mod wall;
+
+use clap::Parser;
+use options::{Command, Options};
+use out::Failure;
+use std::future::Future;
+
+/// Runs the program as its command line says. Gives the exit status.
+pub fn run() -> u8 {
+    let done = match Options::parse().command {
+        Command::Agent(agent) => return start(agent),
+        Command::CheckConfig { file, node, set } => return check_config::run(&file, node.as_ref(), &set),
+        Command::Keygen { out } => return keygen::run(out.as_deref()),
+        Command::Demo(demo) => return crate::demo::run(demo.into()),
+        Command::Status(options) => wait(status::run(options)),
+        Command::Events(options) => wait(events::run(options)),
+        Command::Order(order) => wait(orders::run(order)),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn start(agent: options::Agent) -> u8 {
+    crate::agent::run(crate::agent::Options {
+        config: agent.config,
+        node: agent.node,
+        sets: agent.set,
+        log: agent.log,
+    })
+}
+
+/// Runs one command to its end.
+fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?
+        .block_on(command)
+}

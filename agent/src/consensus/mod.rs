@@ -1,16 +1,63 @@
 //! Consensus: openraft behind one module. Nothing outside knows the engine.
+//!
+//! `store` keeps (`record` for identity and promises, `disk` for the engine); `log` and `machine` are what the engine
+//! needs of it; `channel`, `streams` and `listener` carry questions (`rpc`) between nodes, `dial` asks and `service`
+//! answers them; `pledge` and `founding` start a cluster; `engine` holds openraft's types, settings and membership.
+
+mod channel;
+mod dial;
+mod disk;
+mod engine;
+mod founding;
+mod listener;
+mod log;
+mod machine;
+mod pledge;
+mod record;
+mod rpc;
+mod service;
+mod store;
+mod streams;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+pub use store::Store;
 
 use crate::addresses::Addresses;
 use crate::handle::Counters;
 use baton_core::input::Coordinator;
 use baton_core::output::EngineChange;
-use baton_core::{Command, Durable, Outcome, State};
+use baton_core::{Command, Outcome, State};
 use baton_shared::config::Config;
 use baton_shared::id::{Boot, ClusterId, Kind, NodeId, NodeName};
+use dial::Dial;
+use engine::{Engine, Metrics, Network, Peer};
+use log::LogStore;
+use machine::Machine;
+use rpc::{Answer, Body};
+use service::{Proposal, Service, propose_here};
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use streams::Streams;
+use tasks::Tasks;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// A proposal is answered within this, or it is not known what came of it.
+const PROPOSE: Duration = Duration::from_secs(3);
+/// Between two looks for a leader that takes proposals.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// A command's length at most; 64 of them are split over several messages.
+const MAX_COMMAND: usize = 1 << 20;
+/// A change of the engine's membership: two entries and a slow disk.
+const CHANGE: Duration = Duration::from_secs(10);
+/// A peer reads its configuration within this; its own limit is shorter.
+const RELOAD: Duration = Duration::from_secs(6);
+/// Stages of a shutdown; together below a second.
+const STOP: Duration = Duration::from_millis(300);
 
 /// Who this node is, as its storage says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,33 +70,20 @@ pub struct Identity {
     pub cluster: ClusterId,
 }
 
-/// The node's storage: identity, promises, log, votes, applied state. On disk, or in memory.
-pub struct Store {}
-
-impl Store {
-    /// Opens (and locks) the directory, or starts in memory. The error is one line that says what to do.
-    pub fn open(dir: Option<&Path>) -> Result<Arc<Store>, String> {
-        let _ = dir;
-        todo!()
-    }
-    /// Who this node is.
-    pub fn identity(&self) -> Identity {
-        todo!()
-    }
-    /// What the voter's disk remembers.
-    pub fn durable(&self) -> Durable {
-        todo!()
-    }
-    /// Puts it on disk; returns when it is there. Blocks: called on the flush thread.
-    pub fn save_durable(&self, durable: &Durable) -> Result<(), String> {
-        let _ = durable;
-        todo!()
-    }
-}
-
 /// The running engine. Cheap to clone.
 #[derive(Clone)]
-pub struct Consensus {}
+pub struct Consensus {
+    raft: Engine,
+    store: Arc<Store>,
+    dial: Dial,
+    tasks: Arc<Tasks>,
+    cluster: watch::Sender<ClusterId>,
+    learned: watch::Receiver<(Arc<State>, u64)>,
+    coordinator: watch::Receiver<Coordinator>,
+    /// One start of a cluster, and one change of membership, at a time.
+    founding: Arc<tokio::sync::Mutex<()>>,
+    changing: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// What consensus is started with.
 pub struct Start {
@@ -70,52 +104,211 @@ pub struct Start {
 impl Consensus {
     /// Starts the engine and its streams on the current tokio runtime.
     pub async fn start(start: Start) -> Result<Consensus, String> {
-        let _ = start;
-        todo!()
+        let tasks = Tasks::new();
+        let store = start.store;
+        let identity = store.identity();
+        let streams = Streams::new(start.config.clone(), start.addresses, tasks.clone());
+        let dial = Dial {
+            store: store.clone(),
+            streams: streams.clone(),
+        };
+        let (machine, learned) = Machine::open(store.disk())?;
+        let raft = Engine::new(
+            identity.node.0,
+            engine::settings(start.config.cluster.name.as_str())?,
+            Network(dial.clone()),
+            LogStore::new(store.disk()),
+            machine,
+        )
+        .await
+        .map_err(|error| format!("the consensus engine could not start: {error}"))?;
+
+        let (cluster, _) = watch::channel(identity.cluster);
+        let service = Arc::new(Service {
+            raft: raft.clone(),
+            store: store.clone(),
+            streams,
+            counters: start.counters,
+            cluster: cluster.clone(),
+            reload: start.reload,
+            senders: Mutex::default(),
+            warned: Mutex::default(),
+        });
+        for listener in start.listeners {
+            let listener = bound(listener)?;
+            tasks.keep("stream listener", listener::listen(listener, service.clone()));
+        }
+        let (says, coordinator) = watch::channel(engine::coordinator(&raft.metrics().borrow()));
+        tasks.keep("engine", follow(raft.metrics(), says, tasks.clone()));
+        tasks.pass(
+            "founding",
+            founding::complete(raft.clone(), store.clone(), learned.clone()),
+        );
+        Ok(Consensus {
+            raft,
+            store,
+            dial,
+            tasks,
+            cluster,
+            learned,
+            coordinator,
+            founding: Arc::default(),
+            changing: Arc::default(),
+        })
     }
+
     /// The applied state and the index of its last entry.
     pub fn learned(&self) -> watch::Receiver<(Arc<State>, u64)> {
-        todo!()
+        self.learned.clone()
     }
+
     /// The engine's view of itself.
     pub fn coordinator(&self) -> watch::Receiver<Coordinator> {
-        todo!()
+        self.coordinator.clone()
     }
+
     /// This node's cluster, once it (durably) has one.
     pub fn cluster(&self) -> watch::Receiver<ClusterId> {
-        todo!()
+        self.cluster.subscribe()
     }
+
     /// Proposes through the leader, wherever it is. Bounded in time; an error may mean "not known".
+    ///
+    /// A command may be applied twice, when a network dies before the answer came.
     pub async fn propose(&self, command: Command) -> Result<Outcome, String> {
-        let _ = command;
-        todo!()
+        if disk::encode(&command)?.len() > MAX_COMMAND {
+            return Err("the change is too large".into());
+        }
+        let until = Instant::now() + PROPOSE;
+        let mut why = "no coordinator is known; are enough voters up and in touch?".to_owned();
+        loop {
+            let leader = self.leader();
+            let left = until.saturating_duration_since(Instant::now());
+            match timeout_at(until, self.propose_at(leader, command.clone(), left)).await {
+                Ok(Ok(outcome)) => return Ok(outcome),
+                Ok(Err(Some(reason))) => why = reason,
+                Ok(Err(None)) => {}
+                Err(_) => return Err("no answer in time; the change may still be made".into()),
+            }
+            if Instant::now() + LOOK_AGAIN >= until {
+                return Err(why);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
     }
+
+    /// One try. An error is a reason to look for a leader again.
+    async fn propose_at(
+        &self,
+        leader: Option<(NodeId, Peer)>,
+        command: Command,
+        limit: Duration,
+    ) -> Result<Outcome, Option<String>> {
+        let Some((id, peer)) = leader else {
+            return Err(None);
+        };
+        if id == self.store.identity().node {
+            return match propose_here(&self.raft, command).await {
+                Proposal::Done(outcome) => Ok(outcome),
+                Proposal::Leader(_) => Err(None),
+                Proposal::Failed(why) => Err(Some(why)),
+            };
+        }
+        let name = peer.name.ok_or(None)?;
+        match self.dial.ask(&name, id, Body::Propose(command), limit).await {
+            Ok(Answer::Proposed(outcome)) => Ok(outcome),
+            Ok(Answer::NotLeader(_)) => Err(None),
+            Ok(other) => Err(Some(format!("the coordinator {name} refused: {}", other.why()))),
+            Err(why) => Err(Some(why)),
+        }
+    }
+
+    fn leader(&self) -> Option<(NodeId, Peer)> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let leader = metrics.current_leader?;
+        let peer = metrics.membership_config.membership().get_node(&leader)?;
+        Some((NodeId(leader), peer.clone()))
+    }
+
     /// Changes the engine's membership; on the leader only. Idempotent.
     pub async fn engine(&self, change: EngineChange) -> Result<(), String> {
-        let _ = change;
-        todo!()
+        let Ok(_one) = self.changing.try_lock() else {
+            return Err("another change of the engine's membership is under way".into());
+        };
+        let state = self.learned.borrow().0.clone();
+        timeout(CHANGE, engine::change(&self.raft, change, &state))
+            .await
+            .unwrap_or_else(
+                |_| Err("the engine's membership was not changed in time; it may still be".into()),
+            )
     }
+
     /// Asks every voter to be initialised by this node, and initialises. Idempotent.
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, (NodeName, Kind)>) -> Result<(), String> {
-        let _ = members;
-        todo!()
+        let Ok(_one) = self.founding.try_lock() else {
+            return Err("a start of the cluster is under way".into());
+        };
+        founding::found(self, members).await
     }
+
     /// Tells a peer to read its configuration again.
     pub async fn tell_reload(&self, node: &NodeName) -> Result<String, String> {
-        let _ = node;
-        todo!()
+        let id = match self.dial.ask(node, NodeId(0), Body::Hello, PROPOSE).await? {
+            Answer::Hello(name, id) if name == *node => id,
+            Answer::Hello(name, _) => return Err(format!("at {node}'s address is {name}")),
+            other => return Err(format!("{node} refused: {}", other.why())),
+        };
+        match self.dial.ask(node, id, Body::Reload, RELOAD).await? {
+            Answer::Reloaded(text) => Ok(text),
+            other => Err(format!("{node} refused: {}", other.why())),
+        }
     }
+
     /// Takes a new configuration.
     pub fn configure(&self, config: Arc<Config>) {
-        let _ = config;
-        todo!()
+        self.dial.streams.configure(config);
     }
+
     /// A task of the engine has ended unasked, with its reason; pending while all is well.
     pub async fn failed(&self) -> String {
-        std::future::pending().await
+        self.tasks.failed().await
     }
+
     /// Stops, and closes the store.
     pub async fn shutdown(&self) {
-        todo!()
+        self.tasks.expect_end();
+        let _ = timeout(STOP, self.raft.shutdown()).await;
+        let _ = timeout(STOP, self.tasks.close()).await;
+        let store = self.store.clone();
+        let _ = timeout(STOP, tokio::task::spawn_blocking(move || store.close())).await;
+    }
+}
+
+fn bound(listener: std::net::TcpListener) -> Result<TcpListener, String> {
+    listener
+        .set_nonblocking(true)
+        .and_then(|()| TcpListener::from_std(listener))
+        .map_err(|error| format!("the stream listener cannot be used: {error}"))
+}
+
+/// Translates the engine's metrics, and notices its end.
+async fn follow(mut metrics: watch::Receiver<Metrics>, says: watch::Sender<Coordinator>, tasks: Arc<Tasks>) {
+    loop {
+        let (now, running) = {
+            let metrics = metrics.borrow_and_update();
+            (engine::coordinator(&metrics), metrics.running_state.clone())
+        };
+        if let Err(fatal) = running {
+            tasks.fail(format!("the consensus engine stopped: {fatal}"));
+        }
+        says.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
+        if metrics.changed().await.is_err() {
+            return tasks.fail("the consensus engine stopped".into());
+        }
     }
 }

@@ -1,1 +1,27 @@
-//! To be written.
+//! The HTTP faces: `/health` and its kin for balancers and people, and the control listener for operators.
+//!
+//! Invariant (H3, S4): every answer about who is active compares the guard with the clock while the response is made;
+//! nothing here remembers that this node "is" active. Nothing else in the agent knows hyper, but for the command line's
+//! client. Sockets are bound first ([`Checks::bind`], [`Control::bind`]) and served later.
+
+mod active;
+mod answer;
+mod checks;
+mod control;
+mod feed;
+mod health;
+mod listen;
+mod metrics;
+mod patience;
+mod query;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use checks::Checks;
+pub use control::Control;
+#[cfg(test)]
+pub(crate) use tests::fixture;
+
+/// The program's version, as `/status` and `/metrics` say it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,6 +1,8 @@
 //! A small deterministic world for the core: nodes with real cores in virtual time, networks that can be cut, a disk, an
 //! application, and a log that is obviously right (one list, delivered to whoever the coordinator reaches).
 
+#![allow(dead_code)] // each test crate uses a part of it
+
 use baton_core::input::Coordinator;
 use baton_core::output::{Durable, EngineChange, GuardChange};
 use baton_core::{Command, Core, Input, Output, Request, State};

@@ -1,0 +1,213 @@
+//! One command in its own process group, under a time limit; used by actions and by command checks.
+//!
+//! Whatever it started in that group ends with it when it is stopped. What it writes goes to the log, line by line.
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::future::Future;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// Between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long the last words of a process that has exited are waited for.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Longest line that is logged or kept, in bytes; the rest of it is dropped.
+const MAX_LINE: usize = 1024;
+/// How long a killed group may take to vanish before the agent goes on (a zombie, or stuck in the kernel).
+const VANISH: Duration = Duration::from_secs(1);
+
+/// What is run.
+pub struct Run<'a> {
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// Added to the environment.
+    pub env: &'a [(&'static str, String)],
+    /// After this it is stopped, and has failed.
+    pub limit: Duration,
+    /// For the log.
+    pub what: String,
+    /// What it writes is only worth a debug line.
+    pub quiet: bool,
+}
+
+/// Why a command did not succeed.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The caller cancelled it.
+    Cancelled,
+    /// It failed, with the exit status and the last line it wrote, or could not be started.
+    Failed(String),
+}
+
+/// A process group that is killed when this is dropped, unless its leader has exited by itself.
+struct Group {
+    leader: Child,
+    id: Option<Pid>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        if let Some(id) = self.id {
+            let _ = kill_process_group(id, signal); // it may be gone already
+        }
+    }
+
+    /// SIGTERM, then SIGKILL for whoever is left; returns when the group is gone.
+    async fn stop(&mut self) {
+        self.signal(Signal::TERM);
+        if timeout(GRACE, self.gone(GRACE)).await.is_err() {
+            tracing::debug!("a process group did not end on SIGTERM, and is killed");
+        }
+        self.signal(Signal::KILL);
+        let _ = timeout(VANISH, self.gone(VANISH)).await;
+        self.id = None;
+    }
+
+    /// Waits until the leader is reaped and nobody is left in the group.
+    async fn gone(&mut self, limit: Duration) {
+        let _ = timeout(limit, self.leader.wait()).await;
+        while self.id.is_some_and(|id| test_kill_process_group(id).is_ok()) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Runs a command to its end, its limit, or until `cancel` is ready, whichever comes first. The tasks that read its
+/// output are put into `output`: processes that it left behind may write there longer than it lives.
+pub async fn run(
+    run: Run<'_>,
+    cancel: impl Future<Output = ()>,
+    output: &mut JoinSet<()>,
+) -> Result<(), Stopped> {
+    let mut group = spawn(&run).map_err(Stopped::Failed)?;
+    let last = Arc::new(Mutex::new(String::new()));
+    let ear = Ear {
+        what: run.what,
+        quiet: run.quiet,
+        last: last.clone(),
+    };
+    let (reading, mut all_read) = mpsc::channel::<()>(1);
+    if let Some(pipe) = group.leader.stdout.take() {
+        output.spawn(ear.clone().read(pipe, reading.clone()));
+    }
+    if let Some(pipe) = group.leader.stderr.take() {
+        output.spawn(ear.clone().read(pipe, reading.clone()));
+    }
+    drop(reading);
+    let status = tokio::select! {
+        biased;
+        status = group.leader.wait() => status,
+        () = cancel => {
+            group.stop().await;
+            return Err(Stopped::Cancelled);
+        }
+        () = sleep(run.limit) => {
+            group.stop().await;
+            let text = format!("timed out after {:?} and was killed", run.limit);
+            return Err(Stopped::Failed(with_last(text, &last)));
+        }
+    };
+    group.id = None; // what it left behind on purpose may stay
+    let _ = timeout(LAST_WORDS, all_read.recv()).await; // `None` once every reader has ended
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(Stopped::Failed(with_last(ended(status), &last))),
+        Err(error) => Err(Stopped::Failed(format!("could not be waited for: {error}"))),
+    }
+}
+
+fn spawn(run: &Run<'_>) -> Result<Group, String> {
+    let (program, arguments) = run.command.split_first().ok_or("the command is empty")?;
+    let leader = Command::new(program)
+        .args(arguments)
+        .envs(run.env.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("cannot run \"{program}\": {error}"))?;
+    let id = leader
+        .id()
+        .and_then(|id| i32::try_from(id).ok())
+        .and_then(Pid::from_raw);
+    Ok(Group { leader, id })
+}
+
+fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => format!("killed by signal {signal}"),
+        (None, None) => "ended without a status".into(),
+    }
+}
+
+fn with_last(text: String, last: &Mutex<String>) -> String {
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_empty() {
+        text
+    } else {
+        format!("{text}: {last}")
+    }
+}
+
+/// Hears what a process writes.
+#[derive(Clone)]
+struct Ear {
+    what: String,
+    quiet: bool,
+    last: Arc<Mutex<String>>,
+}
+
+impl Ear {
+    /// Logs each line and keeps the last; ends with the pipe. `_reading` is dropped then, which tells the waiter.
+    async fn read(self, mut pipe: impl AsyncRead + Unpin, _reading: mpsc::Sender<()>) {
+        let (mut line, mut chunk) = (Vec::new(), [0; 2048]);
+        loop {
+            let length = match pipe.read(&mut chunk).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => length,
+            };
+            for byte in &chunk[..length] {
+                match byte {
+                    b'\n' => self.say(&mut line),
+                    _ if line.len() < MAX_LINE => line.push(*byte),
+                    _ => {}
+                }
+            }
+        }
+        self.say(&mut line);
+    }
+
+    fn say(&self, line: &mut Vec<u8>) {
+        let text: String = String::from_utf8_lossy(line)
+            .trim()
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        line.clear();
+        if text.is_empty() {
+            return;
+        }
+        if self.quiet {
+            tracing::debug!("{}: {text}", self.what);
+        } else {
+            tracing::info!("{}: {text}", self.what);
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+}

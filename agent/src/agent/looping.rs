@@ -1,0 +1,111 @@
+//! The control loop from outside: its start, with all that carries out its wishes, and its stop.
+
+use super::running::Parts;
+use super::tasks::Tasks;
+use crate::actions::{self, Actions, Whose};
+use crate::consensus::{Consensus, Store};
+use crate::control::port::Port;
+use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
+use crate::handle::{Counters, MAX_WAITING, Message};
+use baton_core::{Durable, Input};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// The control loop, from outside.
+pub struct Loop {
+    /// What the core is told.
+    pub notices: mpsc::Sender<Notice>,
+    /// What faces ask.
+    pub messages: mpsc::Sender<Message>,
+    /// This node's states.
+    pub states: watch::Receiver<RoleStates>,
+    /// Hears `()` when the loop has stopped in order.
+    pub stopped: oneshot::Receiver<()>,
+    /// Closed when the flush thread has ended.
+    pub flush: mpsc::Receiver<()>,
+}
+
+impl Loop {
+    /// Starts the control loop and what carries out its wishes.
+    pub fn start(
+        parts: &Parts,
+        ports: Vec<Option<Port>>,
+        consensus: &Consensus,
+        tasks: &mut Tasks,
+    ) -> Result<Loop, String> {
+        let (notices, noticed) = mpsc::channel(MAX_NOTICES);
+        let (messages, heard) = mpsc::channel(MAX_WAITING);
+        let (states, state_changes) = watch::channel(RoleStates::new());
+        let (flush, flush_ended) = start_flush(parts.store.clone(), notices.clone(), parts.counters.clone())?;
+        let actions = start_actions(parts, &notices, tasks);
+        let (call, called) = mpsc::channel(calls::MAX_CALLS);
+        let calls = calls::run(consensus.clone(), called, notices.clone());
+        tasks.start("calls to consensus", calls);
+        let news = feed::run(consensus.clone(), parts.published.clone(), notices.clone());
+        tasks.start("news of consensus", news);
+        let stopped = control::start(control::Start {
+            config: parts.config.clone(),
+            identity: parts.store.identity(),
+            durable: parts.store.durable(),
+            ports,
+            addresses: parts.addresses.clone(),
+            published: parts.published.clone(),
+            counters: parts.counters.clone(),
+            flush,
+            calls: call,
+            actions,
+            states,
+            notices: noticed,
+            messages: heard,
+        })
+        .map_err(|error| format!("cannot start the control thread: {error}"))?;
+        Ok(Loop {
+            notices,
+            messages,
+            states: state_changes,
+            stopped,
+            flush: flush_ended,
+        })
+    }
+
+    /// Has the core stop, and what it promised written.
+    pub async fn release(&mut self) -> bool {
+        if self.stopped.is_terminated() || self.notices.send(Input::Stop.into()).await.is_err() {
+            return false;
+        }
+        let stopped = (&mut self.stopped).await.is_ok();
+        self.flush.recv().await; // ends with the control loop, after its last write
+        stopped
+    }
+}
+
+/// Starts the action runners; the queues to them.
+fn start_actions(parts: &Parts, notices: &mpsc::Sender<Notice>, tasks: &mut Tasks) -> Actions {
+    let (actions, jobs) = Actions::new(parts.config.roles.keys().cloned());
+    let whose = Whose {
+        node: parts.config.me.clone(),
+        cluster: parts.config.cluster.name.clone(),
+    };
+    for jobs in jobs {
+        tasks.start("actions", actions::run(whose.clone(), jobs, notices.clone()));
+    }
+    actions
+}
+
+/// Starts the flush thread; the receiver is closed when it ends.
+fn start_flush(
+    store: Arc<Store>,
+    notices: mpsc::Sender<Notice>,
+    counters: Arc<Counters>,
+) -> Result<(Flush, mpsc::Receiver<()>), String> {
+    let (alive, ended) = mpsc::channel(1);
+    let save = move |durable: &Durable| {
+        let _lives_as_long_as_the_thread = &alive;
+        store.save_durable(durable)
+    };
+    // A closed channel means that the control loop has stopped.
+    let done = move |token| drop(notices.blocking_send(Input::Persisted { token }.into()));
+    Flush::start(save, done, counters)
+        .map(|(flush, _)| (flush, ended))
+        .map_err(|error| format!("cannot start the flush thread: {error}"))
+}

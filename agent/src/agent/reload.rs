@@ -1,0 +1,180 @@
+//! Reading the configuration again: what may change while the agent runs is taken over, all or nothing.
+
+use super::Options;
+use crate::consensus::Consensus;
+use crate::control::Notice;
+use crate::handle::Reload;
+use baton_core::Input;
+use baton_shared::config::Config;
+use baton_shared::id::NodeName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long a peer may take to answer that it has read its file.
+const TELL_LIMIT: Duration = Duration::from_secs(4);
+
+/// What a reload says.
+type Said = Result<String, String>;
+
+/// The task that reads the configuration again.
+pub struct Reloader {
+    /// How the agent was started: the file and what overrides it.
+    pub options: Options,
+    /// The current configuration, for those who follow it.
+    pub configs: watch::Sender<Arc<Config>>,
+    /// Told of a new configuration, and the way to peers.
+    pub consensus: Consensus,
+    /// To the control loop.
+    pub notices: mpsc::Sender<Notice>,
+    /// From faces and signals.
+    pub reloads: mpsc::Receiver<Reload>,
+    /// From peers.
+    pub told: mpsc::Receiver<oneshot::Sender<Said>>,
+}
+
+impl Reloader {
+    /// Serves requests, one at a time.
+    pub async fn run(mut self) -> Result<(), String> {
+        loop {
+            let (everywhere, answer) = tokio::select! {
+                Some(reload) = self.reloads.recv() => (reload.everywhere, reload.answer),
+                Some(answer) = self.told.recv() => (false, answer),
+                else => return Ok(()), // the agent is exiting
+            };
+            let said = match self.here().await {
+                Ok(text) if everywhere => self.elsewhere(text).await,
+                said => said,
+            };
+            match &said {
+                Ok(text) => tracing::info!("reload: {text}"),
+                Err(text) => tracing::error!("reload: {text}"),
+            }
+            let _ = answer.send(said); // who no longer waits reads it in the log
+        }
+    }
+
+    async fn here(&self) -> Said {
+        let options = self.options.clone();
+        let loaded = tokio::task::spawn_blocking(move || options.load())
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| format!("nothing was changed: {error}"))?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (old, new) = (self.configs.borrow().clone(), Arc::new(loaded.config));
+        if *old == *new {
+            return Ok("nothing has changed".into());
+        }
+        let fixed = needs_restart(&old, &new);
+        if !fixed.is_empty() {
+            let fixed = fixed.join(", ");
+            return Err(format!(
+                "nothing was changed: {fixed} cannot change while the agent runs; restart this node to change it"
+            ));
+        }
+        let text = summary(&old, &new);
+        self.configs.send_replace(new.clone());
+        self.consensus.configure(new.clone());
+        self.notices
+            .send(Input::Configured(new).into())
+            .await
+            .map_err(|_| "the agent is stopping")?;
+        Ok(text)
+    }
+
+    /// Tells every other node; all are told, whatever one says.
+    async fn elsewhere(&self, here: String) -> Said {
+        let config = self.configs.borrow().clone();
+        let mut telling = JoinSet::new();
+        for node in config.nodes.keys().filter(|node| **node != config.me) {
+            telling.spawn(tell(self.consensus.clone(), node.clone()));
+        }
+        let mut answers = telling.join_all().await;
+        answers.sort_by(|a, b| a.0.cmp(&b.0));
+        let failed = answers.iter().any(|(_, said)| said.is_err());
+        let mut text = format!("{}: {here}", config.me);
+        for (node, said) in answers {
+            let said = said.unwrap_or_else(|error| format!("FAILED, {error}"));
+            text.push_str(&format!("; {node}: {said}"));
+        }
+        if failed { Err(text) } else { Ok(text) }
+    }
+}
+
+async fn tell(consensus: Consensus, node: NodeName) -> (NodeName, Said) {
+    let said = timeout(TELL_LIMIT, consensus.tell_reload(&node)).await;
+    let said = said.unwrap_or_else(|_| Err(format!("no answer in {TELL_LIMIT:?}")));
+    (node, said)
+}
+
+/// What differs that cannot change while the agent runs, by its name in the file.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let (a, b) = (old.my_node(), new.my_node());
+    let fixed = [
+        ("cluster.name", old.cluster.name == new.cluster.name),
+        ("cluster.key", old.cluster.key == new.cluster.key),
+        ("cluster.window", old.cluster.window == new.cluster.window),
+        ("networks", old.networks == new.networks),
+        ("storage.dir", old.storage == new.storage),
+        ("the names of roles", old.roles.keys().eq(new.roles.keys())),
+        ("http", old.http == new.http),
+        ("control", old.control == new.control),
+        ("dns", old.dns == new.dns),
+    ];
+    let mut names: Vec<String> = fixed
+        .into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let me = &new.me;
+    if old.me != new.me {
+        names.push("this node's name".into());
+    }
+    if a.kind != b.kind {
+        names.push(format!("nodes.{me}.kind"));
+    }
+    if a.addresses != b.addresses {
+        names.push(format!("the addresses of nodes.{me}"));
+    }
+    names
+}
+
+/// What a reload changed, in a sentence.
+fn summary(old: &Config, new: &Config) -> String {
+    let list = |from: &Config, other: &Config, word: &str| {
+        let names: Vec<&str> = from
+            .nodes
+            .keys()
+            .filter(|name| !other.nodes.contains_key(*name))
+            .map(NodeName::as_str)
+            .collect();
+        (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")))
+    };
+    let changed: Vec<&str> = new
+        .nodes
+        .iter()
+        .filter(|(name, node)| old.nodes.get(name).is_some_and(|old| old != *node))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let mut parts: Vec<String> = [list(new, old, "added"), list(old, new, "removed")]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !changed.is_empty() {
+        parts.push(format!("changed {}", changed.join(", ")));
+    }
+    if old.roles != new.roles {
+        parts.push("other checks or actions".into());
+    }
+    if parts.is_empty() {
+        return "taken over".into();
+    }
+    format!("taken over ({})", parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests;

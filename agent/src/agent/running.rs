@@ -1,0 +1,246 @@
+//! The running agent: its threads and tasks, each watched, and the order in which it stops.
+
+use super::looping::Loop;
+use super::reload::Reloader;
+use super::sockets::Sockets;
+use super::tasks::Tasks;
+use super::{DONE, ENVIRONMENT, Options};
+use crate::addresses::Addresses;
+use crate::addresses::resolver::{self, Resolve};
+use crate::checks;
+use crate::consensus::{self, Consensus, Store};
+use crate::handle::{Counters, Handle, Reload};
+use baton_shared::config::Config;
+use baton_shared::id::{ClusterId, NodeName};
+use baton_shared::view::Published;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+/// Reloads that may wait.
+const MAX_RELOADS: usize = 8;
+/// Beyond demotion and two windows, a stop in order may take so long.
+const STOP_SLACK: Duration = Duration::from_secs(2);
+/// A stop in order never takes longer.
+const STOP_MAX: Duration = Duration::from_secs(300);
+/// Without a cluster it is said no more often than this.
+const MIN_JOIN_WARNING: Duration = Duration::from_secs(1);
+/// Consensus, and then the faces, may each take so long to end.
+const END_LIMIT: Duration = Duration::from_secs(3);
+
+/// What an agent is made of before it runs.
+pub struct Parts {
+    /// How it was started.
+    pub options: Options,
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its storage.
+    pub store: Arc<Store>,
+    /// Its address on each network.
+    pub mine: Vec<Option<IpAddr>>,
+    /// Where peers are.
+    pub addresses: Arc<Addresses>,
+    /// Where faces read.
+    pub published: Arc<Published>,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// A running agent.
+pub struct Running {
+    configs: watch::Receiver<Arc<Config>>,
+    published: Arc<Published>,
+    consensus: Consensus,
+    looping: Loop,
+    reload: mpsc::Sender<Reload>,
+    /// What serves the control loop.
+    tasks: Tasks,
+    /// What serves the world; these end when told to.
+    faces: Tasks,
+    shutdown: watch::Sender<bool>,
+    signals: Signals,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals, String> {
+        let on = |kind| signal(kind).map_err(|error| format!("cannot handle signals: {error}"));
+        Ok(Signals {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Running {
+    /// Starts everything; the sockets are bound.
+    pub async fn start(parts: Parts, sockets: Sockets) -> Result<Running, String> {
+        let signals = Signals::new()?;
+        let config = parts.config.clone();
+        let (tell, told) = mpsc::channel(MAX_RELOADS);
+        let consensus = Consensus::start(consensus::Start {
+            config: config.clone(),
+            store: parts.store.clone(),
+            addresses: parts.addresses.clone(),
+            listeners: sockets.listeners,
+            counters: parts.counters.clone(),
+            reload: tell,
+        })
+        .await?;
+        let mut tasks = Tasks::default();
+        let looping = Loop::start(&parts, sockets.ports, &consensus, &mut tasks)?;
+        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
+        let (current, configs) = watch::channel(config.clone());
+        let handle = Handle {
+            published: parts.published.clone(),
+            counters: parts.counters.clone(),
+            control: looping.messages.clone(),
+            reload: reload.clone(),
+        };
+        let published = parts.published.clone();
+        start_followers(&parts, &looping, &configs, &mut tasks);
+        let reloader = Reloader {
+            options: parts.options,
+            configs: current,
+            consensus: consensus.clone(),
+            notices: looping.notices.clone(),
+            reloads,
+            told,
+        };
+        tasks.start("reload", reloader.run());
+        let (shutdown, ending) = watch::channel(false);
+        let faces = sockets.faces.start(&handle, &config, &ending);
+        tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
+        Ok(Running {
+            configs,
+            published,
+            consensus,
+            looping,
+            reload,
+            tasks,
+            faces,
+            shutdown,
+            signals,
+        })
+    }
+
+    /// Runs until it is told to stop or something fails, then stops in order; gives the exit status.
+    pub async fn until_stopped(mut self) -> u8 {
+        let failure = self.until_asked().await;
+        if let Some(failure) = &failure {
+            tracing::error!("{failure}; this node stops");
+        }
+        let in_order = self.stop().await;
+        if failure.is_none() && in_order {
+            tracing::info!("stopped");
+            DONE
+        } else {
+            ENVIRONMENT
+        }
+    }
+
+    /// Waits for a signal to stop, or for what must not happen, and says what that was.
+    async fn until_asked(&mut self) -> Option<String> {
+        let config = self.configs.borrow().clone();
+        let alone = until_given_up(&config, &self.published);
+        tokio::pin!(alone);
+        loop {
+            tokio::select! {
+                _ = self.signals.terminate.recv() => return None,
+                _ = self.signals.interrupt.recv() => return None,
+                _ = self.signals.hangup.recv() => {
+                    let (answer, _) = oneshot::channel(); // the log has the answer
+                    // A full queue holds reloads that will read the same file.
+                    let _ = self.reload.try_send(Reload { everywhere: false, answer });
+                }
+                reason = &mut alone => return Some(reason),
+                reason = self.consensus.failed() => return Some(format!("consensus has failed: {reason}")),
+                _ = &mut self.looping.stopped => return Some("the control thread has ended".into()),
+                _ = self.looping.flush.recv() => return Some("the flush thread has ended".into()),
+                Some(last_word) = self.tasks.ended() => return Some(last_word),
+                Some(last_word) = self.faces.ended() => return Some(last_word),
+            }
+        }
+    }
+
+    /// Demotes and releases; then ends consensus; then the faces, which answer "not active" until the last. False if
+    /// this node could not let go in time: its lease then ends by itself.
+    async fn stop(&mut self) -> bool {
+        let limit = stop_limit(&self.configs.borrow());
+        let released = tokio::select! {
+            released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
+                tracing::error!("not stopped in order within {limit:?}; the lease ends by itself");
+                false
+            }),
+            _ = self.signals.interrupt.recv() => {
+                tracing::warn!("interrupted again: stopping at once; the lease ends by itself");
+                return false;
+            }
+        };
+        if timeout(END_LIMIT, self.consensus.shutdown()).await.is_err() {
+            tracing::warn!("consensus did not end within {END_LIMIT:?}");
+        }
+        self.shutdown.send_replace(true);
+        let faces = async { while self.faces.ended().await.is_some() {} };
+        let _ = timeout(END_LIMIT, faces).await; // longer than that no answer takes
+        released
+    }
+}
+
+/// Starts what follows the configuration: checks and the resolver.
+fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
+    let notices = &looping.notices;
+    let checks = checks::run(configs.clone(), looping.states.clone(), notices.clone());
+    tasks.start("checks", checks);
+    let resolve = Resolve {
+        configs: configs.clone(),
+        published: parts.published.clone(),
+        addresses: parts.addresses.clone(),
+        mine: parts.mine.clone(),
+        notices: notices.clone(),
+    };
+    tasks.start("resolver", resolver::run(resolve));
+}
+
+/// How long a stop in order may take.
+fn stop_limit(config: &Config) -> Duration {
+    let demotes = config.roles.values().filter_map(|role| role.demote.as_ref());
+    let demote = demotes.map(|action| action.timeout).max().unwrap_or_default();
+    (demote + config.cluster.window * 2 + STOP_SLACK).min(STOP_MAX)
+}
+
+/// Warns while there is no cluster after `join_wait`; ready, with the reason, if that is to end the agent.
+async fn until_given_up(config: &Config, published: &Published) -> String {
+    let wait = config.cluster.join_wait.max(MIN_JOIN_WARNING);
+    loop {
+        sleep(wait).await;
+        let view = published.view.load();
+        if view.cluster_id != ClusterId(0) {
+            return std::future::pending().await;
+        }
+        let names: Vec<&str> = view.waiting_for.iter().map(NodeName::as_str).collect();
+        let missing = if names.is_empty() {
+            "all voters are heard, but it is not initialised yet".into()
+        } else {
+            format!(
+                "waiting for {}; start them, or begin without them: `baton bootstrap --without {}`",
+                names.join(", "),
+                names.join(",")
+            )
+        };
+        let text = format!("not in a cluster after {:?}: {missing}", config.cluster.join_wait);
+        if config.cluster.join_exit {
+            return text;
+        }
+        tracing::warn!("{text}");
+    }
+}

@@ -1,0 +1,316 @@
+//! The command line's grammar, and its help: written to be read at three in the morning.
+
+use super::target::Target;
+use baton_shared::config::parse_duration;
+use baton_shared::id::{NodeName, RoleName};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Baton keeps one instance of an application active, and says which one.
+///
+/// One agent stands beside each instance. The agents agree on which node is active; `GET /health` on the active node says
+/// 200, on all others 503.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+First steps:
+  baton demo                                   a cluster of three on this machine, to look at and to break
+  baton keygen --out cluster.key               the secret that all nodes share
+  baton check-config baton.toml                what a configuration means, and what is wrong with it
+  baton agent --config baton.toml --node a     run node a
+
+Something is wrong:
+  baton status                                 who is active, who is heard, who is next
+  baton events                                 what happened, when and why
+
+Exit status: 0 done; 1 refused, or no agent there; 2 wrong usage or configuration.")]
+pub(super) struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    Agent(Agent),
+    Status(Status),
+    Events(Events),
+    #[command(flatten)]
+    Order(Order),
+    /// Say what a configuration file means, and what is wrong with it
+    ///
+    /// Reads the file as the agent would, starts nothing and touches nothing. Prints what it means and what is risky, or
+    /// every error with its line. Without --node the file is judged for every node.
+    #[command(after_help = "\
+Examples:
+  baton check-config /etc/baton/baton.toml
+  baton check-config baton.toml --node a --set cluster.window=500ms")]
+    CheckConfig {
+        /// The configuration file
+        file: PathBuf,
+        /// Judge it for this node
+        #[arg(long, value_name = "NAME", env = "BATON_NODE")]
+        node: Option<NodeName>,
+        /// Override a key of the file; may be repeated
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// Make a cluster key, the secret that all nodes share
+    ///
+    /// Copy the file to every node, readable by the agent alone, and name it in the configuration: key = "file:PATH".
+    #[command(after_help = "\
+Examples:
+  baton keygen --out /etc/baton/cluster.key
+  baton keygen > cluster.key")]
+    Keygen {
+        /// Write it to this new file, mode 0600; without it, print it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    Demo(Demo),
+}
+
+/// Run a node's agent
+///
+/// Runs in the foreground, logs to standard error, and ends in order on SIGTERM or SIGINT: the application is demoted, the
+/// role given up, and the next in line is active one round trip later.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  baton agent --config /etc/baton/baton.toml --node a
+  BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
+  baton agent --config baton.toml --node a --log info,baton_agent=debug")]
+pub(super) struct Agent {
+    /// The configuration file, the same on every node
+    #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
+    pub config: PathBuf,
+    /// This node's name, as in the file's [nodes]
+    #[arg(long, value_name = "NAME", env = "BATON_NODE")]
+    pub node: Option<NodeName>,
+    /// Override a key of the file, such as cluster.window=500ms; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// What to log: error, warn, info, debug or trace, or a filter such as info,baton_agent=debug
+    #[arg(long, value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// Show who is active, who is heard and who is next
+///
+/// The table is what one agent knows; the node that answers is marked with '*'. A node that is cut off knows less, and says
+/// so. Ask another one with --socket.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  baton status
+  baton status --watch
+  baton status --socket unix:/run/baton/b.sock
+  baton status --json | jq -r '.roles[] | .role + \" \" + (.active // \"nobody\")'
+
+Reading the table:
+  ROLE     ACTIVE: /health says 200 there. promoting: it holds the lease, its application is starting
+  SEEN     up, suspect (every link late), down (every link silent), and why
+  links    round trip; late; down (nothing comes in); one-way (they do not hear us)")]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub target: Target,
+    /// Keep showing it, redrawn every second and on each change; Ctrl-C ends it
+    #[arg(long, short)]
+    pub watch: bool,
+    /// The same facts as JSON; with --watch, one line each time
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Show what happened, when and why
+///
+/// The last 1,000 events of the cluster, oldest first: takeovers with their cause and the time that each stage took,
+/// releases, drains, pauses, and changes of nodes. Times are UTC.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  baton events --last 20
+  baton events --follow
+  baton events --json | jq 'select(.what == \"takeover\")'")]
+pub(super) struct Events {
+    #[command(flatten)]
+    pub target: Target,
+    /// Go on with new events as they happen; Ctrl-C ends it
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Begin with the last N events only
+    #[arg(long, short = 'n', value_name = "N")]
+    pub last: Option<usize>,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What an operator can tell a cluster to do. Any agent takes it; the cluster carries it out.
+#[derive(Debug, Subcommand)]
+pub(super) enum Order {
+    /// Make another node active, in order
+    ///
+    /// The active node demotes its application and gives up the role; the new one is active a round trip later. Without
+    /// --to the best standby is chosen. It is refused when no healthy standby is there.
+    #[command(after_help = "\
+Examples:
+  baton switchover
+  baton switchover --to b
+  baton switchover --role cache --to b")]
+    Switchover {
+        #[command(flatten)]
+        target: Target,
+        /// The role to move; by default main, or the only one
+        #[arg(long, value_name = "ROLE")]
+        role: Option<RoleName>,
+        /// The node that shall be active
+        #[arg(long, value_name = "NODE")]
+        to: Option<NodeName>,
+    },
+    /// Take a node out of line, for maintenance
+    ///
+    /// If it is active, another node takes over in order first. It stays out, even across restarts, until `baton undrain`.
+    #[command(after_help = "Example:\n  baton drain b        # now b can be rebooted or upgraded")]
+    Drain {
+        #[command(flatten)]
+        target: Target,
+        /// The node
+        node: NodeName,
+    },
+    /// Put a drained node back in line
+    #[command(after_help = "Example:\n  baton undrain b")]
+    Undrain {
+        #[command(flatten)]
+        target: Target,
+        /// The node
+        node: NodeName,
+    },
+    /// Suspend automatic takeovers, for work on the network or on everything at once
+    ///
+    /// The active node stays active as long as it can; if it fails, nobody takes over until `baton resume`. A switchover by
+    /// hand still works.
+    #[command(after_help = "Example:\n  baton pause && do-the-work; baton resume")]
+    Pause {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Resume automatic takeovers
+    #[command(after_help = "Example:\n  baton resume")]
+    Resume {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Read the configuration file again, on every node
+    ///
+    /// Change the file on every node first. A file with errors changes nothing.
+    #[command(after_help = "\
+Examples:
+  baton reload
+  baton reload --local      # only the agent that is asked")]
+    Reload {
+        #[command(flatten)]
+        target: Target,
+        /// Only the agent that is asked
+        #[arg(long)]
+        local: bool,
+    },
+    /// Start a new cluster without some of its voters
+    ///
+    /// A new cluster starts by itself once every configured voter is there. If some cannot come, name them here; a majority
+    /// must be present. DANGER: never do so if the absent ones may have a cluster of the same name going already.
+    #[command(after_help = "Example:\n  baton bootstrap --without c")]
+    Bootstrap {
+        #[command(flatten)]
+        target: Target,
+        /// The voters that are not waited for
+        #[arg(long, value_name = "NODE", required = true, num_args = 1.., value_delimiter = ',')]
+        without: Vec<NodeName>,
+    },
+}
+
+/// Run a cluster of three on this machine, to look at and to break
+///
+/// Needs no root and no set-up, and leaves nothing behind. Prints the commands to try.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  baton demo
+  baton demo --drill                 # break it in turn, and measure how long each failover takes
+  baton demo --drill --window 200ms
+  baton demo --dir /tmp/demo         # keep its configuration, state and logs")]
+pub(super) struct Demo {
+    /// Break the cluster in turn, measure, and end
+    #[arg(long)]
+    pub drill: bool,
+    /// Keep configuration, state and logs in this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// The window: how long a silent node keeps its rights
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub window: Option<Duration>,
+}
+
+impl From<Demo> for crate::demo::Options {
+    fn from(demo: Demo) -> crate::demo::Options {
+        crate::demo::Options {
+            drill: demo.drill,
+            dir: demo.dir,
+            window: demo.window,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_grammar_is_sound_and_every_command_has_an_example() {
+        Options::command().debug_assert();
+        for command in Options::command().get_subcommands() {
+            let help = command.get_after_help().map(|help| help.to_string());
+            let name = command.get_name();
+            assert!(
+                help.unwrap_or_default().contains(&format!("baton {name}")),
+                "no example for {name}"
+            );
+            assert!(command.get_about().is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn commands_parse() {
+        for line in [
+            "baton agent --config f --node a --set x=1 --set y=2 --log debug",
+            "baton status --watch --json --socket unix:/x",
+            "baton events -f -n 3",
+            "baton switchover --role main --to b --socket http://h:1 --token t",
+            "baton switchover --to b --socket /tmp/a.sock",
+            "baton drain b --config f --node a",
+            "baton undrain b",
+            "baton pause",
+            "baton resume",
+            "baton reload --local",
+            "baton bootstrap --without c d",
+            "baton bootstrap --without c,d --socket /x",
+            "baton check-config f",
+            "baton keygen --out f",
+            "baton demo --drill --window 200ms",
+        ] {
+            if let Err(error) = Options::try_parse_from(line.split(' ')) {
+                panic!("{line}: {error}");
+            }
+        }
+        for line in [
+            "baton",
+            "baton drain",
+            "baton drain a_b",
+            "baton bootstrap",
+            "baton demo --window 200",
+        ] {
+            assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

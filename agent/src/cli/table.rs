@@ -1,0 +1,320 @@
+//! A status as a table that a tired person likes to read. Pure: no terminal, no clock.
+
+use super::events::sentence;
+use super::out::clean;
+use super::wall::{ago, short_ms};
+use baton_shared::id::Kind;
+use baton_shared::status::{LinkStatus, NodeStatus, RoleStatus, Status};
+use baton_shared::view::{LinkState, PeerState, RoleState};
+
+/// How to draw.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// With colours.
+    pub colour: bool,
+    /// The reader's wall clock, Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Clocks that differ by more are worth a word.
+const SKEW_MS: u64 = 200;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paint {
+    Plain,
+    Good,
+    Warn,
+    Bad,
+    Faint,
+    Bold,
+}
+
+impl Paint {
+    fn code(self) -> &'static str {
+        match self {
+            Paint::Plain => "",
+            Paint::Good => "1;32",
+            Paint::Warn => "33",
+            Paint::Bad => "1;31",
+            Paint::Faint => "2",
+            Paint::Bold => "1",
+        }
+    }
+}
+
+struct Cell(String, Paint);
+
+fn plain(text: impl Into<String>) -> Cell {
+    Cell(text.into(), Paint::Plain)
+}
+
+fn faint(text: impl Into<String>) -> Cell {
+    Cell(text.into(), Paint::Faint)
+}
+
+impl Style {
+    fn paint(self, text: &str, paint: Paint) -> String {
+        if self.colour && paint != Paint::Plain && !text.is_empty() {
+            format!("\x1b[{}m{text}\x1b[0m", paint.code())
+        } else {
+            text.into()
+        }
+    }
+}
+
+/// The whole table, with a final newline.
+pub(super) fn render(status: &Status, style: Style) -> String {
+    let mut out = header(status, style);
+    out.push('\n');
+    out.push_str(&grid(&rows(status), style));
+    out.push('\n');
+    for role in &status.roles {
+        out.push_str(&line_of(role));
+    }
+    for alarm in &status.alarms {
+        let alarm = style.paint(&format!("ALARM: {}", clean(alarm)), Paint::Bad);
+        out.push_str(&format!("{alarm}\n"));
+    }
+    if let Some(event) = &status.last_event {
+        let age = ago(event.wall_ms, style.now_ms);
+        out.push_str(&format!("last event: {age}: {}\n", sentence(event)));
+    }
+    out
+}
+
+fn header(status: &Status, style: Style) -> String {
+    let mut out = format!(
+        "cluster {}   window {}   coordinator {}",
+        style.paint(&clean(&status.cluster), Paint::Bold),
+        short_ms(status.window_ms),
+        status.coordinator.as_ref().map_or("none", |node| node.as_str()),
+    );
+    if status.paused {
+        out.push_str("   ");
+        out.push_str(&style.paint("PAUSED: no automatic takeovers", Paint::Warn));
+    }
+    if status.electorate_joint {
+        out.push_str("   ");
+        out.push_str(&style.paint("voters are changing", Paint::Warn));
+    }
+    out.push('\n');
+    if !status.waiting_for.is_empty() {
+        let names: Vec<&str> = status.waiting_for.iter().map(|node| node.as_str()).collect();
+        let text = format!("NOT STARTED: waiting for {}", names.join(", "));
+        out.push_str(&format!("{}\n", style.paint(&text, Paint::Warn)));
+    } else if !status.in_touch {
+        let text = format!(
+            "OUT OF TOUCH: {} does not hear a majority of voters, and knows little of the others",
+            status.node
+        );
+        out.push_str(&format!("{}\n", style.paint(&text, Paint::Bad)));
+    } else if !status.ready {
+        out.push_str(&format!(
+            "{}\n",
+            style.paint("catching up, or stopping", Paint::Warn)
+        ));
+    }
+    for role in &status.roles {
+        out.push_str(&format!("role {}: {}\n", role.role, who(role, status, style)));
+    }
+    out
+}
+
+fn who(role: &RoleStatus, status: &Status, style: Style) -> String {
+    if let (Some(node), Some(epoch)) = (&role.active, role.epoch) {
+        let lease = if *node == status.node && role.lease_ms > 0.0 {
+            format!(", lease {} left", short_ms(role.lease_ms))
+        } else {
+            String::new()
+        };
+        return format!(
+            "{} at epoch {epoch}{lease}",
+            style.paint(&format!("{node} is ACTIVE"), Paint::Good)
+        );
+    }
+    let text = match (role.known.as_str(), &role.holder) {
+        ("nobody", Some(node)) => format!("NOBODY is active; {node} holds it"),
+        ("nobody", None) => "NOBODY is active".into(),
+        _ => "UNKNOWN which node is active".into(),
+    };
+    style.paint(&text, Paint::Bad)
+}
+
+fn rows(status: &Status) -> Vec<Vec<Cell>> {
+    let mut networks: Vec<&str> = Vec::new();
+    for link in status.nodes.iter().flat_map(|node| &node.links) {
+        if !networks.contains(&link.network.as_str()) {
+            networks.push(&link.network);
+        }
+    }
+    let heads = ["", "NODE", "KIND", "ROLE", "HEALTH", "SEEN"];
+    let mut head: Vec<Cell> = heads.into_iter().map(faint).collect();
+    head.extend(networks.iter().map(|network| faint(clean(network))));
+    head.push(faint(""));
+    let mut rows = vec![head];
+    for node in &status.nodes {
+        let me = node.name == status.node;
+        let mut row = vec![
+            plain(if me { "*" } else { " " }),
+            Cell(node.name.to_string(), Paint::Bold),
+            plain(node.kind.to_string()),
+            roles_of(node, status, me),
+            health(node),
+            seen(node),
+        ];
+        for network in &networks {
+            let link = node.links.iter().find(|link| link.network == *network);
+            row.push(link.map_or_else(|| faint("-"), link_cell));
+        }
+        row.push(Cell(notes(node), Paint::Warn));
+        rows.push(row);
+    }
+    rows
+}
+
+/// What the node does in each role; of others only what the answering node may say.
+fn roles_of(node: &NodeStatus, status: &Status, me: bool) -> Cell {
+    if node.kind != Kind::Member {
+        return faint("-");
+    }
+    let one = |role: &RoleStatus| {
+        if node.active_for.contains(&role.role) {
+            return ("ACTIVE", Paint::Good);
+        }
+        match role.state {
+            RoleState::Claiming if me => ("claiming", Paint::Warn),
+            RoleState::Promoting if me => ("promoting", Paint::Warn),
+            RoleState::Demoting if me => ("demoting", Paint::Warn),
+            RoleState::Standby if me => ("standby", Paint::Plain),
+            // The lease is over, and the control loop has not said so yet.
+            RoleState::Active if me => ("lease ended", Paint::Bad),
+            _ if matches!(node.state, PeerState::Down | PeerState::Unknown) => ("?", Paint::Faint),
+            _ if role.holder.as_ref() == Some(&node.name) => ("holder", Paint::Warn),
+            _ => ("standby", Paint::Plain),
+        }
+    };
+    if let [role] = status.roles.as_slice() {
+        let (text, paint) = one(role);
+        return Cell(text.into(), paint);
+    }
+    let mut paint = Paint::Plain;
+    let texts: Vec<String> = status
+        .roles
+        .iter()
+        .map(|role| {
+            let (text, own) = one(role);
+            if own == Paint::Good || paint == Paint::Plain {
+                paint = own;
+            }
+            format!("{} {text}", role.role)
+        })
+        .collect();
+    Cell(texts.join(", "), paint)
+}
+
+fn health(node: &NodeStatus) -> Cell {
+    if node.kind == Kind::Witness || node.healthy.is_empty() {
+        return faint("-");
+    }
+    if matches!(node.state, PeerState::Down | PeerState::Unknown) {
+        return faint("?");
+    }
+    let ill: Vec<&str> = node
+        .healthy
+        .iter()
+        .filter(|(_, healthy)| !**healthy)
+        .map(|(role, _)| role.as_str())
+        .collect();
+    match (ill.as_slice(), node.healthy.len()) {
+        ([], _) => plain("healthy"),
+        (_, 1) => Cell("UNHEALTHY".into(), Paint::Bad),
+        (roles, _) => Cell(format!("UNHEALTHY: {}", roles.join(", ")), Paint::Bad),
+    }
+}
+
+fn seen(node: &NodeStatus) -> Cell {
+    let (text, paint) = match node.state {
+        PeerState::Myself => return faint("answers"),
+        PeerState::Up => ("up", Paint::Plain),
+        PeerState::Suspect => ("suspect", Paint::Warn),
+        PeerState::Down => ("DOWN", Paint::Bad),
+        PeerState::Unknown => ("never heard", Paint::Bad),
+    };
+    if node.reason.is_empty() || node.state == PeerState::Up {
+        return Cell(text.into(), paint);
+    }
+    Cell(format!("{text}: {}", clean(&node.reason)), paint)
+}
+
+fn link_cell(link: &LinkStatus) -> Cell {
+    let (mut text, mut paint) = match link.state {
+        LinkState::Up => (link.rtt_ms.map_or("up".into(), short_ms), Paint::Plain),
+        LinkState::Late => ("late".into(), Paint::Warn),
+        LinkState::Down => ("DOWN".into(), Paint::Bad),
+        LinkState::OneWay => ("ONE-WAY".into(), Paint::Bad),
+    };
+    if link.state != LinkState::Down && link.loss >= 0.005 {
+        text.push_str(&format!(" {:.0}% lost", link.loss * 100.0));
+        if paint == Paint::Plain {
+            paint = Paint::Warn;
+        }
+    }
+    Cell(text, paint)
+}
+
+fn notes(node: &NodeStatus) -> String {
+    let mut notes = Vec::new();
+    if node.drained {
+        notes.push("drained".to_owned());
+    }
+    if node.other_config {
+        notes.push("other configuration".into());
+    }
+    if node.clock_skew_ms.unsigned_abs() >= SKEW_MS {
+        let way = if node.clock_skew_ms > 0 { "ahead" } else { "behind" };
+        let skew = short_ms(node.clock_skew_ms.unsigned_abs() as f64);
+        notes.push(format!("clock {skew} {way}"));
+    }
+    notes.join(", ")
+}
+
+fn line_of(role: &RoleStatus) -> String {
+    if role.line.is_empty() {
+        return format!("next for {}: nobody in line\n", role.role);
+    }
+    let places: Vec<String> = role
+        .line
+        .iter()
+        .map(|place| format!("{} ({})", place.node, place.epoch))
+        .collect();
+    format!("next for {}: {}\n", role.role, places.join(", "))
+}
+
+/// Columns as wide as their widest cell; colours are no width.
+fn grid(rows: &[Vec<Cell>], style: Style) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |n: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(n))
+            .map(|c| c.0.chars().count())
+            .max()
+    };
+    let widths: Vec<usize> = (0..columns).map(|n| width(n).unwrap_or(0)).collect();
+    let mut out = String::new();
+    for row in rows {
+        let last = row.iter().rposition(|cell| !cell.0.is_empty()).unwrap_or(0);
+        for (n, Cell(text, paint)) in row.iter().enumerate().take(last + 1) {
+            out.push_str(&style.paint(text, *paint));
+            if n < last {
+                let gap = if n == 0 { 1 } else { 3 };
+                let pad = widths[n] - text.chars().count() + gap;
+                out.extend(std::iter::repeat_n(' ', pad));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Tables as they are drawn.
+
+use super::*;
+use crate::http::fixture::{self, event, node, role};
+use baton_shared::clock::Mono;
+use baton_shared::id::{Epoch, Owner};
+use baton_shared::succession::Place;
+use baton_shared::view::{Published, View};
+use std::sync::Arc;
+
+const PLAIN: Style = Style {
+    colour: false,
+    now_ms: 1_763_762_412_000,
+};
+
+fn drawn(view: View, now: Mono, lease: Option<Mono>) -> String {
+    let published = Published::new(view, [role("main")]);
+    published.events.store(Arc::new(vec![event(1)]));
+    if let Some(until) = lease {
+        published.guards[&role("main")].open(Epoch(9), until);
+    }
+    render(&Status::new(&published, "0", now), PLAIN)
+}
+
+#[test]
+fn b_is_active_and_a_is_next() {
+    let mut view = fixture::view_with_b_active(Mono::MAX);
+    view.nodes[0].drained = true;
+    view.nodes[1].skew_ms = -1500;
+    let place = Place {
+        epoch: Epoch(8),
+        owner: Owner {
+            node: view.nodes[0].id,
+            boot: view.nodes[0].boot,
+        },
+    };
+    view.roles[0].line = vec![(node("a"), place)];
+    assert_eq!(
+        drawn(view, Mono(2), None),
+        "\
+cluster orders   window 1.00 s   coordinator b
+role main: b is ACTIVE at epoch 7
+
+  NODE   KIND      ROLE      HEALTH    SEEN      front    back
+* a      member    standby   healthy   answers   -        -        drained
+  b      member    ACTIVE    healthy   up        400 µs   400 µs   clock 1.50 s behind
+  w      witness   -         -         up        400 µs   400 µs
+
+next for main: a (8)
+last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+"
+    );
+}
+
+#[test]
+fn a_is_active_and_b_is_lost_on_one_network_and_w_on_both() {
+    let mut view = fixture::view();
+    view.roles[0].state = RoleState::Active;
+    view.roles[0].lease_until = Mono(812_000_000);
+    view.nodes[1].links[1].state = LinkState::Down;
+    view.nodes[1].links[0].loss = 0.03;
+    view.nodes[2].state = PeerState::Down;
+    view.nodes[2].reason = "silent for 3 s".into();
+    view.nodes[2].links[0].state = LinkState::Down;
+    view.nodes[2].links[1].state = LinkState::OneWay;
+    view.alarms = vec!["w is lost:\u{7} two nodes are left".into()];
+    view.paused = true;
+    assert_eq!(
+        drawn(view.clone(), Mono(0), Some(Mono(812_000_000))),
+        "\
+cluster orders   window 1.00 s   coordinator b   PAUSED: no automatic takeovers
+role main: a is ACTIVE at epoch 9, lease 812 ms left
+
+  NODE   KIND      ROLE      HEALTH    SEEN                   front            back
+* a      member    ACTIVE    healthy   answers                -                -
+  b      member    standby   healthy   up                     400 µs 3% lost   DOWN
+  w      witness   -         -         DOWN: silent for 3 s   DOWN             ONE-WAY
+
+next for main: nobody in line
+ALARM: w is lost:? two nodes are left
+last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+"
+    );
+    // The same view a moment later: the lease is over, and nothing says "active" any more.
+    view.in_touch_until = Mono(1);
+    let later = drawn(view, Mono(812_000_000), Some(Mono(812_000_000)));
+    assert!(!later.contains("ACTIVE"), "{later}");
+    assert!(
+        later.contains("OUT OF TOUCH: a does not hear") && later.contains("lease ended"),
+        "{later}"
+    );
+}
+
+#[test]
+fn several_roles_and_a_start() {
+    let mut view = fixture::view();
+    view.waiting_for = vec![node("b")];
+    let mut cache = view.roles[0].clone();
+    cache.role = role("cache");
+    cache.state = RoleState::Claiming;
+    view.roles.push(cache);
+    view.nodes[0].healthy.insert(role("cache"), false);
+    let text = drawn(view, Mono(2), None);
+    for part in [
+        "NOT STARTED: waiting for b",
+        "main standby, cache claiming",
+        "UNHEALTHY: cache",
+        "role cache: NOBODY is active",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn colours_change_no_width() {
+    let published = Published::new(fixture::view_with_b_active(Mono::MAX), [role("main")]);
+    let status = Status::new(&published, "0", Mono(2));
+    let coloured = render(
+        &status,
+        Style {
+            colour: true,
+            ..PLAIN
+        },
+    );
+    let mut bare = String::new();
+    for (n, part) in coloured.split("\x1b[").enumerate() {
+        let from = if n == 0 {
+            0
+        } else {
+            part.find('m').map_or(0, |at| at + 1)
+        };
+        bare.push_str(&part[from..]);
+    }
+    assert_ne!(coloured, bare);
+    assert_eq!(bare, render(&status, PLAIN));
+}

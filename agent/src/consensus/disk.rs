@@ -1,0 +1,192 @@
+//! The engine's database: log, vote, applied state, snapshot. One redb file, or the same in memory.
+//!
+//! Every write is one transaction and is flushed before it returns. Other records (identity, promises) are elsewhere, so
+//! that nothing here ever delays them.
+
+use super::record::Unusable;
+use redb::backends::InMemoryBackend;
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+/// Entries by index.
+pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
+/// Everything else by name.
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+/// Whose database this is; it ties the file to the identity beside it.
+const NODE: &str = "node";
+/// Version of what the tables hold.
+const FORM: &str = "form";
+const FORM_NOW: u32 = 1;
+/// The whole of it fits: the log is cut at every snapshot.
+const CACHE: usize = 16 << 20;
+
+/// The database, until it is closed.
+pub(super) struct Disk {
+    database: RwLock<Option<Database>>,
+    /// Where overridden entries are saved; `None` in memory.
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// Why a read or write failed, in a sentence.
+pub(super) type Failure = String;
+
+fn says(error: impl Into<redb::Error>) -> Failure {
+    error.into().to_string()
+}
+
+impl Disk {
+    /// A database in memory, for `node`.
+    pub(super) fn in_memory(node: u64) -> Result<Arc<Disk>, Failure> {
+        let database = Database::builder()
+            .create_with_backend(InMemoryBackend::new())
+            .map_err(says)?;
+        let disk = Disk {
+            database: RwLock::new(Some(database)),
+            dir: None,
+        };
+        disk.found(node)?;
+        Ok(Arc::new(disk))
+    }
+
+    /// A new database at `path`, for `node`.
+    pub(super) fn create(path: &Path, node: u64) -> Result<Arc<Disk>, Unusable> {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        let disk = Disk::at(path)?;
+        disk.found(node)
+            .map_err(|failure| Unusable::Io(std::io::Error::other(failure)))?;
+        Ok(Arc::new(disk))
+    }
+
+    /// The database at `path`, which must be that of `node`. Every page is checked.
+    pub(super) fn open(path: &Path, node: u64) -> Result<Arc<Disk>, Unusable> {
+        // redb's own assertions panic on some damaged files where its release build returns an error.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let disk = Disk::at(path)?;
+            let form: Option<u32> = disk.get(FORM).map_err(Unusable::Corrupt)?;
+            let owner: Option<u64> = disk.get(NODE).map_err(Unusable::Corrupt)?;
+            match (form, owner) {
+                (Some(FORM_NOW), Some(owner)) if owner == node => Ok(Arc::new(disk)),
+                (Some(form), _) if form != FORM_NOW => Err(Unusable::Version),
+                _ => Err(Unusable::Corrupt("it is not this node's database".into())),
+            }
+        }));
+        opened.unwrap_or_else(|_| Err(Unusable::Corrupt("the database is damaged".into())))
+    }
+
+    fn at(path: &Path) -> Result<Disk, Unusable> {
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(unusable)?;
+        Ok(Disk {
+            database: RwLock::new(Some(database)),
+            dir: path.parent().map(Path::to_owned),
+        })
+    }
+
+    fn found(&self, node: u64) -> Result<(), Failure> {
+        let (form, node) = (encode(&FORM_NOW)?, encode(&node)?);
+        self.write(|transaction| {
+            transaction.open_table(LOG)?;
+            let mut meta = transaction.open_table(META)?;
+            meta.insert(FORM, form.as_slice())?;
+            meta.insert(NODE, node.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// One transaction, flushed when this returns.
+    pub(super) fn write(
+        &self,
+        change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), Failure> {
+        self.with(|database| {
+            let transaction = database.begin_write().map_err(says)?;
+            change(&transaction).map_err(says)?;
+            transaction.commit().map_err(says)
+        })
+    }
+
+    /// A consistent look.
+    pub(super) fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, Failure> {
+        self.with(|database| look(&database.begin_read().map_err(says)?).map_err(says))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, Failure> {
+        let database = self.database.read().unwrap_or_else(|e| e.into_inner());
+        act(database.as_ref().ok_or("the storage is closed")?)
+    }
+
+    /// One value by its name.
+    pub(super) fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
+        let bytes = self.read(|transaction| {
+            let meta = transaction.open_table(META)?;
+            Ok(meta.get(name)?.map(|value| value.value().to_vec()))
+        })?;
+        bytes.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Replaces values by their names, all or none.
+    pub(super) fn put(&self, values: &[(&str, Vec<u8>)]) -> Result<(), Failure> {
+        self.write(|transaction| {
+            let mut meta = transaction.open_table(META)?;
+            for (name, value) in values {
+                meta.insert(*name, value.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Waits for what is under way, and closes the file.
+    pub(super) fn close(&self) {
+        *self.database.write().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+}
+
+fn unusable(error: DatabaseError) -> Unusable {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error)) => error.into(),
+        DatabaseError::UpgradeRequired(_) => Unusable::Version,
+        DatabaseError::Storage(StorageError::Corrupted(why)) => Unusable::Corrupt(why),
+        DatabaseError::RepairAborted => Unusable::Corrupt(error.to_string()),
+        other => Unusable::Io(std::io::Error::other(other.to_string())),
+    }
+}
+
+/// To bytes.
+pub(super) fn encode(value: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    postcard::to_stdvec(value).map_err(|error| format!("a record cannot be written: {error}"))
+}
+
+/// From bytes; nothing may be left over.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err("a record is longer than it should be".into()),
+        Err(error) => Err(format!("a record cannot be read: {error}")),
+    }
+}
+
+/// Runs what may wait for the disk away from the tasks that must not.
+pub(super) async fn aside<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(act)
+        .await
+        .unwrap_or_else(|error| Err(format!("a disk operation was cut off: {error}")))
+}

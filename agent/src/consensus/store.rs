@@ -1,0 +1,380 @@
+//! The node's storage: who it is, what it promised, and the engine's database.
+//!
+//! Three files, so that none delays another: `identity` and `promises` (small records) and `raft.redb`. They belong
+//! together: each names the node, and if one is lost or damaged all three are moved aside and the node starts as a new
+//! one (V7). Nothing is ever deleted.
+
+use super::Identity;
+use super::disk::{Disk, decode, encode};
+use super::pledge::{Card, No, Pledge};
+use super::record::{Record, Unusable};
+use baton_core::Durable;
+use baton_shared::clock::wall_ms;
+use baton_shared::id::{Boot, ClusterId, NodeId};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+const LOCK: &str = "lock";
+const IDENTITY: &str = "identity";
+const PROMISES: &str = "promises";
+const DATABASE: &str = "raft.redb";
+
+/// The node's storage: identity, promises, log, votes, applied state. On disk, or in memory.
+pub struct Store {
+    card: Mutex<Kept<Card>>,
+    promises: Mutex<Kept<Promises>>,
+    disk: Arc<Disk>,
+    lock: Mutex<Option<File>>,
+}
+
+/// A value, and where it is kept.
+struct Kept<T> {
+    value: T,
+    place: Place,
+}
+
+enum Place {
+    Memory,
+    Disk(Record),
+    Closed,
+}
+
+/// What the voter must not forget, and whose it is.
+#[derive(Clone, Serialize, Deserialize)]
+struct Promises {
+    node: NodeId,
+    durable: Durable,
+}
+
+impl<T: Serialize> Kept<T> {
+    /// Replaces the value; on disk before it counts.
+    fn keep(&mut self, value: T) -> Result<(), String> {
+        match &mut self.place {
+            Place::Memory => {}
+            Place::Disk(record) => record.save(&encode(&value)?).map_err(|error| {
+                format!(
+                    "the data directory could not be written: {error}; {}",
+                    remedy(&error)
+                )
+            })?,
+            Place::Closed => return Err("the storage is closed".into()),
+        }
+        self.value = value;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Opens (and locks) the directory, or starts in memory. The error is one line that says what to do.
+    pub fn open(dir: Option<&Path>) -> Result<Arc<Store>, String> {
+        match dir {
+            Some(dir) => Store::on_disk(dir),
+            None => Store::in_memory(),
+        }
+    }
+
+    fn in_memory() -> Result<Arc<Store>, String> {
+        let card = Card::fresh(draw()?, next_boot(Boot(0))?);
+        let node = card.node;
+        Ok(Arc::new(Store {
+            disk: Disk::in_memory(node.0)?,
+            card: Mutex::new(Kept {
+                value: card,
+                place: Place::Memory,
+            }),
+            promises: Mutex::new(Kept {
+                value: Promises {
+                    node,
+                    durable: Durable::default(),
+                },
+                place: Place::Memory,
+            }),
+            lock: Mutex::default(),
+        }))
+    }
+
+    fn on_disk(dir: &Path) -> Result<Arc<Store>, String> {
+        let lock = lock(dir)?;
+        let store = match load(dir) {
+            Ok(store) => store,
+            Err(Unusable::Corrupt(why)) => {
+                move_aside(dir, &why).map_err(|error| advice(dir, &error))?;
+                create(dir).map_err(|trouble| stop(dir, trouble))?
+            }
+            Err(trouble) => return Err(stop(dir, trouble)),
+        };
+        *store.lock.lock().unwrap_or_else(|e| e.into_inner()) = Some(lock);
+        Ok(Arc::new(store))
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> Identity {
+        let card = &self.card().value;
+        Identity {
+            node: card.node,
+            boot: card.boot,
+            cluster: card.cluster,
+        }
+    }
+
+    /// What the voter's disk remembers.
+    pub fn durable(&self) -> Durable {
+        self.promises().value.durable.clone()
+    }
+
+    /// Puts it on disk; returns when it is there. Blocks: called on the flush thread.
+    pub fn save_durable(&self, durable: &Durable) -> Result<(), String> {
+        let mut promises = self.promises();
+        let node = promises.value.node;
+        promises.keep(Promises {
+            node,
+            durable: durable.clone(),
+        })
+    }
+
+    /// The engine's database.
+    pub(super) fn disk(&self) -> Arc<Disk> {
+        self.disk.clone()
+    }
+
+    /// What this node has said yes to.
+    pub(super) fn pledge(&self) -> Option<Pledge> {
+        self.card().value.pledge.clone()
+    }
+
+    /// Lets a fresh node into `cluster`, durably. True if it is (now) of that cluster.
+    pub(super) fn join(&self, cluster: ClusterId) -> Result<bool, String> {
+        let mut card = self.card();
+        if card.value.cluster == ClusterId(0) && cluster != ClusterId(0) {
+            let joined = Card {
+                cluster,
+                ..card.value.clone()
+            };
+            card.keep(joined)?;
+        }
+        Ok(card.value.cluster == cluster)
+    }
+
+    /// Says yes to `pledge`, durably, or says why not.
+    pub(super) fn promise(&self, pledge: Pledge) -> Result<(), No> {
+        let mut card = self.card();
+        let promised = card.value.promise(pledge)?;
+        card.keep(promised).map_err(No::Failed)
+    }
+
+    /// What this node asks the others for as initialiser, durably recorded before it is asked.
+    pub(super) fn found(&self, members: super::pledge::Members) -> Result<Pledge, No> {
+        let fresh = draw().map_err(No::Failed)?;
+        let mut card = self.card();
+        let founding = card.value.found(ClusterId(fresh), members)?;
+        let pledge = founding.pledge.clone();
+        card.keep(founding).map_err(No::Failed)?;
+        pledge.ok_or_else(|| No::Failed("nothing was recorded".into()))
+    }
+
+    /// Closes every file and lets go of the directory.
+    pub(super) fn close(&self) {
+        self.disk.close();
+        if matches!(self.card().place, Place::Disk(_)) {
+            self.card().place = Place::Closed;
+            self.promises().place = Place::Closed;
+        }
+        *self.lock.lock().unwrap_or_else(|e| e.into_inner()) = None;
+    }
+
+    fn card(&self) -> MutexGuard<'_, Kept<Card>> {
+        self.card.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn promises(&self) -> MutexGuard<'_, Kept<Promises>> {
+        self.promises.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Takes the directory for this process alone; makes it if need be.
+fn lock(dir: &Path) -> Result<File, String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| advice(dir, &error))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(dir.join(LOCK))
+        .map_err(|error| advice(dir, &error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
+            "data directory {} is in use by another baton process; stop that one, or give this node its own [storage] dir",
+            dir.display()
+        )),
+        Err(error) => Err(advice(dir, &error.into())),
+    }
+}
+
+/// Opens what is there, or makes it all; the new boot is on disk before this returns.
+fn load(dir: &Path) -> Result<Store, Unusable> {
+    let files = [IDENTITY, PROMISES, DATABASE];
+    let mut missing = Vec::new();
+    for name in files {
+        if !dir.join(name).try_exists()? {
+            missing.push(name);
+        }
+    }
+    if missing.len() == files.len() {
+        return create(dir);
+    }
+    if !missing.is_empty() {
+        return Err(Unusable::Corrupt(format!("{} is missing", missing.join(" and "))));
+    }
+    let (identity, text) = Record::open(&dir.join(IDENTITY)).map_err(named(IDENTITY))?;
+    let mut card: Card = decode(&text)
+        .map_err(Unusable::Corrupt)
+        .map_err(named(IDENTITY))?;
+    let (record, text) = Record::open(&dir.join(PROMISES)).map_err(named(PROMISES))?;
+    let promises: Promises = decode(&text)
+        .map_err(Unusable::Corrupt)
+        .map_err(named(PROMISES))?;
+    if promises.node != card.node {
+        return Err(Unusable::Corrupt("promises are another node's".into()));
+    }
+    let disk = Disk::open(&dir.join(DATABASE), card.node.0).map_err(named(DATABASE))?;
+    card.boot = next_boot(card.boot).map_err(failed)?;
+    assemble(card, identity, promises, record, disk)
+}
+
+/// Makes the files of a new node; the identity last, because without it the others count for nothing.
+fn create(dir: &Path) -> Result<Store, Unusable> {
+    let card = Card::fresh(draw().map_err(failed)?, next_boot(Boot(0)).map_err(failed)?);
+    let promises = Promises {
+        node: card.node,
+        durable: Durable::default(),
+    };
+    let disk = Disk::create(&dir.join(DATABASE), card.node.0)?;
+    let record = Record::create(&dir.join(PROMISES), &encode(&promises).map_err(failed)?)?;
+    sync(dir)?;
+    let identity = Record::create(&dir.join(IDENTITY), &encode(&card).map_err(failed)?)?;
+    sync(dir)?;
+    assemble(card, identity, promises, record, disk)
+}
+
+fn assemble(
+    card: Card,
+    identity: Record,
+    promises: Promises,
+    record: Record,
+    disk: Arc<Disk>,
+) -> Result<Store, Unusable> {
+    let mut kept = Kept {
+        value: card.clone(),
+        place: Place::Disk(identity),
+    };
+    kept.keep(card).map_err(failed)?;
+    Ok(Store {
+        card: Mutex::new(kept),
+        promises: Mutex::new(Kept {
+            value: promises,
+            place: Place::Disk(record),
+        }),
+        disk,
+        lock: Mutex::default(),
+    })
+}
+
+/// Renames what is there. The identity goes first: from then on, whatever happens, the rest counts for nothing.
+fn move_aside(dir: &Path, why: &str) -> io::Result<()> {
+    let stamp = wall_ms();
+    for name in [IDENTITY, PROMISES, DATABASE] {
+        let from = dir.join(name);
+        if from.try_exists()? {
+            std::fs::rename(&from, dir.join(format!("{name}.corrupt-{stamp}")))?;
+            sync(dir)?;
+        }
+    }
+    tracing::warn!(
+        "the data directory {} is damaged ({why}); its files were moved aside as *.corrupt-{stamp}, and this node \
+         joins its cluster again as an empty one",
+        dir.display()
+    );
+    Ok(())
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+fn failed(why: String) -> Unusable {
+    Unusable::Io(io::Error::other(why))
+}
+
+fn named(name: &'static str) -> impl Fn(Unusable) -> Unusable {
+    move |trouble| match trouble {
+        Unusable::Corrupt(why) => Unusable::Corrupt(format!("{name}: {why}")),
+        other => other,
+    }
+}
+
+fn stop(dir: &Path, trouble: Unusable) -> String {
+    match trouble {
+        Unusable::Corrupt(why) => format!("data directory {} cannot be used: {why}", dir.display()),
+        Unusable::Version => format!(
+            "data directory {} was written by another version of baton; run that version, or move the directory away \
+             to join again as an empty node",
+            dir.display()
+        ),
+        Unusable::Io(error) => advice(dir, &error),
+    }
+}
+
+/// An error of the operating system, and what to do about it.
+fn advice(dir: &Path, error: &io::Error) -> String {
+    format!(
+        "data directory {} cannot be used: {error}; {}",
+        dir.display(),
+        remedy(error)
+    )
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give it to the user that runs baton (chown), or set another [storage] dir"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => "mount it writable, or set another [storage] dir",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk and start again",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is in the way; set another [storage] dir"
+        }
+        _ => "check the disk, or set another [storage] dir",
+    }
+}
+
+/// A random number that is not 0.
+pub(super) fn draw() -> Result<u64, String> {
+    loop {
+        match getrandom::u64() {
+            Ok(0) => {}
+            Ok(number) => return Ok(number),
+            Err(error) => return Err(format!("the system gives no random numbers: {error}")),
+        }
+    }
+}
+
+/// A boot above `last` and, but for a clock set back, above every boot of a node without storage.
+fn next_boot(last: Boot) -> Result<Boot, String> {
+    let low = draw()? & 0xf_ffff;
+    Ok(Boot((last.0.saturating_add(1)).max(wall_ms() << 20 | low)))
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

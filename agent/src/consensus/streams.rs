@@ -1,0 +1,346 @@
+//! Questions to peers: one long-lived stream per peer and network, made when first needed.
+//!
+//! Each stream has a task that connects, writes questions and matches answers, so that a caller that gives up (the
+//! engine does so after 250 ms) costs no connection. A call goes over the network that last worked; when that one is
+//! refused, silent or gone, over the next in order of preference. A peer that is merely slow still answers pings: only
+//! their absence says that the network is dead.
+
+use super::channel::{self, Kind, MAX_FRAME, Reader, Writer};
+use super::tasks::Tasks;
+use crate::addresses::Addresses;
+use arc_swap::ArcSwap;
+use baton_shared::config::{Config, Host};
+use baton_shared::id::NodeName;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// A network that answers at all connects within this.
+const CONNECT: Duration = Duration::from_millis(500);
+/// ... and is greeted within this; the other side has some arithmetic to do.
+const GREET: Duration = Duration::from_secs(1);
+/// A stream with an unanswered question that is silent for so long is asked whether it lives.
+const PING_AFTER: Duration = Duration::from_millis(250);
+/// ... and is dead when it says nothing for so long after that.
+const DEAD_AFTER: Duration = Duration::from_millis(600);
+/// More patience per byte under way: 1 MB/s is a slow network.
+const NANOS_PER_BYTE: u64 = 1000;
+/// A network that failed is tried last for so long.
+const SHUNNED: Duration = Duration::from_secs(5);
+/// A stream that nobody uses is closed. The listener's limit is longer.
+const IDLE: Duration = Duration::from_secs(45);
+/// Questions that may wait for one stream, and be unanswered on it.
+const MAX_CALLS: usize = 256;
+
+/// Every stream to every peer.
+pub(super) struct Streams {
+    config: ArcSwap<Config>,
+    addresses: Arc<Addresses>,
+    tasks: Arc<Tasks>,
+    peers: Mutex<BTreeMap<NodeName, Arc<Roads>>>,
+}
+
+/// The ways to one peer.
+struct Roads {
+    roads: Vec<Road>,
+    /// The network that worked last.
+    working: AtomicUsize,
+}
+
+/// One peer on one network.
+struct Road {
+    calls: mpsc::Sender<Call>,
+    failed: Arc<Mutex<Option<Instant>>>,
+}
+
+/// A question that waits for its answer.
+struct Call {
+    text: Arc<[u8]>,
+    answer: oneshot::Sender<Result<Vec<u8>, String>>,
+}
+
+/// What the task of a road needs to connect.
+struct Route {
+    peer: NodeName,
+    network: usize,
+    config: Arc<Config>,
+    addresses: Arc<Addresses>,
+    failed: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Streams {
+    pub(super) fn new(config: Arc<Config>, addresses: Arc<Addresses>, tasks: Arc<Tasks>) -> Arc<Streams> {
+        Arc::new(Streams {
+            config: ArcSwap::new(config),
+            addresses,
+            tasks,
+            peers: Mutex::default(),
+        })
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Takes a new configuration; streams are made anew under it.
+    pub(super) fn configure(&self, config: Arc<Config>) {
+        self.config.store(config);
+        self.peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
+    }
+
+    /// Asks `peer`, at most for `limit`. What is asked may be asked twice, when a network dies before it answered.
+    pub(super) async fn call(
+        &self,
+        peer: &NodeName,
+        text: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Vec<u8>, String> {
+        if text.len() > MAX_FRAME {
+            return Err("the message is too long".into());
+        }
+        let roads = self.roads(peer);
+        match timeout(limit, self.try_each(peer, &roads, text.into())).await {
+            Ok(result) => result.map_err(|why| format!("{peer} cannot be reached: {why}")),
+            Err(_) => Err(format!("{peer} did not answer in time")),
+        }
+    }
+
+    async fn try_each(&self, peer: &NodeName, roads: &Roads, text: Arc<[u8]>) -> Result<Vec<u8>, String> {
+        let mut why = "no address of it is known".to_owned();
+        for network in roads.order() {
+            if self.addresses.get(peer, network).is_none() {
+                continue;
+            }
+            let (answer, answered) = oneshot::channel();
+            let text = text.clone();
+            if roads.roads[network]
+                .calls
+                .try_send(Call { text, answer })
+                .is_err()
+            {
+                why = "too many questions wait for it".into();
+                continue;
+            }
+            match answered.await {
+                Ok(Ok(text)) => {
+                    roads.working.store(network, Relaxed);
+                    return Ok(text);
+                }
+                Ok(Err(reason)) => why = reason,
+                Err(_) => why = "the stream broke before the answer came".into(),
+            }
+        }
+        Err(why)
+    }
+
+    fn roads(&self, peer: &NodeName) -> Arc<Roads> {
+        let mut peers = self.peers.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(roads) = peers.get(peer) {
+            return roads.clone();
+        }
+        let config = self.config.load_full();
+        let road = |network| {
+            let (calls, waiting) = mpsc::channel(MAX_CALLS);
+            let failed = Arc::<Mutex<Option<Instant>>>::default();
+            let route = Route {
+                peer: peer.clone(),
+                network,
+                config: config.clone(),
+                addresses: self.addresses.clone(),
+                failed: failed.clone(),
+            };
+            self.tasks.pass(&format!("stream to {peer}"), route.run(waiting));
+            Road { calls, failed }
+        };
+        let roads = Arc::new(Roads {
+            roads: (0..config.networks.len()).map(road).collect(),
+            working: AtomicUsize::new(0),
+        });
+        peers.insert(peer.clone(), roads.clone());
+        roads
+    }
+}
+
+impl Roads {
+    /// Networks in the order in which they are tried.
+    fn order(&self) -> Vec<usize> {
+        let working = self.working.load(Relaxed);
+        let mut order: Vec<usize> = (0..self.roads.len()).collect();
+        order.sort_by_key(|network| (self.roads[*network].shunned(), *network != working, *network));
+        order
+    }
+}
+
+impl Road {
+    fn shunned(&self) -> bool {
+        let failed = *self.failed.lock().unwrap_or_else(|e| e.into_inner());
+        failed.is_some_and(|at| at.elapsed() < SHUNNED)
+    }
+}
+
+impl Route {
+    /// Serves questions until nobody can ask any more.
+    async fn run(self, mut calls: mpsc::Receiver<Call>) {
+        while let Some(first) = calls.recv().await {
+            let why = match self.connect().await {
+                Ok(stream) => match carry(stream, first, &mut calls).await {
+                    Ok(()) => continue,
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => {
+                    let why = error.to_string();
+                    let _ = first.answer.send(Err(why.clone()));
+                    why
+                }
+            };
+            *self.failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
+            tracing::debug!(peer = %self.peer, network = self.network, why, "stream failed");
+            // Whoever waited meanwhile takes the next network at once.
+            while let Ok(call) = calls.try_recv() {
+                let _ = call.answer.send(Err(why.clone()));
+            }
+        }
+    }
+
+    async fn connect(&self) -> io::Result<(Reader, Writer)> {
+        let address = self.addresses.get(&self.peer, self.network);
+        let address = address.ok_or_else(|| io::Error::other("its address is not known"))?;
+        let stream = match timeout(CONNECT, self.dial(address)).await {
+            Ok(stream) => stream?,
+            Err(_) => return Err(silent(address)),
+        };
+        let cluster = &self.config.cluster;
+        let key = cluster.key.derive("stream", cluster.name.as_str());
+        match timeout(GREET, channel::initiate(stream, &key)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(io::Error::other(format!(
+                "{address} closed the stream; is its cluster key the same? ({error})"
+            ))),
+            Err(_) => Err(silent(address)),
+        }
+    }
+
+    /// Connects from this node's own address on that network, and through its interface, so that the traffic really goes there.
+    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_nodelay(true)?;
+        if let Some(interface) = &self.config.networks[self.network].interface {
+            socket.bind_device(Some(interface.as_bytes()))?;
+        }
+        let mine = self.config.my_node().addresses.get(self.network);
+        if let Some(Some(Host::Ip(ip))) = mine
+            && ip.is_ipv4() == address.is_ipv4()
+        {
+            socket.bind(SocketAddr::new(*ip, 0))?;
+        }
+        socket.connect(address).await
+    }
+}
+
+fn silent(address: SocketAddr) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))
+}
+
+/// The questions under way on one stream, and what its silence means.
+struct Waiting {
+    unanswered: BTreeMap<u64, oneshot::Sender<Result<Vec<u8>, String>>>,
+    next: u64,
+    /// When the stream last moved, or was first asked something after a rest.
+    moved: Instant,
+    pinged: bool,
+    /// Grows with what was asked since the peer was last heard.
+    patience: Duration,
+}
+
+impl Waiting {
+    fn add(&mut self, call: Call, writer: &mut Writer) -> io::Result<()> {
+        if call.answer.is_closed() {
+            return Ok(()); // its caller has given up
+        }
+        if self.unanswered.is_empty() && !self.pinged {
+            self.moved = Instant::now();
+            self.patience = DEAD_AFTER;
+        }
+        if self.unanswered.len() >= MAX_CALLS / 2 {
+            self.unanswered.retain(|_, answer| !answer.is_closed());
+        }
+        self.patience += Duration::from_nanos(NANOS_PER_BYTE * call.text.len() as u64);
+        self.next += 1;
+        self.unanswered.insert(self.next, call.answer);
+        writer.queue(Kind::Request, self.next, &call.text)
+    }
+
+    /// When something is to be done if the stream stays silent.
+    fn deadline(&self) -> Instant {
+        self.moved
+            + match (self.unanswered.is_empty(), self.pinged) {
+                (_, true) => self.patience,
+                (false, false) => PING_AFTER,
+                (true, false) => IDLE,
+            }
+    }
+}
+
+/// Carries questions and answers over one stream. `Ok`: nobody needs it any more.
+async fn carry(
+    (mut reader, mut writer): (Reader, Writer),
+    first: Call,
+    calls: &mut mpsc::Receiver<Call>,
+) -> io::Result<()> {
+    let mut waiting = Waiting {
+        unanswered: BTreeMap::new(),
+        next: 0,
+        moved: Instant::now(),
+        pinged: false,
+        patience: DEAD_AFTER,
+    };
+    waiting.add(first, &mut writer)?;
+    loop {
+        let room = waiting.unanswered.len() < MAX_CALLS && writer.waiting() < MAX_FRAME;
+        tokio::select! {
+            frame = reader.next() => {
+                let Some(frame) = frame? else {
+                    return Err(io::Error::other("the peer closed the stream"));
+                };
+                (waiting.moved, waiting.pinged) = (Instant::now(), false);
+                waiting.patience = DEAD_AFTER;
+                if let Some(answer) = waiting.unanswered.remove(&frame.number)
+                    && frame.kind == Kind::Answer
+                {
+                    let _ = answer.send(Ok(frame.text));
+                }
+            }
+            sent = writer.flush(), if writer.waiting() > 0 => {
+                sent?;
+                if !waiting.pinged {
+                    waiting.moved = Instant::now();
+                }
+            }
+            call = calls.recv(), if room => match call {
+                Some(call) => waiting.add(call, &mut writer)?,
+                None => return Ok(()),
+            },
+            () = sleep_until(waiting.deadline()) => {
+                if waiting.pinged {
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the peer fell silent"));
+                }
+                if waiting.unanswered.is_empty() {
+                    return Ok(());
+                }
+                waiting.pinged = true;
+                waiting.moved = Instant::now();
+                writer.queue(Kind::Ping, 0, &[])?;
+            }
+        }
+    }
+}

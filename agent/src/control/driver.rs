@@ -1,0 +1,425 @@
+//! The loop: everything that happens is read, given the time, handed to the core, and answered before the next.
+//!
+//! The clock is read *after* a datagram was received and before the core judges it (V2); the core stamps what it sends
+//! with that same, earlier time (H2). Every batch has a bound, so that a flood on one socket delays no tick.
+
+use super::bell::Bell;
+use super::calls::Call;
+use super::port::Port;
+use super::{Notice, Start};
+use crate::actions::Job;
+use crate::handle::{Counters, MAX_WAITING, Message};
+use baton_core::input::Action;
+use baton_core::output::{GuardChange, Level};
+use baton_core::{Core, Input, Output};
+use baton_shared::clock::{Mono, wall_ms};
+use baton_shared::config::Config;
+use baton_shared::id::{Epoch, NodeName, RoleName};
+use baton_shared::key::ClusterKey;
+use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal};
+use baton_shared::view::View;
+use baton_shared::wire::Heartbeat;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Datagrams taken from one socket, and notices and messages taken from the faces, in one turn.
+const BATCH: usize = 64;
+/// The loop turns at least so often, to show `/live` that it does.
+const IDLE: Duration = Duration::from_millis(500);
+/// Pause after a turn that left a flood behind: real-time priority must not take a whole processor.
+const BREATH: Duration = Duration::from_micros(100);
+
+/// The control loop's state.
+pub struct Driver {
+    core: Core,
+    io: Start,
+    bell: Bell,
+    waker: Waker,
+    /// Opens what is for this node.
+    opener: Seal,
+    /// Seals what is for each other node.
+    seals: BTreeMap<NodeName, Seal>,
+    buffer: Box<[u8; MAX_DATAGRAM + 1]>,
+    /// What the driver itself answers at once.
+    answers: VecDeque<Input>,
+    next_id: u64,
+    asked: BTreeMap<u64, oneshot::Sender<Result<String, String>>>,
+    confirming: BTreeMap<u64, oneshot::Sender<Option<Epoch>>>,
+    serial: u64,
+    stopped: bool,
+}
+
+/// The seal for one recipient. Sequence numbers are counted per recipient, so each recipient's key is its own: the
+/// header is the cipher's nonce, and must never repeat under one key.
+pub fn seal_for(key: &ClusterKey, cluster: &str, to: &NodeName) -> Seal {
+    Seal::new(key, &format!("{cluster}/{to}"))
+}
+
+fn seals(config: &Config) -> BTreeMap<NodeName, Seal> {
+    let cluster = &config.cluster;
+    let seal = |name: &NodeName| (name.clone(), seal_for(&cluster.key, cluster.name.as_str(), name));
+    config.nodes.keys().map(seal).collect()
+}
+
+impl Driver {
+    /// Starts the core now; it counts V4's wait from here.
+    pub fn new(start: Start, bell: Bell) -> Driver {
+        let core = Core::new(
+            baton_core::Start {
+                config: start.config.clone(),
+                id: start.identity.node,
+                boot: start.identity.boot,
+                cluster: start.identity.cluster,
+                durable: start.durable.clone(),
+            },
+            Mono::now(),
+        );
+        let cluster = &start.config.cluster;
+        Driver {
+            core,
+            waker: bell.waker(),
+            bell,
+            opener: seal_for(&cluster.key, cluster.name.as_str(), &start.config.me),
+            seals: seals(&start.config),
+            io: start,
+            buffer: Box::new([0; MAX_DATAGRAM + 1]),
+            answers: VecDeque::new(),
+            next_id: 0,
+            asked: BTreeMap::new(),
+            confirming: BTreeMap::new(),
+            serial: 0,
+            stopped: false,
+        }
+    }
+
+    /// Turns until the core has stopped.
+    pub fn run(mut self) {
+        self.drain();
+        let mut more = true;
+        while !self.stopped {
+            let ready = if more {
+                std::thread::sleep(BREATH);
+                vec![true; self.io.ports.len()]
+            } else {
+                self.sleep()
+            };
+            more = self.turn(&ready);
+        }
+    }
+
+    /// Sleeps until something can be done; says which sockets can be read.
+    fn sleep(&self) -> Vec<bool> {
+        let now = Mono::now();
+        let ports = self.io.ports.iter();
+        let repair = ports.clone().flatten().filter_map(|port| port.wake(now)).min();
+        let until = self
+            .core
+            .next_wake()
+            .min(repair.unwrap_or(Mono::MAX))
+            .min(now + IDLE);
+        let fds: Vec<_> = ports.map(|port| port.as_ref()?.readable(now)).collect();
+        self.bell.sleep(&fds, until)
+    }
+
+    /// Does what can be done now. True if a bound left something undone.
+    fn turn(&mut self, ready: &[bool]) -> bool {
+        let (now, due) = (Mono::now(), self.core.next_wake());
+        self.io.counters.loop_turned.store(now.0, Relaxed);
+        if due != Mono::ZERO {
+            let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
+            self.io.counters.loop_late_max.fetch_max(late, Relaxed);
+        }
+        let mut more = false;
+        for network in (0..self.io.ports.len()).filter(|n| ready.get(*n) == Some(&true)) {
+            more |= self.receive(network);
+            self.tick();
+        }
+        more |= self.hear();
+        self.tick();
+        self.repair();
+        more
+    }
+
+    fn tick(&mut self) {
+        let now = Mono::now();
+        if now >= self.core.next_wake() {
+            self.core.handle(Input::Tick, now, wall_ms());
+            self.drain();
+        }
+    }
+
+    fn repair(&mut self) {
+        let now = Mono::now();
+        let config = &self.io.config;
+        for (network, port) in self.io.ports.iter_mut().enumerate() {
+            if let Some(port) = port {
+                port.repair(self.io.addresses.get(&config.me, network), now);
+            }
+        }
+    }
+
+    /// Takes a batch of datagrams from one network. True if there may be more.
+    fn receive(&mut self, network: usize) -> bool {
+        for _ in 0..BATCH {
+            let Some(Some(port)) = self.io.ports.get_mut(network) else {
+                return false;
+            };
+            let Some(length) = port.receive(&mut self.buffer, Mono::now()) else {
+                return false;
+            };
+            self.datagram(network, length);
+            if self.stopped {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn datagram(&mut self, network: usize, length: usize) {
+        let counters = &self.io.counters;
+        let (header, text) = match self.opener.open(&self.buffer[..length]) {
+            Ok(opened) => opened,
+            Err(BadSeal::Form) => return Counters::add(&counters.bad_form),
+            Err(BadSeal::Key) => return Counters::add(&counters.bad_key),
+        };
+        Counters::add(&counters.received);
+        let Ok(heartbeat) = Heartbeat::decode(&text) else {
+            return Counters::add(&counters.bad_text);
+        };
+        self.handle(Input::Heartbeat {
+            network,
+            header,
+            heartbeat: Box::new(heartbeat),
+        });
+    }
+
+    /// Takes a batch of what the faces say. True if there may be more. What comes later rings the bell.
+    fn hear(&mut self) -> bool {
+        let waker = self.waker.clone();
+        let mut context = Context::from_waker(&waker);
+        for _ in 0..BATCH {
+            let notice = self.io.notices.poll_recv(&mut context);
+            let message = self.io.messages.poll_recv(&mut context);
+            let idle = !matches!(notice, Poll::Ready(Some(_))) && !matches!(message, Poll::Ready(Some(_)));
+            if let Poll::Ready(Some(notice)) = notice {
+                self.notice(notice);
+            }
+            if let Poll::Ready(Some(message)) = message {
+                self.message(message);
+            }
+            if idle || self.stopped {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Input(input) => {
+                if let Input::Configured(config) = &*input {
+                    self.seals = seals(config);
+                    self.io.config = config.clone();
+                }
+                self.handle(*input);
+            }
+            Notice::Resolved => {
+                let view = View::clone(&self.io.published.view.load());
+                self.publish(view);
+            }
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        self.next_id += 1;
+        let id = self.next_id;
+        match message {
+            Message::Ask { request, answer } => {
+                self.asked.retain(|_, answer| !answer.is_closed());
+                if self.asked.len() >= MAX_WAITING {
+                    let _ = answer.send(Err("too many requests are waiting; try again".into()));
+                    return;
+                }
+                self.asked.insert(id, answer);
+                self.handle(Input::Ask { id, request });
+            }
+            Message::Confirm { role, answer } => {
+                if self.confirming.len() >= MAX_WAITING {
+                    self.confirming.retain(|_, answer| !answer.is_closed());
+                }
+                if self.confirming.len() >= MAX_WAITING {
+                    return; // a dropped sender is "not confirmed"
+                }
+                self.confirming.insert(id, answer);
+                self.handle(Input::Confirm { id, role });
+            }
+        }
+    }
+
+    /// Hands one input to the core at this instant, and does what it says.
+    fn handle(&mut self, input: Input) {
+        self.core.handle(input, Mono::now(), wall_ms());
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        loop {
+            while let Some(output) = self.core.poll_output() {
+                self.act(output);
+            }
+            match self.answers.pop_front() {
+                Some(input) => self.core.handle(input, Mono::now(), wall_ms()),
+                None => return,
+            }
+        }
+    }
+
+    fn act(&mut self, output: Output) {
+        match output {
+            Output::Send {
+                network,
+                to,
+                seq,
+                heartbeat,
+            } => self.send(network, &to, seq, &heartbeat),
+            Output::Persist { token, durable } => self.io.flush.put(token, durable),
+            Output::Guard { role, change } => self.guard(&role, change),
+            Output::Run {
+                role,
+                epoch,
+                action,
+                from,
+                cause,
+            } => self.start_action(role, epoch, action, from, cause),
+            Output::Propose { token, command } => self.propose(token, command),
+            // Both are repeated by the core: a full queue needs no answer.
+            Output::Engine(change) => drop(self.io.calls.try_send(Call::Engine(change))),
+            Output::Bootstrap { members } => drop(self.io.calls.try_send(Call::Bootstrap(members))),
+            Output::Publish(view) => self.publish(*view),
+            Output::Log { level, text } => match level {
+                Level::Info => tracing::info!("{text}"),
+                Level::Warn => tracing::warn!("{text}"),
+                Level::Error => tracing::error!("{text}"),
+            },
+            Output::Answer { id, result } => {
+                if let Some(answer) = self.asked.remove(&id) {
+                    let _ = answer.send(result); // who no longer waits needs no answer
+                }
+            }
+            Output::Confirmed { id, epoch } => {
+                if let Some(answer) = self.confirming.remove(&id) {
+                    let _ = answer.send(epoch);
+                }
+            }
+            Output::Stopped => self.stopped = true,
+        }
+    }
+
+    fn send(&mut self, network: usize, to: &NodeName, seq: u64, heartbeat: &Heartbeat) {
+        let place = self.io.addresses.get(to, network);
+        let seal = self.seals.get(to);
+        let port = self.io.ports.get_mut(network).and_then(Option::as_mut);
+        let (Some(place), Some(seal), Some(port)) = (place, seal, port) else {
+            return; // no such network there or here, or a name that is not resolved yet
+        };
+        let header = Header {
+            sender: self.io.identity.node,
+            boot: self.io.identity.boot,
+            network: u8::try_from(network).unwrap_or(u8::MAX),
+            seq,
+        };
+        let sent = send(seal, port, header, heartbeat, place);
+        let counters = &self.io.counters;
+        Counters::add(if sent {
+            &counters.sent
+        } else {
+            &counters.send_errors
+        });
+    }
+
+    fn guard(&self, role: &RoleName, change: GuardChange) {
+        let Some(guard) = self.io.published.guards.get(role) else {
+            return;
+        };
+        match change {
+            GuardChange::Open { epoch, until } => guard.open(epoch, until),
+            GuardChange::Shut => guard.shut(),
+            GuardChange::Close(epoch) => guard.close(epoch),
+        }
+    }
+
+    fn start_action(
+        &mut self,
+        role: RoleName,
+        epoch: Epoch,
+        action: Action,
+        from: Option<NodeName>,
+        cause: String,
+    ) {
+        let configured = self.io.config.roles.get(&role).and_then(|role| match action {
+            Action::Promote => role.promote.clone(),
+            Action::Demote => role.demote.clone(),
+        });
+        let job = Job {
+            role,
+            epoch,
+            action,
+            configured,
+            from,
+            cause,
+        };
+        if let Some(done) = self.io.actions.start(job) {
+            self.answers.push_back(done);
+        }
+    }
+
+    fn propose(&mut self, token: u64, command: baton_core::Command) {
+        if self.io.calls.try_send(Call::Propose { token, command }).is_err() {
+            self.answers.push_back(Input::Proposed {
+                token,
+                result: Err("too many proposals are under way".into()),
+            });
+        }
+    }
+
+    fn publish(&mut self, mut view: View) {
+        self.serial = view.serial.max(self.serial + 1);
+        view.serial = self.serial;
+        for node in &mut view.nodes {
+            node.serves = self.io.addresses.serves(&node.name);
+        }
+        let states = view.roles.iter().map(|r| (r.role.clone(), r.state)).collect();
+        self.io.published.view.store(view.into());
+        self.io.states.send_if_modified(|old| {
+            let changed = *old != states;
+            *old = states;
+            changed
+        });
+    }
+}
+
+impl Drop for Driver {
+    /// However the loop ends, nobody says "active" after it.
+    fn drop(&mut self) {
+        for guard in self.io.published.guards.values() {
+            guard.close(Epoch(u64::MAX));
+        }
+    }
+}
+
+/// Seals and sends one heartbeat.
+fn send(seal: &Seal, port: &mut Port, header: Header, heartbeat: &Heartbeat, to: SocketAddr) -> bool {
+    let datagram = seal.seal(header, &heartbeat.encode());
+    if datagram.len() > MAX_DATAGRAM {
+        tracing::debug!("a heartbeat of {} bytes is too long to send", datagram.len());
+        return false;
+    }
+    port.send(&datagram, to, Mono::now())
+}
+
+#[cfg(test)]
+mod tests;

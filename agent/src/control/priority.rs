@@ -1,0 +1,17 @@
+//! The control thread's priority: a loaded machine must not delay heartbeats. Best effort; containers rarely permit it.
+
+/// Raises the calling thread's priority: lowest real-time priority, else a negative niceness, else nothing.
+pub fn raise() {
+    let low = libc::sched_param { sched_priority: 1 };
+    // SAFETY: 0 is the calling thread; `low` outlives the call. Children (actions) start with the ordinary policy.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const low) };
+    if result == 0 {
+        tracing::debug!("the control thread runs with real-time priority");
+        return;
+    }
+    match rustix::process::setpriority_process(Some(rustix::thread::gettid()), -10) {
+        Ok(()) => tracing::debug!("the control thread runs with niceness -10"),
+        Err(error) => tracing::debug!("the control thread runs with ordinary priority: {error}"),
+    }
+}

@@ -1,0 +1,133 @@
+//! Responses: their body type, and the few shapes they come in. Every one says `Cache-Control: no-store`.
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc;
+
+pub(super) use hyper::StatusCode;
+
+/// A response.
+pub(super) type Answer = Response<Body>;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The body of a response.
+pub(super) enum Body {
+    /// All of it, until it is taken.
+    Whole(Option<Bytes>),
+    /// Pieces, until the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match &mut *self {
+            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Body::Stream(pieces) => pieces
+                .poll_recv(cx)
+                .map(|piece| piece.map(|b| Ok(Frame::data(b)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Body::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}
+
+fn respond(status: StatusCode, content: HeaderValue, body: Body) -> Answer {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, content);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// JSON text that is already made.
+pub(super) fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    respond(status, JSON, Body::Whole(Some(text.into())))
+}
+
+/// A value as JSON.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(text) => json_text(status, text),
+        Err(error) => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot write JSON: {error}\n"),
+        ),
+    }
+}
+
+/// What went wrong on a read-only route, in a sentence.
+pub(super) fn refusal(status: StatusCode, error: &str) -> Answer {
+    json(status, &serde_json::json!({ "error": error }))
+}
+
+/// Plain text.
+pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    respond(status, TEXT, Body::Whole(Some(text.into())))
+}
+
+/// The metrics page.
+pub(super) fn prometheus(page: String) -> Answer {
+    respond(StatusCode::OK, PROMETHEUS, Body::Whole(Some(page.into())))
+}
+
+/// Server-sent events.
+pub(super) fn events(pieces: mpsc::Receiver<Bytes>) -> Answer {
+    respond(StatusCode::OK, EVENTS, Body::Stream(pieces))
+}
+
+/// "Not with this method."
+pub(super) fn wrong_method(allow: &'static str) -> Answer {
+    let mut answer = refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("this address takes {allow} only"),
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+/// Takes the body away, for an answer to OPTIONS.
+pub(super) fn bare(mut answer: Answer, allow: &'static str) -> Answer {
+    *answer.body_mut() = Body::Whole(None);
+    answer.headers_mut().remove(CONTENT_TYPE);
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+/// Ends the connection after this answer.
+pub(super) fn last(mut answer: Answer) -> Answer {
+    answer
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}

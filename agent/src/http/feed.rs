@@ -1,0 +1,235 @@
+//! `/events` as a stream: the history, then each new event and each change of status, to a bounded number of clients.
+//!
+//! One loop looks at what is published and hands the same bytes to all clients; a client who does not keep up is let go,
+//! and comes back with `Last-Event-ID`. Nothing here can hold up the control loop: it only reads.
+
+use super::VERSION;
+use baton_shared::clock::Mono;
+use baton_shared::status::Status;
+use baton_shared::view::{Event, Published};
+use bytes::Bytes;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+/// Streams at once. Each costs little, but a status is a few kilobytes, ten times a second at worst.
+const MAX_CLIENTS: usize = 128;
+/// Pieces that a client may be behind: several seconds' worth.
+const MAX_BEHIND: usize = 64;
+/// Between two looks at what is published.
+const LOOK: Duration = Duration::from_millis(100);
+/// A comment is sent after so long without anything else, so that proxies keep the connection and the dead are noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The clients, and what they were last told.
+pub(super) struct Feed {
+    published: Arc<Published>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    clients: Vec<mpsc::Sender<Bytes>>,
+    /// Number of the newest event sent.
+    number: u64,
+    /// The status sent, without what changes all the time.
+    steady: Option<Status>,
+    at: Mono,
+    closed: bool,
+}
+
+impl Feed {
+    /// A feed without clients.
+    pub(super) fn new(published: Arc<Published>) -> Feed {
+        let told = Mutex::default();
+        Feed { published, told }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs as long as it is polled.
+    pub(super) async fn run(&self) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            look.tick().await;
+            self.look(&mut self.told(), Mono::now());
+        }
+    }
+
+    /// A new client, who has seen the history up to `after`; `None` if there are too many already.
+    pub(super) fn subscribe(&self, after: u64, now: Mono) -> Option<mpsc::Receiver<Bytes>> {
+        let mut told = self.told();
+        told.clients.retain(|client| !client.is_closed());
+        if told.closed || told.clients.len() >= MAX_CLIENTS {
+            return None;
+        }
+        self.look(&mut told, now);
+        let mut text = String::from("retry: 1000\n\n");
+        for event in self.published.events.load().iter() {
+            if event.number > after && event.number <= told.number {
+                write_event(&mut text, event);
+            }
+        }
+        let status = self.status(now);
+        write_status(&mut text, &status);
+        told.steady.get_or_insert_with(|| steady(&status));
+        let (client, pieces) = mpsc::channel(MAX_BEHIND);
+        client.try_send(text.into()).ok()?;
+        told.clients.push(client);
+        Some(pieces)
+    }
+
+    /// Ends all streams, and lets nobody in any more.
+    pub(super) fn close(&self) {
+        let mut told = self.told();
+        told.closed = true;
+        told.clients.clear();
+    }
+
+    fn status(&self, now: Mono) -> Status {
+        Status::new(&self.published, VERSION, now)
+    }
+
+    /// Tells all clients what is new.
+    fn look(&self, told: &mut Told, now: Mono) {
+        let events = self.published.events.load();
+        let newest = events.last().map_or(0, |event| event.number);
+        if told.clients.is_empty() {
+            told.number = newest;
+            told.steady = None;
+            return;
+        }
+        // A history that begins anew (the cluster was set up again) is told from its end.
+        told.number = told.number.min(newest);
+        let mut text = String::new();
+        for event in events.iter().filter(|event| event.number > told.number) {
+            write_event(&mut text, event);
+        }
+        told.number = newest;
+        let status = self.status(now);
+        let steady = steady(&status);
+        if told.steady.as_ref() != Some(&steady) {
+            write_status(&mut text, &status);
+            told.steady = Some(steady);
+        }
+        if text.is_empty() && now.since(told.at) >= KEEP_ALIVE {
+            text.push_str(":\n\n");
+        }
+        if !text.is_empty() {
+            told.at = now;
+            let text = Bytes::from(text);
+            told.clients
+                .retain(|client| client.try_send(text.clone()).is_ok());
+        }
+    }
+}
+
+fn write_event(text: &mut String, event: &Event) {
+    if let Ok(json) = serde_json::to_string(event) {
+        let _ = write!(text, "id: {}\ndata: {json}\n\n", event.number);
+    }
+}
+
+fn write_status(text: &mut String, status: &Status) {
+    if let Ok(json) = serde_json::to_string(status) {
+        let _ = write!(text, "event: status\ndata: {json}\n\n");
+    }
+}
+
+/// A status without measurements and countdowns: when this changes, something happened.
+fn steady(status: &Status) -> Status {
+    let mut status = status.clone();
+    status.applied = 0;
+    status.last_event = None;
+    for role in &mut status.roles {
+        role.lease_ms = 0.0;
+    }
+    for node in &mut status.nodes {
+        node.reason.clear();
+        node.clock_skew_ms = 0;
+        for link in &mut node.links {
+            (link.rtt_ms, link.jitter_ms, link.loss, link.silent_ms) = (None, 0.0, 0.0, None);
+        }
+    }
+    status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::fixture;
+    use super::*;
+
+    fn all(pieces: &mut mpsc::Receiver<Bytes>) -> String {
+        let mut text = String::new();
+        while let Ok(piece) = pieces.try_recv() {
+            text.push_str(std::str::from_utf8(&piece).unwrap());
+        }
+        text
+    }
+
+    #[test]
+    fn history_then_news_and_nothing_twice() {
+        let published = fixture::published();
+        published
+            .events
+            .store(Arc::new(vec![fixture::event(1), fixture::event(2)]));
+        let feed = Feed::new(published.clone());
+        let mut early = feed.subscribe(0, Mono(1)).unwrap();
+        let mut late = feed.subscribe(1, Mono(1)).unwrap();
+        let first = all(&mut early);
+        assert!(first.contains("id: 1\n") && first.contains("id: 2\n"), "{first}");
+        assert!(first.contains("event: status\n"), "{first}");
+        let first = all(&mut late);
+        assert!(!first.contains("id: 1\n") && first.contains("id: 2\n"), "{first}");
+
+        published
+            .events
+            .store(Arc::new(vec![fixture::event(2), fixture::event(3)]));
+        feed.look(&mut feed.told(), Mono(2));
+        for client in [&mut early, &mut late] {
+            let news = all(client);
+            assert_eq!(news.matches("id: ").count(), 1, "{news}");
+            assert!(news.contains("id: 3\n"), "{news}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_ends_is_told_without_a_new_view_and_silence_is_broken() {
+        let published = fixture::published();
+        let role = fixture::role("main");
+        published.guards[&role].open(baton_shared::id::Epoch(7), Mono(50));
+        let feed = Feed::new(published);
+        let mut client = feed.subscribe(0, Mono(10)).unwrap();
+        assert!(all(&mut client).contains(r#""active":"a""#));
+        feed.look(&mut feed.told(), Mono(49));
+        assert_eq!(all(&mut client), "");
+        feed.look(&mut feed.told(), Mono(50));
+        assert!(all(&mut client).contains(r#""active":null"#));
+        feed.look(&mut feed.told(), Mono(50) + KEEP_ALIVE);
+        assert_eq!(all(&mut client), ":\n\n");
+    }
+
+    #[test]
+    fn clients_are_bounded_and_laggards_let_go() {
+        let published = fixture::published();
+        let feed = Feed::new(published.clone());
+        let mut all: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| feed.subscribe(0, Mono(1)).unwrap())
+            .collect();
+        assert!(feed.subscribe(0, Mono(1)).is_none());
+        all.pop();
+        assert!(feed.subscribe(0, Mono(1)).is_some());
+        for n in 1..=MAX_BEHIND as u64 {
+            published.events.store(Arc::new(vec![fixture::event(n)]));
+            feed.look(&mut feed.told(), Mono(2));
+        }
+        assert!(feed.told().clients.is_empty());
+        feed.close();
+        assert!(feed.subscribe(0, Mono(1)).is_none());
+    }
+}

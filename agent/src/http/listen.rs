@@ -1,0 +1,200 @@
+//! Listening sockets, bound before anything starts; a failure says in one line what to do about it.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Connections that the kernel keeps until they are accepted: a second's worth of a busy balancer fleet.
+const BACKLOG: i32 = 1024;
+
+/// Binds each address; port 0 takes a free one.
+pub(super) fn tcp(addrs: &[SocketAddr], key: &str) -> Result<Vec<TcpListener>, String> {
+    addrs
+        .iter()
+        .map(|addr| {
+            // Where IPv4 is asked for on its own at the same port, the IPv6 wildcard must not take it too.
+            let twin = addrs.iter().any(|a| a.is_ipv4() && a.port() == addr.port());
+            bind(*addr, addr.is_ipv6() && twin).map_err(|error| explain(*addr, key, &error))
+        })
+        .collect()
+}
+
+fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn explain(addr: SocketAddr, key: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => format!(
+            "the port is taken; see `ss -ltnp 'sport = :{}'`, or choose another in {key}",
+            addr.port()
+        ),
+        ErrorKind::AddrNotAvailable => {
+            format!("this machine has no such address; see `ip address`, and correct {key}")
+        }
+        ErrorKind::PermissionDenied => {
+            format!("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE, or choose another in {key}")
+        }
+        _ => format!("{error}; check {key}"),
+    };
+    format!("cannot listen on {addr}: {advice}")
+}
+
+/// A Unix socket's name in the file system. Dropped, it is removed, unless somebody else has replaced it.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    /// Where.
+    pub path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|now| now == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    std::fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Binds a Unix socket that its owner and group may use. A name left over from a dead process is taken over.
+pub(super) fn unix(path: &Path) -> Result<(UnixListener, SocketFile), String> {
+    let say = |what: String| format!("cannot listen on unix:{}: {what}", path.display());
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)
+            .map_err(|error| {
+                say(format!(
+                    "cannot create {}: {error}; create it for this user, or set control.listen to a path it may write",
+                    parent.display()
+                ))
+            })?;
+    }
+    refuse_the_living(path).map_err(say)?;
+    // Bound under another name and then renamed: nobody ever sees it with the wrong mode, or half of a replacement.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(format!(".{}", std::process::id()));
+    let fresh = PathBuf::from(fresh);
+    let _ = std::fs::remove_file(&fresh);
+    let bound = UnixListener::bind(&fresh).and_then(|listener| {
+        std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o660))?;
+        std::fs::rename(&fresh, path)?;
+        listener.set_nonblocking(true)?;
+        Ok((listener, identity(path)?))
+    });
+    match bound {
+        Ok((listener, identity)) => {
+            let path = path.to_owned();
+            Ok((listener, SocketFile { path, identity }))
+        }
+        Err(error) => {
+            let _ = std::fs::remove_file(&fresh);
+            Err(say(match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "not permitted; set control.listen to a path that this user may write".into()
+                }
+                ErrorKind::InvalidInput => {
+                    "the path is too long for a socket (about 100 bytes); shorten control.listen".into()
+                }
+                _ => format!("{error}; check control.listen"),
+            }))
+        }
+    }
+}
+
+/// Whether the name is free to take: nothing there, or a socket that nobody listens on.
+fn refuse_the_living(path: &Path) -> Result<(), String> {
+    let Ok(meta) = std::fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !meta.file_type().is_socket() {
+        return Err(
+            "something that is no socket has this name; move it away, or change control.listen".into(),
+        );
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            Err("the socket belongs to another user; stop that agent, or change control.listen".into())
+        }
+        _ => Err(
+            "another baton agent is running with this socket; stop it, or give this node its own control.listen"
+                .into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_taken_over_a_living_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/er/n.sock");
+        let (first, file) = unix(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        let error = unix(&path).unwrap_err();
+        assert!(error.contains("another baton agent is running"), "{error}");
+        // The process dies: the name stays, nobody listens.
+        std::mem::forget(file);
+        drop(first);
+        let (second, file) = unix(&path).unwrap();
+        drop((second, file));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_replaced_socket_is_not_removed_by_its_former_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.sock");
+        let (listener, file) = unix(&path).unwrap();
+        drop(listener);
+        let (_second, _kept) = unix(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = dir.path().join("plain");
+        std::fs::write(&plain, "x").unwrap();
+        assert!(unix(&plain).unwrap_err().contains("no socket"));
+        assert!(
+            unix(&plain.join("n.sock"))
+                .unwrap_err()
+                .contains("control.listen")
+        );
+        let long = dir.path().join("x".repeat(120));
+        assert!(unix(&long).unwrap_err().contains("too long"));
+
+        let taken = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen").unwrap();
+        let addr = taken[0].local_addr().unwrap();
+        let error = tcp(&[addr], "http.listen").unwrap_err();
+        assert!(
+            error.contains("the port is taken") && error.contains("http.listen"),
+            "{error}"
+        );
+        let elsewhere = tcp(&["192.0.2.1:0".parse().unwrap()], "http.listen").unwrap_err();
+        assert!(elsewhere.contains("no such address"), "{elsewhere}");
+    }
+}
