@@ -96,10 +96,14 @@ impl Cluster {
 
     #[track_caller]
     fn lay_out(plan: Plan, ground: Ground) -> Cluster {
-        let dir = tempfile::Builder::new()
-            .prefix("baton-test-")
-            .tempdir()
-            .expect("the temporary directory can be written");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("baton-test-");
+        let memory = Path::new("/dev/shm");
+        let dir = match plan.on_disk || !memory.is_dir() {
+            true => builder.tempdir(),
+            false => builder.tempdir_in(memory),
+        };
+        let dir = dir.expect("the temporary directory can be written");
         let mut secret = [0u8; 32];
         secret[..4].copy_from_slice(&std::process::id().to_be_bytes());
         let mut cluster = Cluster {
@@ -351,7 +355,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- what the nodes said, by change\n{}", self.watch.timeline());
+            eprintln!("{}", self.report());
         }
     }
 }
