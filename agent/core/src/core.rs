@@ -166,7 +166,7 @@ impl Core {
             }
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
-                self.asked.answered(token, &result, q);
+                self.asked.answered(token, &result, &self.roles, c, q, now);
                 for coordination in self.coordination.values_mut() {
                     coordination.answered(token);
                 }
