@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Queue};
 use crate::role::{RoleCore, Story};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId};
-use baton_shared::succession::{Place, PromiseReport};
+use baton_shared::succession::{Line, Place, PromiseReport};
 use baton_shared::view::RoleState;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl RoleCore {
     }
 
     /// Why this node may not step forward at all.
-    fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
+    pub(crate) fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
         let node = c.config.my_node();
         if !node.kind.may_act() {
             return Some(format!("a {} is never active", node.kind));
@@ -71,7 +71,10 @@ impl RoleCore {
         if c.leaving {
             return Some("this node is stopping".into());
         }
-        if c.state.paused && c.line(&self.name).is_none_or(|line| line.handover.is_none()) {
+        // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
+        let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
+        let steps_forward = self.state == RoleState::Standby;
+        if steps_forward && c.state.paused && !c.line(&self.name).is_some_and(handing_over) {
             return Some("automatic takeovers are paused".into());
         }
         if c.drained(c.me()) {
