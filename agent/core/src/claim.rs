@@ -115,9 +115,11 @@ impl RoleCore {
 
     /// The greatest epoch that is spoken for: granted by somebody, claimed by this node before, or recorded.
     fn passed(&self, c: &Cluster, now: Mono) -> Epoch {
+        // Of voters alone: the coordinator, which replaces a line that is passed, looks at no others either.
         let floors = c
             .peers
             .values()
+            .filter(|p| c.electorate.contains(p.id))
             .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now))
             .map(|beat| beat.floor.epoch);
         let own = [
