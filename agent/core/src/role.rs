@@ -146,6 +146,7 @@ impl RoleCore {
         Some(Claim {
             epoch,
             electorate: c.electorate.id,
+            window: c.timing.window,
             urgent: self.urgent && !waiting,
             waiting,
         })
@@ -690,9 +691,10 @@ fn bench<'a>(c: &'a Cluster, role: &RoleName) -> Bench<'a> {
     Bench {
         me: c.id,
         electorate: &c.electorate,
-        adopted: c.adopted == c.electorate.id,
+        adopted: c.adopted_here(),
         log_floor: c.state.floor(role),
-        started: c.started,
+        awake: c.awake,
+        kept_window: c.kept_window,
         dead: &c.dead,
         timing: &c.timing,
     }
