@@ -123,6 +123,8 @@ pub struct Claim {
     pub epoch: Epoch,
     /// The electorate under which it is claimed.
     pub electorate: ElectorateId,
+    /// The claimant's window: its lease is counted from it, so only a voter of the same window may promise (V2).
+    pub window: Duration,
     /// Answer at once: the claim is new, or a request waits for it (`confirm`).
     pub urgent: bool,
     /// Announced only: it was refused, and is made again when the promise in its way ends. Voters do not judge it; later
@@ -183,6 +185,8 @@ pub enum Refusal {
     Dead,
     /// This node does not vote.
     NoVoter,
+    /// The voter's window is this one: its promise would not cover the claimant's lease, or hold others up for too long.
+    Window(Duration),
     /// The floor is on its way to the disk; the grant follows.
     Flushing,
 }

@@ -35,6 +35,7 @@ pub(crate) fn send(
                     owner,
                     epoch: claim.epoch,
                     electorate,
+                    window: claim.window,
                     seq,
                     echoes: Some(now),
                 },
@@ -129,7 +130,7 @@ fn compose(
             .filter(|p| p.id != NodeId(0))
             .map(|p| (p.id, p.heard_on(&c.timing, now)))
             .collect(),
-        electorate: c.adopted,
+        electorate: c.adoption(now),
         digest: c.digest,
         wall_ms: c.wall_ms,
         applied: c.applied,
@@ -335,6 +336,7 @@ fn receive_role(
             owner,
             epoch: claim.epoch,
             electorate: claim.electorate,
+            window: claim.window,
             seq: header.seq,
             echoes,
         };

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Queue};
 use crate::role::{RoleCore, Story};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId};
-use baton_shared::succession::{Place, PromiseReport};
+use baton_shared::succession::{Line, Place, PromiseReport};
 use baton_shared::view::RoleState;
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl RoleCore {
     }
 
     /// Why this node may not step forward at all.
-    fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
+    pub(crate) fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
         let node = c.config.my_node();
         if !node.kind.may_act() {
             return Some(format!("a {} is never active", node.kind));
@@ -71,7 +71,10 @@ impl RoleCore {
         if c.leaving {
             return Some("this node is stopping".into());
         }
-        if c.state.paused && c.line(&self.name).is_none_or(|line| line.handover.is_none()) {
+        // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
+        let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
+        let steps_forward = self.state == RoleState::Standby;
+        if steps_forward && c.state.paused && !c.line(&self.name).is_some_and(handing_over) {
             return Some("automatic takeovers are paused".into());
         }
         if c.drained(c.me()) {
@@ -112,9 +115,11 @@ impl RoleCore {
 
     /// The greatest epoch that is spoken for: granted by somebody, claimed by this node before, or recorded.
     fn passed(&self, c: &Cluster, now: Mono) -> Epoch {
+        // Of voters alone: the coordinator, which replaces a line that is passed, looks at no others either.
         let floors = c
             .peers
             .values()
+            .filter(|p| c.electorate.contains(p.id))
             .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now))
             .map(|beat| beat.floor.epoch);
         let own = [

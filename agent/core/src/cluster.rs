@@ -13,6 +13,7 @@ use baton_shared::timing::Timing;
 use baton_shared::view::PeerState;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Everything that all roles share.
 pub(crate) struct Cluster {
@@ -24,7 +25,10 @@ pub(crate) struct Cluster {
     pub boot: Boot,
     /// The cluster this node belongs to; 0 while fresh.
     pub cluster: ClusterId,
-    pub started: Mono,
+    /// When promises of an earlier run have run out (V4).
+    pub awake: Mono,
+    /// The window that the disk remembers for V4; nothing is granted before it is the present one.
+    pub kept_window: Duration,
     pub wall_ms: u64,
     pub peers: BTreeMap<NodeName, Peer>,
     pub state: Arc<State>,
@@ -63,6 +67,7 @@ pub(crate) struct Queue {
 pub(crate) enum Flush {
     Floor(RoleName, Floor),
     Electorate(ElectorateId),
+    Window(Duration),
 }
 
 impl Queue {
@@ -94,6 +99,14 @@ impl Queue {
     pub fn flush_electorate(&mut self, electorate: &Electorate) {
         self.durable.electorate = electorate.clone();
         self.flush(Flush::Electorate(electorate.id));
+    }
+
+    /// Persist before any promise of this window (V4).
+    pub fn flush_window(&mut self, window: Duration) {
+        if self.durable.window != window {
+            self.durable.window = window;
+            self.flush(Flush::Window(window));
+        }
     }
 
     fn flush(&mut self, what: Flush) {
@@ -141,7 +154,8 @@ impl Cluster {
             id: start.id,
             boot: start.boot,
             cluster: start.cluster,
-            started: now,
+            awake: now + Timing::new(start.config.cluster.window.max(start.durable.window)).promise,
+            kept_window: start.durable.window,
             wall_ms: 0,
             peers: BTreeMap::new(),
             state: Arc::default(),
@@ -197,6 +211,36 @@ impl Cluster {
 
     pub fn is_coordinator(&self) -> bool {
         self.coordinator.leader == Some(self.id)
+    }
+
+    /// Whether claims may be granted under the electorate known here: it is on disk, and its entry is applied here,
+    /// for that names floors which a refusal, from which it may have been learned, does not (V3, V5).
+    pub fn adopted_here(&self) -> bool {
+        self.adopted == self.electorate.id && self.state.electorate.id >= self.electorate.id
+    }
+
+    /// The electorate that this node may say it has adopted. Not while promises of an earlier run may still be
+    /// running: those may be of a longer window than the one that V5 waits for.
+    pub fn adoption(&self, now: Mono) -> ElectorateId {
+        if now < self.awake {
+            ElectorateId(0)
+        } else {
+            self.adopted
+        }
+    }
+
+    /// V4: a longer window is remembered at once; a shorter one once the longer promises have run out. Returns when to
+    /// look again.
+    pub fn keep_window(&self, q: &mut Queue, now: Mono) -> Mono {
+        let window = self.timing.window;
+        if self.kept_window == window {
+            return Mono::MAX;
+        }
+        if self.kept_window < window || now >= self.awake {
+            q.flush_window(window);
+            return Mono::MAX;
+        }
+        self.awake
     }
 
     /// A sequence never used before, for a datagram that leaves after `now`.

@@ -223,18 +223,30 @@ pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
     }
     let mine = role.voter.running(now).map(|p| p.owner);
     outgrown |= holder.is_some_and(|h| role.voter.floor().epoch > h.epoch) && !bound_to_other(mine);
+    let mut line = c
+        .state
+        .roles
+        .get(&role.name)
+        .map(|r| r.line.clone())
+        .unwrap_or_default();
+    line.places.retain(|place| !spent(place, role, c, now));
     Picture {
         holder,
-        line: c
-            .state
-            .roles
-            .get(&role.name)
-            .map(|r| r.line.clone())
-            .unwrap_or_default(),
+        line,
         floor,
         outgrown,
         candidates: candidates(role, c, now),
     }
+}
+
+/// Whether its owner gave this place up, or a later one: it will not claim it (again), granted or not (H1, H4).
+fn spent(place: &Place, role: &RoleCore, c: &Cluster, now: Mono) -> bool {
+    if place.owner == c.owner() {
+        return role.released.iter().any(|epoch| *epoch >= place.epoch);
+    }
+    c.alive(place.owner, now)
+        .and_then(|peer| peer.beat(&role.name))
+        .is_some_and(|beat| beat.released.iter().any(|epoch| *epoch >= place.epoch))
 }
 
 fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {

@@ -57,7 +57,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Starts at `now`, when the process started: no grant leaves for 1.01 W from here (V4).
+    /// Starts at `now`, when the process started: no grant leaves for 1.01 W from here, W the longer of the present window and
+    /// that of the run before (V4).
     pub fn new(start: Start, now: Mono) -> Core {
         let c = Cluster::new(&start, now);
         let roles = start.config.roles.iter().map(|(name, role)| {
@@ -92,6 +93,8 @@ impl Core {
     /// Takes in one input that the driver learned of before it read the clock at `now`. `wall_ms` is the wall clock,
     /// for people and skew warnings.
     pub fn handle(&mut self, input: Input, now: Mono, wall_ms: u64) {
+        // A clock that went back would shorten promises (V2).
+        let now = now.max(self.last);
         self.c.wall_ms = wall_ms;
         self.notice_sleep(now);
         self.take(input, now);
@@ -125,7 +128,7 @@ impl Core {
                 peer.forgive(slept, now);
             }
         }
-        self.last = self.last.max(now);
+        self.last = now;
     }
 
     fn take(&mut self, input: Input, now: Mono) {
@@ -241,6 +244,7 @@ impl Core {
     fn persisted(&mut self, token: u64, now: Mono) {
         while let Some(flush) = self.q.flushed(token) {
             match flush {
+                Flush::Window(window) => self.c.kept_window = window,
                 Flush::Electorate(id) => {
                     self.c.adopted = self.c.adopted.max(id);
                     self.q.urgent_all = true;
@@ -288,6 +292,7 @@ impl Core {
     /// Everything that follows without new input; then heartbeats, then the view.
     fn turn(&mut self, now: Mono) {
         let mut wake = now + Duration::from_secs(1);
+        wake = wake.min(self.c.keep_window(&mut self.q, now));
         for (name, role) in &mut self.roles {
             role.turn(&self.c, &mut self.q, now);
             wake = wake.min(role.consider(&self.c, &mut self.q, now));

@@ -97,7 +97,7 @@ impl Lease {
                 at: now + *remaining,
             },
 
-            Refusal::Below(_) | Refusal::Dead | Refusal::NoVoter => Said::Never { seq },
+            Refusal::Below(_) | Refusal::Dead | Refusal::NoVoter | Refusal::Window(_) => Said::Never { seq },
             // These pass by themselves; the next heartbeat asks again.
             Refusal::Electorate(_) | Refusal::Unheard | Refusal::Flushing => return,
         };

@@ -132,11 +132,11 @@ impl Membership {
         let joint = &c.state.electorate;
         let has_adopted = |id: NodeId| {
             if id == c.id {
-                c.adopted == joint.id
-            } else {
-                c.peer(id)
-                    .is_some_and(|p| p.electorate() == joint.id && p.fresh(&c.timing, now).is_some())
+                return c.adoption(now) == joint.id;
             }
+            // The digest vouches for the window: the wait below is too short for leases of a longer one.
+            let report = c.peer(id).and_then(|p| p.fresh(&c.timing, now));
+            report.is_some_and(|r| r.heartbeat.electorate == joint.id && r.heartbeat.digest == c.digest)
         };
         if !joint.majority(has_adopted) {
             return now + c.timing.interval;

@@ -9,6 +9,7 @@ use baton_shared::view::View;
 use baton_shared::wire::Heartbeat;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// One thing to do.
 #[derive(Clone, Debug)]
@@ -101,6 +102,8 @@ pub struct Durable {
     pub floors: BTreeMap<RoleName, Floor>,
     /// The electorate adopted.
     pub electorate: Electorate,
+    /// The window of the promises made since: after a start, they may still run for so long (V4).
+    pub window: Duration,
 }
 
 /// How a guard changes.

@@ -7,6 +7,7 @@ use baton_shared::id::{Boot, ElectorateId, Epoch, NodeId, Owner};
 use baton_shared::succession::{Electorate, Floor, Grant, PromiseReport, Refusal};
 use baton_shared::timing::Timing;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// "Until this instant I grant this role to this epoch alone."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Claimed {
     pub epoch: Epoch,
     /// The electorate it names.
     pub electorate: ElectorateId,
+    /// The claimant's window.
+    pub window: Duration,
     /// The sequence number of its heartbeat.
     pub seq: u64,
     /// When this voter sent the newest datagram that the claim's heartbeat echoes; `None` if it echoes none.
@@ -38,14 +41,16 @@ pub struct Claimed {
 pub struct Bench<'a> {
     /// This voter.
     pub me: NodeId,
-    /// The electorate adopted, and whether that is on disk.
+    /// The newest electorate learned.
     pub electorate: &'a Electorate,
-    /// False while the electorate is on its way to the disk.
+    /// False while the electorate is on its way to the disk, or its entry to the log here.
     pub adopted: bool,
     /// The floor that the log knows of (V3).
     pub log_floor: Floor,
-    /// When this process started (V4).
-    pub started: Mono,
+    /// When the promises of the run before have run out (V4).
+    pub awake: Mono,
+    /// The window that the disk remembers (V4).
+    pub kept_window: Duration,
     /// Boots known to be dead, or alive twice.
     pub dead: &'a BTreeSet<Owner>,
     /// The derived timings.
@@ -124,11 +129,17 @@ impl Voter {
             return Err(Refusal::Flushing);
         }
         // V4: promises of the run before are not remembered.
-        let awake = bench.started + bench.timing.promise;
-        if now < awake {
+        if now < bench.awake {
             return Err(Refusal::Starting {
-                remaining: awake.since(now),
+                remaining: bench.awake.since(now),
             });
+        }
+        // V2: a promise of 1.01 W covers a lease of 0.99 W only if both mean the same W.
+        if claim.window != bench.timing.window {
+            return Err(Refusal::Window(bench.timing.window));
+        }
+        if bench.kept_window != bench.timing.window {
+            return Err(Refusal::Flushing);
         }
         if bench.dead.contains(&claim.owner) {
             return Err(Refusal::Dead);
@@ -253,7 +264,6 @@ impl Voter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const A: Owner = Owner {
         node: NodeId(1),
@@ -273,7 +283,7 @@ mod tests {
         electorate: Electorate,
         dead: BTreeSet<Owner>,
         timing: Timing,
-        started: Mono,
+        awake: Mono,
         log_floor: Floor,
         adopted: bool,
     }
@@ -289,7 +299,7 @@ mod tests {
                 },
                 dead: BTreeSet::new(),
                 timing: Timing::new(Duration::from_secs(1)),
-                started: Mono(0),
+                awake: Mono(0),
                 log_floor: Floor::default(),
                 adopted: true,
             }
@@ -301,7 +311,8 @@ mod tests {
                 electorate: &self.electorate,
                 adopted: self.adopted,
                 log_floor: self.log_floor,
-                started: self.started,
+                awake: self.awake,
+                kept_window: self.timing.window,
                 dead: &self.dead,
                 timing: &self.timing,
             }
@@ -313,6 +324,7 @@ mod tests {
             owner,
             epoch: Epoch(epoch),
             electorate: ElectorateId(1),
+            window: Duration::from_secs(1),
             seq,
             echoes: Some(now - Duration::from_millis(10)),
         }
@@ -372,6 +384,9 @@ mod tests {
             refusal(&mut voter, &world, other),
             Refusal::Electorate(_)
         ));
+        let window = Duration::from_secs(2);
+        let longer = Claimed { window, ..good };
+        assert!(matches!(refusal(&mut voter, &world, longer), Refusal::Window(_)));
         let deaf = Claimed { echoes: None, ..good };
         assert_eq!(refusal(&mut voter, &world, deaf), Refusal::Unheard);
         let stale = Claimed {
@@ -443,7 +458,7 @@ mod tests {
     #[test]
     fn v4_nothing_is_granted_for_a_promise_after_the_start() {
         let (mut voter, mut world) = (Voter::default(), World::new());
-        world.started = at(0);
+        world.awake = at(0) + world.timing.promise;
         assert!(matches!(
             granted(&mut voter, &world, A, 10, at(1009)),
             Verdict::Refused(Refusal::Starting { .. })

@@ -56,6 +56,8 @@ pub(crate) struct RoleCore {
     pub ready_since: Option<Mono>,
     /// When the present claim was (again) made, and until when it pauses.
     pub tried: Mono,
+    /// When it was first made.
+    pub claiming_since: Mono,
     pub paused_until: Option<Mono>,
     /// The promote action succeeded; and when.
     pub promoted: Option<Mono>,
@@ -95,6 +97,7 @@ impl RoleCore {
             refused: BTreeMap::new(),
             ready_since: None,
             tried: Mono::ZERO,
+            claiming_since: Mono::ZERO,
             paused_until: None,
             promoted: None,
             was_active: false,
@@ -143,6 +146,7 @@ impl RoleCore {
         Some(Claim {
             epoch,
             electorate: c.electorate.id,
+            window: c.timing.window,
             urgent: self.urgent && !waiting,
             waiting,
         })
@@ -256,7 +260,8 @@ impl RoleCore {
         self.story = story;
         self.story.stages.push(("claimed", now));
         self.lease.claim(place.epoch, c.electorate.id);
-        (self.tried, self.paused_until, self.ready_since) = (now, None, None);
+        (self.tried, self.claiming_since) = (now, now);
+        (self.paused_until, self.ready_since) = (None, None);
         (self.promoted, self.was_active, self.demoting, self.demote_again) = (None, false, false, None);
         self.claim_now(q);
     }
@@ -301,6 +306,13 @@ impl RoleCore {
                 cause,
             });
             return;
+        }
+        if let Some(why) = self.unfit(c, now) {
+            return self.give_up(&why, c, q, now);
+        }
+        // H6: a window to win it, and a promise in its way to wait for; whatever comes in its way again is no accident.
+        if now.since(self.claiming_since) > c.timing.window + c.timing.promise {
+            return self.give_up("it was not won in time", c, q, now);
         }
         if let Some(until) = self.paused_until {
             let reached = |_| true;
@@ -679,9 +691,10 @@ fn bench<'a>(c: &'a Cluster, role: &RoleName) -> Bench<'a> {
     Bench {
         me: c.id,
         electorate: &c.electorate,
-        adopted: c.adopted == c.electorate.id,
+        adopted: c.adopted_here(),
         log_floor: c.state.floor(role),
-        started: c.started,
+        awake: c.awake,
+        kept_window: c.kept_window,
         dead: &c.dead,
         timing: &c.timing,
     }

@@ -251,14 +251,17 @@ impl State {
         if order.len() > MAX_PLACES {
             return ignored("the line is too long");
         }
-        let mut places = Vec::with_capacity(order.len());
-        for owner in order {
-            record.last = Epoch((record.last.0 + 1).max(wall_ms));
-            places.push(Place {
-                epoch: record.last,
-                owner: *owner,
-            });
-        }
+        // S2: an epoch that wrapped around, or was given twice, would be no fencing token.
+        let first = record.last.0.checked_add(1).map(|next| next.max(wall_ms));
+        let Some(first) = first.filter(|first| first.checked_add(MAX_PLACES as u64).is_some()) else {
+            return ignored("epochs have run out");
+        };
+        let places: Vec<Place> = (first..)
+            .map(Epoch)
+            .zip(order)
+            .map(|(epoch, owner)| Place { epoch, owner: *owner })
+            .collect();
+        record.last = places.last().map_or(record.last, |place| place.epoch);
         record.line = Line {
             version: replaces + 1,
             places,
@@ -363,6 +366,19 @@ mod tests {
             state.apply(&line(&role, 1, &[1], 0)),
             Outcome::Ignored(_)
         ));
+    }
+
+    #[test]
+    fn epochs_run_out_before_they_repeat() {
+        let role = RoleName::new("main").unwrap();
+        let mut state = State::default();
+        state.apply(&line(&role, 0, &[1], u64::MAX - 1));
+        let before = state.clone();
+        assert!(matches!(
+            state.apply(&line(&role, 1, &[1, 2], 0)),
+            Outcome::Ignored(_)
+        ));
+        assert_eq!(state, before);
     }
 
     #[test]

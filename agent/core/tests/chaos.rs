@@ -121,6 +121,9 @@ fn resize(w: &mut World, small: usize) {
     } else {
         small
     };
+    if size == small && !w.majority_without(|n| n >= small) {
+        return; // a mistake that no rule survives: those that stay are no majority
+    }
     let mut kinds: Vec<Kind> = w.config.nodes.values().map(|node| node.kind).collect();
     kinds.resize(size, Kind::Member);
     w.reconfigure(config(&kinds, W));

@@ -330,3 +330,73 @@ fn drained_holder_hands_over_and_is_not_in_line() {
         "{line:?}"
     );
 }
+
+#[test]
+fn nodes_restarted_one_by_one_with_a_shorter_window_never_two_active() {
+    for pause in [10, 300, 900, 3000] {
+        let mut w = World::three(17);
+        w.config.cluster.window = Duration::from_millis(300);
+        w.kill(1);
+        w.start(1);
+        w.run(Duration::from_millis(pause));
+        w.kill(2);
+        w.start(2);
+        w.freeze(0);
+        w.run(Duration::from_secs(5));
+        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+        w.kill(0);
+        w.start(0);
+        w.run(Duration::from_secs(5));
+        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+    }
+}
+
+#[test]
+fn cluster_paused_after_a_switchover_makes_no_takeover() {
+    let mut w = World::three(18);
+    w.ask(
+        1,
+        Request::Switchover {
+            role: role(),
+            to: Some(name(2)),
+        },
+    );
+    w.run(Duration::from_secs(3));
+    assert_eq!(w.active_now()[0].0, 2);
+    w.ask(1, Request::Pause(true));
+    w.run(Duration::from_secs(1));
+    w.kill(2);
+    w.run(Duration::from_secs(5));
+    assert!(w.active_now().is_empty(), "logs:\n{}", w.logs.join("\n"));
+}
+
+#[test]
+fn claimant_that_is_stopped_gives_its_claim_up() {
+    let mut w = World::three(19);
+    w.freeze(0);
+    let state = |w: &World| w.nodes[1].view.as_ref().unwrap().roles[0].state;
+    while state(&w) != RoleState::Claiming {
+        w.run(Duration::from_micros(100));
+    }
+    w.freeze(2);
+    w.stop(1);
+    w.run(Duration::from_millis(10));
+    assert_eq!(state(&w), RoleState::Standby);
+}
+
+#[test]
+fn only_member_gets_a_new_line_when_slow_disks_let_all_its_claims_fail() {
+    let mut w = World::new(&[Kind::Member, Kind::Witness, Kind::Witness], 20);
+    w.settle();
+    for n in 0..3 {
+        w.kill(n);
+    }
+    w.flush = Duration::from_secs(7);
+    for n in 0..3 {
+        w.start(n);
+    }
+    w.run(Duration::from_secs(10));
+    w.flush = Duration::from_millis(2);
+    w.run(Duration::from_secs(15));
+    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+}

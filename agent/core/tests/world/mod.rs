@@ -264,7 +264,14 @@ impl World {
 
     /// Whether every set of the electorate keeps a majority of nodes with their disks if `n` loses its own.
     pub fn may_wipe(&self, n: usize) -> bool {
-        let kept = |id: NodeId| self.nodes.iter().enumerate().any(|(m, o)| m != n && o.id == id);
+        self.majority_without(|m| m == n)
+    }
+
+    /// The same for nodes that are taken away: those that stay no longer hear them.
+    pub fn majority_without(&self, gone: impl Fn(usize) -> bool) -> bool {
+        let configured = |m: usize| self.config.nodes.contains_key(&name(m));
+        let kept =
+            |id: NodeId| (0..self.nodes.len()).any(|m| self.nodes[m].id == id && configured(m) && !gone(m));
         self.state.electorate.majority(kept)
     }
 
