@@ -39,7 +39,7 @@ pub struct Heartbeat {
     pub leaving: bool,
     /// The recipient's claims and the rest, role by role.
     pub roles: Vec<RoleBeat>,
-    /// From the coordinator: the current lines, so that nobody waits for its log to catch up.
+    /// Committed lines newer than those the recipient said it knows, so that nobody waits for its log to catch up.
     pub lines: Vec<(RoleName, Line)>,
 }
 
@@ -61,6 +61,8 @@ pub struct Echo {
 pub struct RoleBeat {
     /// The role.
     pub role: RoleName,
+    /// Version of the newest line of succession that the sender knows.
+    pub line: u64,
     /// The sender's claim.
     pub claim: Option<Claim>,
     /// The sender's newest grant, to whomever.

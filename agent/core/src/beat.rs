@@ -98,24 +98,17 @@ fn compose(
     now: Mono,
 ) -> Heartbeat {
     let peer = &c.peers[to];
-    let behind = peer
-        .report
-        .as_ref()
-        .is_none_or(|r| r.heartbeat.applied < c.applied);
-    let lines = if c.is_coordinator() && behind {
-        let short = |line: &baton_shared::succession::Line| {
+    // Whoever knows a newer line passes it on: with a release comes the line that says who is next.
+    let known = |role: &RoleName| peer.beat(role).map_or(0, |beat| beat.line);
+    let lines = c
+        .lines
+        .iter()
+        .filter(|(role, line)| line.version > known(role))
+        .map(|(role, line)| {
             let mut line = line.clone();
             line.places.truncate(PLACES_SENT);
-            line
-        };
-        c.state
-            .roles
-            .iter()
-            .map(|(role, record)| (role.clone(), short(&record.line)))
-            .collect()
-    } else {
-        Vec::new()
-    };
+            (role.clone(), line)
+        });
     Heartbeat {
         cluster: c.cluster,
         from: c.me().clone(),
@@ -140,7 +133,7 @@ fn compose(
             .values()
             .map(|role| compose_role(role, c, to, ask, now))
             .collect(),
-        lines,
+        lines: lines.collect(),
     }
 }
 
@@ -159,6 +152,7 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
         });
     RoleBeat {
         role: role.name.clone(),
+        line: c.line(&role.name).map_or(0, |line| line.version),
         claim: role.claim(c).map(|claim| Claim {
             urgent: claim.urgent && ask,
             ..claim
@@ -220,7 +214,7 @@ pub(crate) fn receive(
     }
     if reception == Reception::Report {
         for (role, line) in &hb.lines {
-            // From a node that leads: its log has it, so it is committed (H1).
+            // Somebody's log has it, so it is committed (H1).
             q.dirty |= roles.contains_key(role) && c.learn_line(role, line, false);
         }
         for beat in &hb.roles {

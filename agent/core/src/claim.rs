@@ -31,7 +31,7 @@ impl RoleCore {
             return Mono::MAX;
         };
         self.stand_by("standing by", q);
-        if self.better_claims(place.epoch, c, now) {
+        if self.better_claims(place.epoch, c, now) || self.line_is_old(c, now) {
             self.ready_since = None;
             return now + c.timing.interval;
         }
@@ -137,6 +137,15 @@ impl RoleCore {
             .values()
             .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now)?.claim);
         claims.into_iter().any(|claim| claim.epoch < epoch)
+    }
+
+    /// Whether somebody heard lately knows a newer line: it may name another successor, and comes with a heartbeat.
+    fn line_is_old(&self, c: &Cluster, now: Mono) -> bool {
+        let mine = c.line(&self.name).map_or(0, |line| line.version);
+        c.peers
+            .values()
+            .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now))
+            .any(|beat| beat.line > mine)
     }
 
     /// Ok when a majority of all voters, by reports younger than W/2, miss the holder or have no running promise;

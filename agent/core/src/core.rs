@@ -15,7 +15,7 @@ use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, RoleName};
 use baton_shared::view::{RoleState, View};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -193,6 +193,20 @@ impl Core {
 
     fn learned(&mut self, state: Arc<State>, applied: u64) {
         let (c, q) = (&mut self.c, &mut self.q);
+        if state.electorate.id > c.state.electorate.id {
+            let name = |id: &NodeId| {
+                state
+                    .name_of(*id)
+                    .map_or_else(|| id.to_string(), NodeName::to_string)
+            };
+            let names = |ids: &BTreeSet<NodeId>| ids.iter().map(name).collect::<Vec<_>>().join(", ");
+            let voters = names(&state.electorate.voters);
+            let text = match &state.electorate.next {
+                Some(next) => format!("the voters are changing from [{voters}] to [{}]", names(next)),
+                None => format!("the voters are [{voters}]"),
+            };
+            q.log(crate::output::Level::Info, text);
+        }
         c.learn_electorate(&state.electorate, q);
         let mut news = c.state.paused != state.paused || c.state.drained != state.drained;
         for (role, record) in &state.roles {

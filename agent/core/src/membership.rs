@@ -3,7 +3,7 @@
 //! is seen to be done.
 
 use crate::cluster::{Cluster, Queue};
-use crate::output::{EngineChange, Level, Output};
+use crate::output::{EngineChange, Output};
 use crate::role::RoleCore;
 use crate::state::Command;
 use baton_shared::clock::Mono;
@@ -16,6 +16,9 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_millis(250);
 /// A learner this close to the end of the log may vote.
 const CAUGHT_UP: u64 = 64;
+
+/// How long the end of a change waits for a holder to move up above a floor that somebody burned.
+const MOVE_UP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the coordinator remembers of a change under way. A new coordinator remembers nothing, and waits anew (V5).
 #[derive(Default)]
@@ -169,6 +172,14 @@ impl Membership {
             });
             floors.insert(name.clone(), reported.fold(Floor::default(), Floor::max));
         }
+        // The greatest floors bind everybody: a holder below one of them is moved up first (`plan`), not cut off.
+        let outgrown = |(name, role): (&RoleName, &RoleCore)| {
+            let holder = crate::coordinate::picture(role, c, now).holder;
+            holder.is_some_and(|holder| floors[name].epoch > holder.epoch)
+        };
+        if roles.iter().any(outgrown) && now < due + MOVE_UP_LIMIT {
+            return self.next_step;
+        }
         q.propose(Command::Settle {
             from: joint.id,
             floors,
@@ -224,16 +235,6 @@ impl Membership {
             if !newcomers.iter().all(caught_up) {
                 return true;
             }
-            let names =
-                |ids: &BTreeSet<NodeId>| ids.iter().map(|id| c.call(*id)).collect::<Vec<_>>().join(", ");
-            q.log(
-                Level::Info,
-                format!(
-                    "changing the voters from [{}] to [{}]",
-                    names(&electorate.voters),
-                    names(&wanted.voters)
-                ),
-            );
             q.propose(Command::Joint {
                 from: electorate.id,
                 next: wanted.voters,
