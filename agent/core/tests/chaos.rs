@@ -169,6 +169,9 @@ fn peace(w: &mut World, seed: u64) {
     w.run(Duration::from_secs(12));
     let spans = w.active.len();
     w.run(Duration::from_secs(10));
+    if w.active_now().is_empty() {
+        w.picture();
+    }
     assert_eq!(
         w.active_now().len(),
         1,

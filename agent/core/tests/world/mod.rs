@@ -262,7 +262,24 @@ impl World {
         machine.cluster = ClusterId(0);
     }
 
-    /// Whether every set of the electorate keeps a majority of nodes with their disks if `n` loses its own.
+    /// Everything that may explain why nobody is active, into the log.
+    pub fn picture(&mut self) {
+        let mut lines = vec![format!(
+            "leader {:?}, log's voters {:?}, learners {:?}, {:?}, paused {}",
+            self.leader, self.voters, self.learners, self.state.electorate, self.state.paused
+        )];
+        for m in &self.nodes {
+            let reason = m.view.as_ref().map(|view| view.roles[0].reason.clone());
+            let known = m.applied.as_ref().map(|(_, index)| *index);
+            lines.push(format!(
+                "{} id {} boot {} up {} frozen {} applied {known:?}: {reason:?}",
+                m.name, m.id, m.boot, m.up, m.frozen
+            ));
+        }
+        self.logs.extend(lines);
+    }
+
+    /// Whether the log's voters, and every set of the electorate, keep a majority of nodes with their disks if `n` loses its own.
     pub fn may_wipe(&self, n: usize) -> bool {
         self.majority_without(|m| m == n)
     }
@@ -272,7 +289,8 @@ impl World {
         let configured = |m: usize| self.config.nodes.contains_key(&name(m));
         let kept =
             |id: NodeId| (0..self.nodes.len()).any(|m| self.nodes[m].id == id && configured(m) && !gone(m));
-        self.state.electorate.majority(kept)
+        let engine = self.voters.iter().filter(|id| kept(**id)).count();
+        engine > self.voters.len() / 2 && self.state.electorate.majority(kept)
     }
 
     pub fn freeze(&mut self, n: usize) {
@@ -619,7 +637,7 @@ impl World {
     fn leads(&self, n: usize) -> bool {
         let votes =
             |m: &usize| self.voters.contains(&self.nodes[*m].id) && self.running(*m) && self.linked(n, *m);
-        self.running(n) && (0..self.nodes.len()).filter(votes).count() > self.voters.len() / 2
+        votes(&n) && (0..self.nodes.len()).filter(votes).count() > self.voters.len() / 2
     }
 
     fn propose(&mut self, n: usize, token: u64, command: &Command) {
