@@ -20,6 +20,13 @@ impl Addresses {
         self.places.load().get(node)?.get(network).copied()?
     }
 
+    /// Whether some node is at `ip`.
+    pub fn has(&self, ip: IpAddr) -> bool {
+        let places = self.places.load();
+        let mut known = places.values().flatten().flatten();
+        known.any(|place| place.ip() == ip)
+    }
+
     /// Replaces the table.
     pub fn set(&self, table: BTreeMap<NodeName, Vec<Option<SocketAddr>>>) {
         self.places.store(table.into());

@@ -42,6 +42,8 @@ pub struct Options {
     pub node: Option<NodeName>,
     /// `--set KEY=VALUE`, in order.
     pub sets: Vec<String>,
+    /// What is logged: a level, or a filter such as `info,baton_agent::control=debug`.
+    pub log: String,
 }
 
 impl Options {
@@ -60,10 +62,12 @@ const CONFIGURATION: u8 = 2;
 
 /// Runs the agent until it is told to stop; gives the process's exit status.
 pub fn run(options: Options) -> u8 {
-    let filter = std::env::var("BATON_LOG").unwrap_or_default();
-    let filter = if filter.is_empty() { "info" } else { &filter };
-    if let Err(error) = log::start(filter) {
-        return fail(CONFIGURATION, &format!("BATON_LOG={filter}: {error}"));
+    if let Err(error) = log::start(&options.log) {
+        let text = format!(
+            "--log {}: {error}; try error, warn, info, debug, trace, or info,baton_agent=debug",
+            options.log
+        );
+        return fail(CONFIGURATION, &text);
     }
     let status = match options.load() {
         Ok(loaded) => run_with(options, loaded),

@@ -77,6 +77,9 @@ pub struct RoleBeat {
     pub holding: Option<Epoch>,
     /// The epoch at which the sender is active now: it holds the lease, is promoted and healthy.
     pub serving: Option<Epoch>,
+    /// Who else is active by the sender's own, direct word, and for how much longer it may say so: for nodes that do not
+    /// hear the active one themselves.
+    pub word: Option<(NodeId, Epoch, Duration)>,
     /// Whether the sender's application is healthy.
     pub healthy: bool,
     /// False while the sender must not be put in line (a failed promotion backs off).

@@ -14,7 +14,7 @@ const TARGET: Duration = Duration::from_millis(15);
 const HOPELESS: Duration = Duration::from_secs(20);
 
 pub fn measure() -> Vec<Figure> {
-    let mut cluster = Cluster::in_lab(Plan::members(&NAMES));
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).on_disk());
     let mut switched = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();

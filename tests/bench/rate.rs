@@ -10,7 +10,7 @@ const TARGET: f64 = 50_000.0;
 const TIMES: usize = 3;
 
 pub fn measure() -> Vec<Figure> {
-    let mut cluster = Cluster::in_lab(Plan::members(&NAMES));
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).on_disk());
     let holder = cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     let id = cluster.process(&holder).id().to_string();

@@ -14,7 +14,7 @@ const RESIDENT_TARGET: f64 = 20.0;
 const PROCESSOR_TARGET: f64 = 0.5;
 
 pub fn measure() -> Vec<Figure> {
-    let mut cluster = Cluster::in_lab(Plan::members(&NAMES));
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).on_disk());
     cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     hold(SETTLE);

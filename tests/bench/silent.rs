@@ -19,7 +19,7 @@ pub fn measure() -> Vec<Figure> {
     let mut figures = Vec::new();
     for (window, times) in WINDOWS {
         let window = Duration::from_millis(window);
-        let mut cluster = Cluster::in_lab(Plan::members(&NAMES).window(window));
+        let mut cluster = Cluster::in_lab(Plan::members(&NAMES).window(window).on_disk());
         let target = window.mul_f64(1.02) + ALLOWANCE;
         for (same, who) in [(true, "coordinator too"), (false, "not coordinator")] {
             let mut gaps = Vec::new();

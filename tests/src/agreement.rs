@@ -7,6 +7,7 @@ use baton_agent::demo::connection::{Answer, get};
 use baton_agent::demo::question::{Asker, NOERROR, Reply, SERVFAIL};
 use baton_shared::id::Kind;
 use baton_shared::status::Status;
+use baton_shared::timing::Timing;
 use baton_shared::view::{LinkState, PeerState};
 
 /// All that one node says at about one moment.
@@ -74,6 +75,11 @@ impl Cluster {
         let mut connected = self.running();
         if whole && connected != self.names() {
             return Err(format!("only {connected:?} run"));
+        }
+        // A voter that has just started grants nothing (V4): for the promises' sake it still counts as lost.
+        let promise = Timing::new(self.window()).promise;
+        if let Some(young) = connected.iter().find(|name| whole && self.age(name) < promise) {
+            return Err(format!("{young} has just started, and does not vote yet"));
         }
         connected.retain(|name| !apart.contains(name));
         let mut active = None;

@@ -10,6 +10,7 @@ use crate::plan::{DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
 use crate::process::Process;
 use crate::watch::Watch;
 use baton_agent::demo::connection::Connection;
+use baton_shared::clock::Mono;
 use baton_shared::key::ClusterKey;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,6 +48,7 @@ pub struct Node {
     /// Where a resolver on its own host reaches it.
     pub dns: SocketAddr,
     process: Option<Process>,
+    started: Mono,
 }
 
 /// Agents, and all that belongs to them.
@@ -94,10 +96,14 @@ impl Cluster {
 
     #[track_caller]
     fn lay_out(plan: Plan, ground: Ground) -> Cluster {
-        let dir = tempfile::Builder::new()
-            .prefix("baton-test-")
-            .tempdir()
-            .expect("the temporary directory can be written");
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("baton-test-");
+        let memory = Path::new("/dev/shm");
+        let dir = match plan.on_disk || !memory.is_dir() {
+            true => builder.tempdir(),
+            false => builder.tempdir_in(memory),
+        };
+        let dir = dir.expect("the temporary directory can be written");
         let mut secret = [0u8; 32];
         secret[..4].copy_from_slice(&std::process::id().to_be_bytes());
         let mut cluster = Cluster {
@@ -152,6 +158,7 @@ impl Cluster {
                 http,
                 dns: (inner, DNS_PORT).into(),
                 process: None,
+                started: Mono::ZERO,
             };
             self.nodes.insert(name, node);
         }
@@ -251,7 +258,9 @@ impl Cluster {
         let mut arguments = vec!["agent", "--config", &config, "--node", name];
         arguments.extend(more);
         let process = Process::start(&node.namespace, baton(), &arguments, &log);
-        self.nodes.get_mut(name).expect("it was found above").process = Some(process);
+        let node = self.nodes.get_mut(name).expect("it was found above");
+        node.process = Some(process);
+        node.started = Mono::now();
     }
 
     /// A node's log.
@@ -264,6 +273,12 @@ impl Cluster {
     pub fn process(&self, name: &str) -> &Process {
         let process = self.node(name).process.as_ref();
         process.unwrap_or_else(|| panic!("{name} does not run"))
+    }
+
+    /// How long a node has been running since its last start.
+    #[track_caller]
+    pub fn age(&self, name: &str) -> Duration {
+        Mono::now().since(self.node(name).started)
     }
 
     #[track_caller]
@@ -340,7 +355,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("--- what the nodes said, by change\n{}", self.watch.timeline());
+            eprintln!("{}", self.report());
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod operator;
 pub mod plan;
 pub mod process;
+pub mod report;
 pub mod watch;
 
 use std::time::Duration;

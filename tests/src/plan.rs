@@ -23,6 +23,9 @@ pub struct Plan {
     pub nodes: Vec<(String, Kind)>,
     /// Whether nodes keep their state on disk.
     pub storage: bool,
+    /// Whether that is a real disk. If not it is one in memory: how long a flush takes on a machine where others write
+    /// too says nothing about the protocol.
+    pub on_disk: bool,
     /// More tables, in TOML.
     pub more: String,
 }
@@ -47,6 +50,7 @@ impl Plan {
             window: Duration::from_secs(1),
             nodes: names.iter().map(|n| ((*n).to_owned(), Kind::Member)).collect(),
             storage: true,
+            on_disk: false,
             more: String::new(),
         }
     }
@@ -66,6 +70,14 @@ impl Plan {
     pub fn in_memory(self) -> Plan {
         Plan {
             storage: false,
+            ..self
+        }
+    }
+
+    /// With its state on a real disk, for measurements.
+    pub fn on_disk(self) -> Plan {
+        Plan {
+            on_disk: true,
             ..self
         }
     }

@@ -5,7 +5,7 @@ use crate::deadline::{GENEROUS, until};
 use crate::namespace::Namespace;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    log: PathBuf,
 }
 
 impl Process {
@@ -34,10 +33,7 @@ impl Process {
             .stderr(errors)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
-        Process {
-            child,
-            log: log.to_owned(),
-        }
+        Process { child }
     }
 
     /// Its process id.
@@ -118,20 +114,6 @@ impl Drop for Process {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
         }
-        if std::thread::panicking() {
-            print_tail(&self.log);
-        }
-    }
-}
-
-/// Shows the end of a log, for a test that failed.
-fn print_tail(log: &Path) {
-    const LINES: usize = 60;
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    eprintln!("--- the end of {} ({} lines)", log.display(), lines.len());
-    for line in &lines[lines.len().saturating_sub(LINES)..] {
-        eprintln!("{line}");
     }
 }
 

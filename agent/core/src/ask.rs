@@ -26,11 +26,16 @@ pub(crate) struct Asked {
 struct Waiting {
     id: u64,
     token: u64,
+    /// Kept to be prepared again when the log overtook it.
+    request: Request,
     said: String,
     until: Mono,
     /// For a switchover: the role, the target, and the epoch before.
     switch: Option<(RoleName, NodeName, Epoch)>,
     applied: bool,
+    /// The log overtook it; and how far the log here was when it was prepared.
+    overtaken: bool,
+    applied_at: u64,
 }
 
 impl Asked {
@@ -57,17 +62,29 @@ impl Asked {
                 self.waiting.push(Waiting {
                     id,
                     token,
+                    request,
                     said,
                     until: now + SWITCHOVER_LIMIT,
                     switch,
                     applied: false,
+                    overtaken: false,
+                    applied_at: c.applied,
                 });
             }
         }
     }
 
-    /// A proposal was answered.
-    pub fn answered(&mut self, token: u64, result: &Result<Outcome, String>, q: &mut Queue) {
+    /// A proposal was answered. One that the log overtook (another line was made meanwhile) is prepared again from what is
+    /// known by now.
+    pub fn answered(
+        &mut self,
+        token: u64,
+        result: &Result<Outcome, String>,
+        roles: &BTreeMap<RoleName, RoleCore>,
+        c: &Cluster,
+        q: &mut Queue,
+        now: Mono,
+    ) {
         let Some(at) = self.waiting.iter().position(|w| w.token == token) else {
             return;
         };
@@ -78,11 +95,42 @@ impl Asked {
                 return;
             }
             Ok(Outcome::Applied) => Ok(format!("done: {}", waiting.said)),
+            Ok(Outcome::Ignored(_)) if now < waiting.until => {
+                // The line that overtook it may not have been learned here yet: prepared when it is (`turn`).
+                waiting.overtaken = true;
+                return self.again(roles, c, q, now);
+            }
             Ok(Outcome::Ignored(why)) => Err(format!("not done: {why}; try again")),
             Err(why) => Err(format!("not done, as far as known: {why}")),
         };
         let id = self.waiting.swap_remove(at).id;
         q.push(Output::Answer { id, result: answer });
+    }
+
+    /// Prepares overtaken requests again once a newer line than theirs is known.
+    fn again(&mut self, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, q: &mut Queue, now: Mono) {
+        let mut refused = Vec::new();
+        for waiting in self
+            .waiting
+            .iter_mut()
+            .filter(|w| w.overtaken && c.applied > w.applied_at)
+        {
+            match prepare(&waiting.request, roles, c, now) {
+                Ok((command, said, switch)) => {
+                    (waiting.said, waiting.switch) = (said, switch);
+                    (waiting.overtaken, waiting.applied_at) = (false, c.applied);
+                    waiting.token = q.propose(command);
+                }
+                Err(why) => {
+                    refused.push(waiting.id);
+                    q.push(Output::Answer {
+                        id: waiting.id,
+                        result: Err(why),
+                    });
+                }
+            }
+        }
+        self.waiting.retain(|w| !refused.contains(&w.id));
     }
 
     /// Answers switchovers that have come about, or have not in time. Returns when to look again.
@@ -93,6 +141,7 @@ impl Asked {
         q: &mut Queue,
         now: Mono,
     ) -> Mono {
+        self.again(roles, c, q, now);
         self.waiting.retain(|w| {
             let Some((role, to, before)) = &w.switch else {
                 return now < w.until;

@@ -169,6 +169,9 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
         released: role.released.clone(),
         holding: role.holding(now),
         serving: role.serving(now),
+        word: crate::publish::direct_word(role, c, now)
+            .filter(|word| word.serving)
+            .map(|word| (word.id, word.epoch, word.fresh_until.since(now))),
         healthy: role.healthy,
         willing: role.willing(now),
         load: 0,

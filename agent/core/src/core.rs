@@ -6,6 +6,7 @@ use crate::cluster::{Cluster, Flush, Queue};
 use crate::coordinate::Coordination;
 use crate::input::Request;
 use crate::membership::Membership;
+use crate::notice::Said;
 use crate::publish;
 use crate::role::RoleCore;
 use crate::state::Command;
@@ -44,6 +45,7 @@ pub struct Core {
     coordination: BTreeMap<RoleName, Coordination>,
     membership: Membership,
     asked: Asked,
+    said: Said,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
     next_beat: Mono,
@@ -75,6 +77,7 @@ impl Core {
                 .collect(),
             membership: Membership::default(),
             asked: Asked::default(),
+            said: Said::default(),
             q: Queue::new(start.durable),
             c,
             last: now,
@@ -163,7 +166,7 @@ impl Core {
             }
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
-                self.asked.answered(token, &result, q);
+                self.asked.answered(token, &result, &self.roles, c, q, now);
                 for coordination in self.coordination.values_mut() {
                     coordination.answered(token);
                 }
@@ -327,6 +330,7 @@ impl Core {
             if self.next_beat <= now {
                 self.next_beat = now + interval;
             }
+            self.said.turn(&self.c, &mut self.q, now);
             // Loss, round trips and silence change the view all the time.
             self.q.dirty = true;
         }

@@ -13,6 +13,7 @@ pub mod input;
 pub mod lease;
 pub mod link;
 mod membership;
+mod notice;
 pub mod output;
 pub mod peer;
 pub mod plan;

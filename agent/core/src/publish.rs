@@ -57,21 +57,22 @@ pub(crate) fn view(
         leaving: c.leaving,
         electorate: c.electorate.id,
         joint: c.electorate.next.is_some(),
-        voters: c
-            .electorate
-            .all()
-            .into_iter()
-            .map(|id| c.name_of(id).unwrap_or_else(|| lost(id)))
-            .collect(),
+        voters: c.electorate.all().into_iter().map(|id| voter(id, c)).collect(),
         roles: roles.values().map(|r| role(r, c, now)).collect(),
         nodes,
         alarms,
     }
 }
 
-/// A voter that no configured node has as its id any more.
-fn lost(id: NodeId) -> NodeName {
-    NodeName::new(&format!("lost-{:x}", id.0)).expect("hexadecimal digits make a label")
+/// A voter's name; one whose storage was lost, and who lives under another id by now, is not called by it any more.
+fn voter(id: NodeId, c: &Cluster) -> NodeName {
+    let replaced = |name: &NodeName| match c.peers.get(name) {
+        Some(peer) => peer.id != NodeId(0) && peer.id != id,
+        None => id != c.id,
+    };
+    c.name_of(id).filter(|name| !replaced(name)).unwrap_or_else(|| {
+        NodeName::new(&format!("lost-{:x}", id.0)).expect("hexadecimal digits make a label")
+    })
 }
 
 fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
@@ -103,48 +104,72 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
     }
 }
 
-/// The active node with the greatest epoch; without one, whoever holds, or was promised, the greatest. Word of another is
-/// fresh until W after it was last heard, counted from before the report was made.
+/// The active node with the greatest epoch; without one, whoever holds a lease. Of one node the longest-lived word.
 fn holder(role: &RoleCore, c: &Cluster, now: Mono) -> Option<HolderView> {
-    let mut found: Vec<(bool, HolderView)> = Vec::new();
-    for peer in c
-        .peers
-        .values()
-        .filter(|p| !p.lives_twice(now) && p.kind.may_act())
-    {
-        let (Some(report), Some(beat)) = (&peer.report, peer.beat(&role.name)) else {
-            continue;
-        };
-        let fresh_until = report.born + c.timing.window;
-        if let Some(epoch) = beat.serving.or(beat.holding).filter(|_| now < fresh_until) {
-            let serving = beat.serving == Some(epoch);
-            let view = HolderView {
-                node: peer.name.clone(),
-                id: peer.id,
-                epoch,
-                serving,
-                fresh_until,
-            };
-            found.push((serving, view));
-        }
-    }
+    let mut words: Vec<HolderView> = direct_word(role, c, now)
+        .into_iter()
+        .chain(hearsay(role, c, now))
+        .collect();
     if let Some((epoch, until)) = role.lease.held(now).filter(|_| role.holds()) {
         let serving = role.serving(now) == Some(epoch);
-        found.push((
+        words.push(HolderView {
+            node: c.me().clone(),
+            id: c.id,
+            epoch,
             serving,
-            HolderView {
-                node: c.me().clone(),
-                id: c.id,
-                epoch,
-                serving,
-                fresh_until: until,
-            },
-        ));
+            fresh_until: until,
+        });
     }
-    found
+    words
         .into_iter()
-        .max_by_key(|(serving, view)| (*serving, view.epoch))
-        .map(|(_, view)| view)
+        .max_by_key(|word| (word.serving, word.epoch, word.fresh_until))
+}
+
+/// What another node said of itself. Fresh until W after it was last heard, counted from before the report was made (S4).
+pub(crate) fn direct_word(role: &RoleCore, c: &Cluster, now: Mono) -> Option<HolderView> {
+    let peers = c
+        .peers
+        .values()
+        .filter(|p| !p.lives_twice(now) && p.kind.may_act());
+    let words = peers.filter_map(|peer| {
+        let beat = peer.beat(&role.name)?;
+        let fresh_until = peer.report.as_ref()?.born + c.timing.window;
+        let epoch = beat.serving.or(beat.holding).filter(|_| now < fresh_until)?;
+        let serving = beat.serving == Some(epoch);
+        Some(HolderView {
+            node: peer.name.clone(),
+            id: peer.id,
+            epoch,
+            serving,
+            fresh_until,
+        })
+    });
+    words.max_by_key(|word| (word.serving, word.epoch))
+}
+
+/// What others say of the active node, each for no longer than it would say so itself.
+fn hearsay(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<HolderView> {
+    let peers = c.peers.values().filter(|p| !p.lives_twice(now));
+    let words = peers.filter_map(|peer| {
+        let (id, epoch, remaining) = peer.beat(&role.name)?.word?;
+        let fresh_until = peer.report.as_ref()?.born + remaining.min(c.timing.window);
+        let of = c.peer(id).filter(|_| now < fresh_until)?;
+        // What it says of itself now is better than what others heard from it before.
+        let outdated = peer_says_otherwise(of, role, c, now);
+        (!outdated).then(|| HolderView {
+            node: of.name.clone(),
+            id,
+            epoch,
+            serving: true,
+            fresh_until,
+        })
+    });
+    words.collect()
+}
+
+fn peer_says_otherwise(peer: &crate::peer::Peer, role: &RoleCore, c: &Cluster, now: Mono) -> bool {
+    peer.fresh_beat(&role.name, &c.timing, now)
+        .is_some_and(|beat| beat.serving.is_none())
 }
 
 fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now: Mono) -> NodeView {

@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
-/// Libraries speak only when something is wrong, unless the filter names them.
-const QUIET: &str = "openraft=error,hickory_resolver=error,hickory_net=error,hickory_proto=error";
+/// The engine calls routine trouble with a peer an error; Baton itself says when a peer is down. Other libraries speak
+/// only when something is wrong. A filter that names them brings them back.
+const QUIET: &str = "openraft=off,hickory_resolver=error,hickory_net=error,hickory_proto=error";
 /// Lines that may wait to be written.
 const MAX_LINES: usize = 4096;
 /// How long the last lines are waited for at the end.

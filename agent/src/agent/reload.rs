@@ -7,6 +7,7 @@ use crate::handle::Reload;
 use baton_core::Input;
 use baton_shared::config::Config;
 use baton_shared::id::NodeName;
+use baton_shared::view::{PeerState, Published};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +28,8 @@ pub struct Reloader {
     pub configs: watch::Sender<Arc<Config>>,
     /// Told of a new configuration, and the way to peers.
     pub consensus: Consensus,
+    /// Who is heard at the moment.
+    pub published: Arc<Published>,
     /// To the control loop.
     pub notices: mpsc::Sender<Notice>,
     /// From faces and signals.
@@ -95,10 +98,23 @@ impl Reloader {
         }
         let mut answers = telling.join_all().await;
         answers.sort_by(|a, b| a.0.cmp(&b.0));
-        let failed = answers.iter().any(|(_, said)| said.is_err());
+        let view = self.published.view.load();
+        let heard = |node: &NodeName| {
+            view.node(node)
+                .is_some_and(|n| matches!(n.state, PeerState::Up | PeerState::Suspect))
+        };
+        let mut failed = false;
         let mut text = format!("{}: {here}", config.me);
         for (node, said) in answers {
-            let said = said.unwrap_or_else(|error| format!("FAILED, {error}"));
+            let said = match said {
+                Ok(said) => said,
+                // A node that does not run reads the file when it starts.
+                Err(_) if !heard(&node) => "not heard; it reads its file when it starts".into(),
+                Err(error) => {
+                    failed = true;
+                    format!("FAILED, {error}")
+                }
+            };
             text.push_str(&format!("; {node}: {said}"));
         }
         if failed { Err(text) } else { Ok(text) }

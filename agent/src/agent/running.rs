@@ -112,6 +112,7 @@ impl Running {
             options: parts.options,
             configs: current,
             consensus: consensus.clone(),
+            published: parts.published.clone(),
             notices: looping.notices.clone(),
             reloads,
             told,

@@ -8,7 +8,6 @@ pub mod check_config;
 mod client;
 mod events;
 pub mod keygen;
-mod log;
 mod options;
 mod orders;
 mod out;
@@ -43,13 +42,11 @@ pub fn run() -> u8 {
 }
 
 fn start(agent: options::Agent) -> u8 {
-    if let Err(failure) = log::start(&agent.log) {
-        return failure.report();
-    }
     crate::agent::run(crate::agent::Options {
         config: agent.config,
         node: agent.node,
         sets: agent.set,
+        log: agent.log,
     })
 }
 

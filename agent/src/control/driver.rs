@@ -20,7 +20,7 @@ use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal};
 use baton_shared::view::View;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -28,10 +28,15 @@ use tokio::sync::oneshot;
 
 /// Datagrams taken from one socket, and notices and messages taken from the faces, in one turn.
 const BATCH: usize = 64;
+/// Datagrams from addresses of no peer that are opened in one turn.
+const STRANGERS: usize = 16;
 /// The loop turns at least so often, to show `/live` that it does.
 const IDLE: Duration = Duration::from_millis(500);
-/// Pause after a turn that left a flood behind: real-time priority must not take a whole processor.
+/// Shortest pause after a turn that left a flood behind; else half of what the turn took. Real-time priority must not
+/// take a whole processor: the kernel would stop a thread that does for 50 ms in each second (sched(7)).
 const BREATH: Duration = Duration::from_micros(100);
+/// Longest such pause: well under the shortest interval between heartbeats.
+const LONG_BREATH: Duration = Duration::from_millis(1);
 
 /// The control loop's state.
 pub struct Driver {
@@ -50,6 +55,8 @@ pub struct Driver {
     asked: BTreeMap<u64, oneshot::Sender<Result<String, String>>>,
     confirming: BTreeMap<u64, oneshot::Sender<Option<Epoch>>>,
     serial: u64,
+    /// Datagrams from unknown addresses that this turn still opens.
+    strangers: usize,
     stopped: bool,
 }
 
@@ -92,6 +99,7 @@ impl Driver {
             asked: BTreeMap::new(),
             confirming: BTreeMap::new(),
             serial: 0,
+            strangers: STRANGERS,
             stopped: false,
         }
     }
@@ -99,15 +107,17 @@ impl Driver {
     /// Turns until the core has stopped.
     pub fn run(mut self) {
         self.drain();
-        let mut more = true;
+        let (mut more, mut busy) = (true, Duration::ZERO);
         while !self.stopped {
             let ready = if more {
-                std::thread::sleep(BREATH);
+                std::thread::sleep((busy / 2).clamp(BREATH, LONG_BREATH));
                 vec![true; self.io.ports.len()]
             } else {
                 self.sleep()
             };
+            let woke = Mono::now();
             more = self.turn(&ready);
+            busy = Mono::now().since(woke);
         }
     }
 
@@ -133,6 +143,7 @@ impl Driver {
             let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
             self.io.counters.loop_late_max.fetch_max(late, Relaxed);
         }
+        self.strangers = STRANGERS;
         let mut more = false;
         for network in (0..self.io.ports.len()).filter(|n| ready.get(*n) == Some(&true)) {
             more |= self.receive(network);
@@ -168,15 +179,29 @@ impl Driver {
             let Some(Some(port)) = self.io.ports.get_mut(network) else {
                 return false;
             };
-            let Some(length) = port.receive(&mut self.buffer, Mono::now()) else {
+            let Some((length, from)) = port.receive(&mut self.buffer, Mono::now()) else {
                 return false;
             };
-            self.datagram(network, length);
+            if self.worth_opening(from) {
+                self.datagram(network, length);
+            } else {
+                Counters::add(&self.io.counters.bad_form);
+            }
             if self.stopped {
                 return false;
             }
         }
         true
+    }
+
+    /// Opening a seal costs more than receiving. A peer may come from a new address, so strangers get a hearing; but only
+    /// a few in a turn, so that their flood does not fill the queue in which heartbeats wait.
+    fn worth_opening(&mut self, from: IpAddr) -> bool {
+        if self.io.addresses.has(from) {
+            return true;
+        }
+        self.strangers = self.strangers.saturating_sub(1);
+        self.strangers > 0
     }
 
     fn datagram(&mut self, network: usize, length: usize) {

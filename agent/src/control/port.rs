@@ -6,7 +6,7 @@ use baton_shared::clock::Mono;
 use baton_shared::seal::MAX_DATAGRAM;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -118,12 +118,13 @@ impl Port {
         }
     }
 
-    /// Receives one datagram into `buffer`, which is a byte longer than any that is accepted. `None`: no more for now.
-    pub fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], now: Mono) -> Option<usize> {
+    /// Receives one datagram into `buffer`, which is a byte longer than any that is accepted. Says its length, and
+    /// where it claims to come from. `None`: no more for now.
+    pub fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], now: Mono) -> Option<(usize, IpAddr)> {
         let socket = self.socket.as_ref()?;
         for _ in 0..MAX_ICMP {
             match socket.recv_from(buffer) {
-                Ok((length, _)) => return Some(length),
+                Ok((length, from)) => return Some((length, from.ip())),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
                 // One peer's trouble (an ICMP answer), or a signal: taken off the socket by reading it.
                 Err(error) if !is_local(&error) => {}
@@ -216,7 +217,8 @@ mod tests {
         assert!(a.send(b"hello", b.addr(), Mono(1)));
         let bell = super::super::bell::Bell::new().unwrap();
         bell.sleep(&[b.readable(Mono(1))], Mono::now() + Duration::from_secs(10));
-        assert_eq!(b.receive(&mut buffer, Mono(1)), Some(5));
+        let from = "127.0.0.1".parse().unwrap();
+        assert_eq!(b.receive(&mut buffer, Mono(1)), Some((5, from)));
         assert_eq!(&buffer[..5], b"hello");
     }
 

@@ -5,7 +5,7 @@ use baton_shared::id::Kind;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::{CLIENT, Cluster};
-use baton_tests::deadline::hold;
+use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::plan::Plan;
 
 fn members(names: &[&str]) -> Vec<(String, Kind)> {
@@ -22,8 +22,10 @@ fn three_nodes_grow_to_five_and_shrink_back_without_a_gap() {
     cluster.place("b");
     let since = now();
     cluster.replan(&members(&["a", "b", "c", "d", "e"]));
-    cluster.start("d");
-    cluster.start("e");
+    for name in ["d", "e"] {
+        cluster.start(name);
+        until(GENEROUS, "the new node answers", || cluster.status(name));
+    }
     cluster.operate("a", &["reload"]);
     assert_eq!(cluster.settled(), "b");
     cluster.assert_steady(since, "b");

@@ -4,22 +4,32 @@ use crate::{NAMES, three};
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
-use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::deadline::{GENEROUS, hold, until};
 
-/// A node's consensus id, as it and the active node see it; once both see the same.
+/// A node's consensus id, as its own status has it.
 fn identity(cluster: &Cluster, node: &str) -> String {
-    until(GENEROUS, "all nodes see one identity", || {
-        let mut seen = None;
-        for name in cluster.running() {
-            let status = cluster.status(&name)?;
-            let entry = status.nodes.into_iter().find(|n| n.name.as_str() == node);
-            let id = entry.map(|n| n.id).unwrap_or_default();
-            if id.is_empty() || seen.get_or_insert_with(|| id.clone()) != &id {
-                return Err(format!("{name} sees {node} as \"{id}\""));
+    let status = cluster.status(node).expect("the node answers");
+    let entry = status.nodes.into_iter().find(|n| n.name.as_str() == node);
+    entry.expect("a node knows itself").id
+}
+
+/// Starts a node with empty storage and waits until the cluster has replaced its vote: its old identity was a voter, and
+/// the electorate has to change for the new one to be. Returns the holder.
+#[track_caller]
+fn replace(cluster: &mut Cluster, victim: &str, holder: &str) -> String {
+    let before = cluster.status(holder).expect("the holder answers").electorate;
+    cluster.wipe(victim);
+    cluster.start(victim);
+    until(GENEROUS, "the electorate has changed", || {
+        for name in NAMES {
+            let status = cluster.status(name)?;
+            if status.electorate <= before || status.electorate_joint {
+                return Err(format!("{name} is at electorate {}", status.electorate));
             }
         }
-        seen.ok_or_else(|| "no node runs".into())
-    })
+        Ok(())
+    });
+    cluster.settled()
 }
 
 #[test]
@@ -33,9 +43,7 @@ fn node_with_wiped_storage_is_replaced_and_votes_again() {
         let since = now();
         cluster.kill(victim);
         let (holder, _) = cluster.assert_takeover(since, victim, Apart::NOBODY, cluster.silent_bound());
-        cluster.wipe(victim);
-        cluster.start(victim);
-        assert_eq!(cluster.settled(), holder);
+        assert_eq!(replace(&mut cluster, victim, &holder), holder);
         assert_ne!(
             identity(&cluster, victim),
             before,
@@ -45,6 +53,7 @@ fn node_with_wiped_storage_is_replaced_and_votes_again() {
         let other = cluster.others(&[victim, &holder]).remove(0);
         let since = now();
         cluster.kill(&other);
+        hold(cluster.window() * 5 / 2);
         assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
         cluster.assert_steady(since, &holder);
         cluster.start(&other);
@@ -55,9 +64,7 @@ fn node_with_wiped_storage_is_replaced_and_votes_again() {
     let victim = cluster.others(&[&holder]).remove(0);
     let since = now();
     cluster.kill(&victim);
-    cluster.wipe(&victim);
-    cluster.start(&victim);
-    assert_eq!(cluster.settled(), holder);
+    assert_eq!(replace(&mut cluster, &victim, &holder), holder);
     cluster.assert_steady(since, &holder);
 }
 

@@ -35,12 +35,21 @@ pub struct Machine {
     pub healthy: bool,
     pub stopped: bool,
     buffered: Vec<Input>,
-    /// Its clock is so far ahead of true time.
+    /// Its clock is so far ahead of true time, and runs so many millionths faster (S1 allows less than 1 % in all).
     offset: u64,
+    pub drift_ppm: i64,
+    /// What the flush thread writes now, and what it writes next: as in the agent, the newest replaces what waits.
+    writing: Option<(u64, Durable)>,
+    to_write: Option<(u64, Durable)>,
+    /// The log's state as applied here: on disk, so that a restarted node begins with it.
+    applied: Option<(Arc<State>, u64)>,
+    /// It handles nothing before this instant of true time.
+    busy_until: u64,
 }
 
 enum What {
     To(usize, u64, Input),
+    Flushed(usize, u64),
     Leader,
 }
 
@@ -60,8 +69,18 @@ pub struct World {
     pub cut: BTreeSet<(usize, usize, usize)>,
     /// Share of datagrams lost, in percent.
     pub loss: u64,
+    /// Share of datagrams that come twice, in percent; the copy is late.
+    pub twice: u64,
+    /// Datagrams take up to so much longer, and overtake each other.
+    pub late: Duration,
+    /// A node takes up to so long over one input.
+    pub slow: Duration,
+    /// Share of the log's news that does not reach a node until there is more, in percent.
+    pub lag: u64,
     random: u64,
+    /// A flush takes at least so long; and up to so much longer.
     pub flush: Duration,
+    pub flush_late: Duration,
     pub answers: Vec<(u64, Result<String, String>)>,
     pub logs: Vec<String>,
     /// Every span in which a node was active: (from, to, node, epoch).
@@ -136,8 +155,13 @@ impl World {
             count: 0,
             cut: BTreeSet::new(),
             loss: 0,
+            twice: 0,
+            late: Duration::ZERO,
+            slow: Duration::ZERO,
+            lag: 0,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             flush: Duration::from_millis(2),
+            flush_late: Duration::ZERO,
             answers: Vec::new(),
             logs: Vec::new(),
             active: Vec::new(),
@@ -176,6 +200,11 @@ impl World {
             stopped: false,
             buffered: Vec::new(),
             offset,
+            drift_ppm: 0,
+            writing: None,
+            to_write: None,
+            applied: None,
+            busy_until: 0,
         });
     }
 
@@ -196,16 +225,29 @@ impl World {
         };
         machine.core = Some(Core::new(start, now));
         machine.up = true;
+        machine.busy_until = 0;
+        let applied = machine.applied.clone();
         self.give(n, Input::Tick);
+        if let Some((state, applied)) = applied {
+            self.to(n, MS, Input::Learned { state, applied });
+        }
         self.elect_later();
         self.replicate();
     }
 
     pub fn kill(&mut self, n: usize) {
-        self.nodes[n].core = None;
-        self.nodes[n].up = false;
-        self.nodes[n].guard.shut();
-        self.nodes[n].buffered.clear();
+        // What was being written may be on the disk or not; what waited is not.
+        let torn = self.roll(2) == 0;
+        let machine = &mut self.nodes[n];
+        if let Some((_, durable)) = machine.writing.take().filter(|_| torn) {
+            machine.disk = durable;
+        }
+        machine.to_write = None;
+        machine.core = None;
+        machine.up = false;
+        machine.frozen = false;
+        machine.guard.shut();
+        machine.buffered.clear();
         self.elect_later();
     }
 
@@ -216,7 +258,14 @@ impl World {
         machine.id = NodeId(machine.id.0 + 1000);
         machine.boot += 10;
         machine.disk = Durable::default();
+        machine.applied = None;
         machine.cluster = ClusterId(0);
+    }
+
+    /// Whether every set of the electorate keeps a majority of nodes with their disks if `n` loses its own.
+    pub fn may_wipe(&self, n: usize) -> bool {
+        let kept = |id: NodeId| self.nodes.iter().enumerate().any(|(m, o)| m != n && o.id == id);
+        self.state.electorate.majority(kept)
     }
 
     pub fn freeze(&mut self, n: usize) {
@@ -253,7 +302,8 @@ impl World {
 
     pub fn heal(&mut self) {
         self.cut.clear();
-        self.loss = 0;
+        (self.loss, self.twice, self.lag) = (0, 0, 0);
+        (self.late, self.slow, self.flush_late) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         self.elect_later();
         self.replicate();
     }
@@ -296,7 +346,15 @@ impl World {
     }
 
     pub fn clock(&self, n: usize) -> Mono {
-        Mono(self.now + self.nodes[n].offset)
+        let drift = i128::from(self.now) * i128::from(self.nodes[n].drift_ppm) / 1_000_000;
+        Mono((i128::from(self.now + self.nodes[n].offset) + drift) as u64)
+    }
+
+    /// The first instant of true time at which the clock of `n` shows `at`.
+    fn true_time(&self, n: usize, at: Mono) -> u64 {
+        let without = i128::from(at.0) - i128::from(self.nodes[n].offset);
+        let rate = 1_000_000 + i128::from(self.nodes[n].drift_ppm);
+        u64::try_from((without.max(0) * 1_000_000 + rate - 1) / rate).unwrap_or(u64::MAX)
     }
 
     /// Who is active in true time.
@@ -349,7 +407,8 @@ impl World {
             self.events.pop();
             self.now = self.now.max(at);
             match self.what.remove(&number) {
-                Some(What::To(n, boot, input)) if self.nodes[n].boot == boot => self.give(n, input),
+                Some(What::To(n, boot, input)) if self.nodes[n].boot == boot => self.arrive(n, input),
+                Some(What::Flushed(n, boot)) if self.nodes[n].boot == boot => self.flushed(n),
                 Some(What::Leader) => self.elect(),
                 _ => {}
             }
@@ -376,7 +435,26 @@ impl World {
         self.at(delay, What::To(n, boot, input));
     }
 
+    /// Hands an input over when the node has time for it.
+    fn arrive(&mut self, n: usize, input: Input) {
+        let busy = self.nodes[n].busy_until;
+        if busy > self.now && !self.nodes[n].frozen {
+            return self.to(n, busy - self.now, input);
+        }
+        if self.slow > Duration::ZERO {
+            self.nodes[n].busy_until = self.now + self.roll(self.slow.as_nanos() as u64);
+        }
+        self.give(n, input);
+    }
+
     fn give(&mut self, n: usize, input: Input) {
+        if let Input::Learned { state, applied } = &input {
+            let known = &mut self.nodes[n].applied;
+            if known.as_ref().is_some_and(|(_, index)| index > applied) {
+                return; // logs only grow
+            }
+            *known = Some((state.clone(), *applied));
+        }
         let now = self.clock(n);
         let machine = &mut self.nodes[n];
         if machine.frozen {
@@ -394,7 +472,7 @@ impl World {
             self.act(n, output);
             self.check();
         }
-        let wake = core.next_wake().0.saturating_sub(now.0).max(MS / 20) + self.now;
+        let wake = self.true_time(n, core.next_wake()).max(self.now + MS / 20);
         self.nodes[n].core = Some(core);
         if self.tick.get(&n).is_none_or(|at| *at <= self.now || *at > wake) {
             self.tick.insert(n, wake);
@@ -411,8 +489,8 @@ impl World {
                 heartbeat,
             } => self.send(n, network, &to, seq, heartbeat),
             Output::Persist { token, durable } => {
-                self.nodes[n].disk = durable;
-                self.to(n, self.flush.as_nanos() as u64, Input::Persisted { token });
+                self.nodes[n].to_write = Some((token, durable));
+                self.write(n);
             }
             Output::Guard { change, .. } => match change {
                 GuardChange::Open { epoch, until } => self.nodes[n].guard.open(epoch, until),
@@ -464,6 +542,27 @@ impl World {
         }
     }
 
+    /// The flush thread takes the newest that waits, one at a time.
+    fn write(&mut self, n: usize) {
+        if self.nodes[n].writing.is_none()
+            && let Some(next) = self.nodes[n].to_write.take()
+        {
+            self.nodes[n].writing = Some(next);
+            let late = self.flush_late.as_nanos() as u64;
+            let delay = self.flush.as_nanos() as u64 + self.roll(late + 1);
+            let boot = self.nodes[n].boot;
+            self.at(delay, What::Flushed(n, boot));
+        }
+    }
+
+    fn flushed(&mut self, n: usize) {
+        if let Some((token, durable)) = self.nodes[n].writing.take() {
+            self.nodes[n].disk = durable;
+            self.write(n);
+            self.arrive(n, Input::Persisted { token });
+        }
+    }
+
     fn send(
         &mut self,
         n: usize,
@@ -484,16 +583,21 @@ impl World {
             network: network as u8,
             seq,
         };
-        let delay = MS / 10 + self.roll(MS / 5);
-        self.to(
-            target,
-            delay,
-            Input::Heartbeat {
-                network,
-                header,
-                heartbeat,
-            },
-        );
+        let copies = 1 + u64::from(self.roll(100) < self.twice);
+        for copy in 0..copies {
+            let late = self.late.as_nanos() as u64 + copy * 300 * MS;
+            let delay = MS / 10 + self.roll(MS / 5) + self.roll(late + 1);
+            let heartbeat = heartbeat.clone();
+            self.to(
+                target,
+                delay,
+                Input::Heartbeat {
+                    network,
+                    header,
+                    heartbeat,
+                },
+            );
+        }
     }
 
     /// Whether the two reach each other on some network, both ways.
@@ -529,7 +633,7 @@ impl World {
         let from = self.leader.unwrap_or(0);
         for n in 0..self.nodes.len() {
             let known = self.voters.contains(&self.nodes[n].id) || self.learners.contains(&self.nodes[n].id);
-            if known && self.linked(from, n) && self.running(n) {
+            if known && self.linked(from, n) && self.running(n) && self.roll(100) >= self.lag {
                 self.nodes[n].cluster = self.state.cluster;
                 self.to(n, 2 * MS, Input::Cluster(self.state.cluster));
                 let learned = Input::Learned {
@@ -606,8 +710,7 @@ impl World {
                 Some((_, to, node, e)) if continued && *node == n && *e == epoch => *to = self.now,
                 _ => self.active.push((self.now, self.now, n, epoch)),
             }
-            let until = self.nodes[n].guard.read().1;
-            self.open_until = until.0.saturating_sub(self.nodes[n].offset);
+            self.open_until = self.true_time(n, self.nodes[n].guard.read().1);
         } else if let Some((_, to, ..)) = self.active.last_mut() {
             // The span ended between two checks, when its guard did.
             *to = (*to).max(self.open_until.min(self.now));

@@ -161,7 +161,7 @@ fn wait_for(port: &Port) {
 fn receive(port: &mut Port) -> Vec<u8> {
     wait_for(port);
     let mut buffer = Box::new([0; MAX_DATAGRAM + 1]);
-    let length = port.receive(&mut buffer, Mono::now()).unwrap();
+    let (length, _) = port.receive(&mut buffer, Mono::now()).unwrap();
     buffer[..length].to_vec()
 }
 
@@ -234,6 +234,18 @@ fn a_flood_of_strangers_is_counted_in_batches() {
         [1 + BATCH as u64, 1, 1, 2]
     );
     assert!(counters.loop_turned.load(Relaxed) > 0);
+}
+
+#[test]
+fn strangers_get_a_hearing_but_not_all_of_it() {
+    let mut rig = rig();
+    let unknown = "192.0.2.9".parse().unwrap();
+    rig.driver.turn(&[]);
+    let heard = (0..BATCH).filter(|_| rig.driver.worth_opening(unknown)).count();
+    assert!(heard > 0 && heard < BATCH / 2, "{heard}");
+    assert!(rig.driver.worth_opening(HERE), "a peer's address");
+    rig.driver.turn(&[]);
+    assert!(rig.driver.worth_opening(unknown), "in the next turn");
 }
 
 #[test]
