@@ -15,7 +15,7 @@ use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
 use baton_shared::clock::Mono;
-use baton_shared::config::{Config, ConfigError, Loaded};
+use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
 use baton_shared::view::Published;
 use first_view::first_view;
@@ -48,8 +48,19 @@ pub struct Options {
 
 impl Options {
     /// Reads the configuration.
-    fn load(&self) -> Result<Loaded, ConfigError> {
-        Config::load(&self.config, self.node.as_ref(), &self.sets)
+    fn load(&self) -> Result<Loaded, String> {
+        let loaded = Config::load(&self.config, self.node.as_ref(), &self.sets);
+        let loaded = loaded.map_err(|error| error.to_string())?;
+        if self.node.is_none() && loaded.config.nodes.len() > 1 {
+            // Two machines that both forgot it would both be the file's first node.
+            let names: Vec<&str> = loaded.config.nodes.keys().map(NodeName::as_str).collect();
+            return Err(format!(
+                "which node is this? Give --node or BATON_NODE; {} names {}",
+                self.config.display(),
+                names.join(", ")
+            ));
+        }
+        Ok(loaded)
     }
 }
 

@@ -75,6 +75,8 @@ pub struct RoleBeat {
     pub floor: Floor,
     /// Epochs that this boot of the sender released, newest last.
     pub released: Vec<Epoch>,
+    /// Why the sender last stepped down, for some seconds after it did: the cause of what follows.
+    pub farewell: Option<String>,
     /// The epoch at which the sender holds a lease now.
     pub holding: Option<Epoch>,
     /// The epoch at which the sender is active now: it holds the lease, is promoted and healthy.

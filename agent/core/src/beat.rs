@@ -11,7 +11,10 @@ use baton_shared::seal::Header;
 use baton_shared::succession::{Claim, Refusal};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+/// How long a heartbeat says why its sender stepped down.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Places of a line that a heartbeat carries at most, so that it stays in one packet.
 const PLACES_SENT: usize = 12;
 
@@ -162,6 +165,11 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
         promise: role.voter.report(now),
         floor: role.voter.floor(),
         released: role.released.clone(),
+        farewell: role
+            .farewell
+            .as_ref()
+            .filter(|(_, at)| now.since(*at) < FAREWELL)
+            .map(|(why, _)| why.clone()),
         holding: role.holding(now),
         serving: role.serving(now),
         word: crate::publish::direct_word(role, c, now)

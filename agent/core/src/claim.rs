@@ -234,7 +234,10 @@ impl RoleCore {
         let cause = match (gave_up, handover, heard) {
             (true, Some(line), _) => format!("{name} handed over: {}", line.cause),
             (true, None, _) if leaving => format!("{name} was stopped in order"),
-            (true, None, _) => format!("{name} stepped down"),
+            (true, None, _) => match peer.and_then(|p| p.beat(&self.name)?.farewell.as_deref()) {
+                Some(why) => format!("{name} stepped down: {why}"),
+                None => format!("{name} stepped down"),
+            },
             (false, _, Some(heard)) => {
                 let silent = now.since(heard);
                 if silent > c.timing.silent {

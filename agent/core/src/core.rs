@@ -49,6 +49,8 @@ pub struct Core {
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
     next_beat: Mono,
+    /// When the lines and the members are due to be looked at.
+    plan_at: Mono,
     wake: Mono,
     serial: u64,
     /// While stopping: since when everything is released, and whether the end was said.
@@ -83,6 +85,7 @@ impl Core {
             c,
             last: now,
             next_beat: now,
+            plan_at: now,
             wake: now,
             serial: 0,
             released_at: None,
@@ -97,8 +100,10 @@ impl Core {
         let now = now.max(self.last);
         self.c.wall_ms = wall_ms;
         self.notice_sleep(now);
+        // What a mere heartbeat means for lines and members can wait for the next beat: it is in no failover's path.
+        let plans = !matches!(input, Input::Heartbeat { .. }) || now >= self.next_beat.min(self.plan_at);
         self.take(input, now);
-        self.turn(now);
+        self.turn(plans, now);
     }
 
     /// The next thing to do, in order; `None` when all is said.
@@ -304,7 +309,7 @@ impl Core {
     }
 
     /// Everything that follows without new input; then heartbeats, then the view.
-    fn turn(&mut self, now: Mono) {
+    fn turn(&mut self, plans: bool, now: Mono) {
         let mut wake = now + Duration::from_secs(1);
         wake = wake.min(self.c.keep_window(&mut self.q, now));
         for (name, role) in &mut self.roles {
@@ -318,12 +323,12 @@ impl Core {
             {
                 role.write_ahead(next.epoch, next.owner, &mut self.q);
             }
-            if let Some(coordination) = self.coordination.get_mut(name) {
-                wake = wake.min(coordination.turn(role, &self.c, &mut self.q, now));
-            }
             record(role, &self.c, &mut self.q, now);
         }
-        wake = wake.min(self.membership.turn(&self.roles, &self.c, &mut self.q, now));
+        if plans {
+            self.plan(now);
+        }
+        wake = wake.min(self.plan_at);
         wake = wake.min(self.asked.turn(&self.roles, &self.c, &mut self.q, now));
         wake = wake.min(self.stop(now));
         self.beat(now);
@@ -336,6 +341,18 @@ impl Core {
             self.publish(now);
         }
         self.wake = wake.min(self.next_beat);
+    }
+
+    /// The coordinator's part: lines and members.
+    fn plan(&mut self, now: Mono) {
+        self.plan_at = self.membership.turn(&self.roles, &self.c, &mut self.q, now);
+        for (name, role) in &self.roles {
+            if let Some(coordination) = self.coordination.get_mut(name) {
+                self.plan_at = self
+                    .plan_at
+                    .min(coordination.turn(role, &self.c, &mut self.q, now));
+            }
+        }
     }
 
     /// The schedule does not drift; what is urgent goes out between its beats.

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// Released epochs that heartbeats repeat.
 const RELEASED_KEPT: usize = 4;
+/// Characters of a farewell that heartbeats carry.
+const FAREWELL_LENGTH: usize = 160;
 /// A demote that failed is tried again after this.
 const DEMOTE_RETRY: Duration = Duration::from_secs(1);
 /// A promoted application that never became healthy gives way to a fit node after this.
@@ -50,6 +52,8 @@ pub(crate) struct RoleCore {
     pub story: Story,
     /// Released by this boot, newest last.
     pub released: Vec<Epoch>,
+    /// Why it last stepped down, and when.
+    pub farewell: Option<(String, Mono)>,
     /// Refusals that heartbeats repeat to their claimants.
     pub refused: BTreeMap<NodeName, (Refused, Mono)>,
     /// Since when it could step forward.
@@ -94,6 +98,7 @@ impl RoleCore {
             },
             story: Story::default(),
             released: Vec::new(),
+            farewell: None,
             refused: BTreeMap::new(),
             ready_since: None,
             tried: Mono::ZERO,
@@ -568,6 +573,7 @@ impl RoleCore {
             (Action::Demote, RoleState::Demoting, Ok(())) if self.demoting => {
                 self.demoting = false;
                 let why = self.reason.clone();
+                self.farewell = Some((why.chars().take(FAREWELL_LENGTH).collect(), now));
                 self.release(c, q, now);
                 self.enter(RoleState::Standby, format!("stepped down: {why}"), q);
             }
