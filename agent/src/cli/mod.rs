@@ -10,10 +10,10 @@ mod events;
 pub mod keygen;
 mod options;
 mod orders;
-mod out;
+pub(crate) mod out;
 mod status;
 mod stream;
-mod table;
+pub(crate) mod table;
 mod target;
 #[cfg(test)]
 mod tests;

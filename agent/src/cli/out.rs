@@ -52,7 +52,7 @@ pub(super) fn on_terminal() -> bool {
 }
 
 /// Whether to colour what a stream shows (see no-color.org).
-pub(super) fn coloured(terminal: bool) -> bool {
+pub(crate) fn coloured(terminal: bool) -> bool {
     terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

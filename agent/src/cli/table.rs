@@ -9,7 +9,7 @@ use baton_shared::view::{LinkState, PeerState, RoleState};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Style {
+pub(crate) struct Style {
     /// With colours.
     pub colour: bool,
     /// The reader's wall clock, Unix milliseconds.
@@ -63,7 +63,7 @@ impl Style {
 }
 
 /// The whole table, with a final newline.
-pub(super) fn render(status: &Status, style: Style) -> String {
+pub(crate) fn render(status: &Status, style: Style) -> String {
     let mut out = header(status, style);
     out.push('\n');
     out.push_str(&grid(&rows(status), style));
@@ -282,11 +282,13 @@ fn line_of(role: &RoleStatus) -> String {
     if role.line.is_empty() {
         return format!("next for {}: nobody in line\n", role.role);
     }
-    let places: Vec<String> = role
-        .line
-        .iter()
-        .map(|place| format!("{} ({})", place.node, place.epoch))
-        .collect();
+    // The line repeats itself in rounds; the first says all that people ask.
+    let mut places: Vec<&str> = Vec::new();
+    for place in &role.line {
+        if !places.contains(&place.node.as_str()) {
+            places.push(place.node.as_str());
+        }
+    }
     format!("next for {}: {}\n", role.role, places.join(", "))
 }
 

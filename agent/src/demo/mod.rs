@@ -13,6 +13,9 @@ pub mod verdict;
 
 mod interrupt;
 
+use crate::cli::out::coloured;
+use crate::cli::table::{self, Style};
+use baton_shared::clock::wall_ms;
 use baton_shared::status::Status;
 use interrupt::Interrupt;
 use stage::Stage;
@@ -143,20 +146,15 @@ fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), String> {
     }
 }
 
-/// The cluster's state for people.
+/// The cluster's state for people, as `baton status` shows it.
 fn table(status: &Status) -> String {
-    let mut text = format!("seen from {}:\n", status.node);
-    for role in &status.roles {
-        text += &match (&role.active, role.epoch) {
-            (Some(node), Some(epoch)) => format!("  {}: {node} is active, epoch {epoch}\n", role.role),
-            _ => format!("  {}: {} ({})\n", role.role, role.known, role.reason),
-        };
-    }
-    for node in &status.nodes {
-        let state = format!("{:?}", node.state).to_lowercase();
-        text += &format!("  {:<3} {:<8} {state:<8} {}\n", node.name, node.kind, node.reason);
-    }
-    text
+    table::render(
+        status,
+        Style {
+            colour: coloured(std::io::stdout().is_terminal()),
+            now_ms: wall_ms(),
+        },
+    )
 }
 
 /// Prints for people. A closed standard output (`| head`) is no reason to leave agents behind.

@@ -46,7 +46,7 @@ role main: b is ACTIVE at epoch 7
   b      member    ACTIVE    healthy   up        400 µs   400 µs   clock 1.50 s behind
   w      witness   -         -         up        400 µs   400 µs
 
-next for main: a (8)
+next for main: a
 last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
 "
     );
