@@ -45,6 +45,8 @@ pub struct Machine {
     applied: Option<(Arc<State>, u64)>,
     /// What it has not handled yet, and the instant of true time before which it handles nothing.
     inbox: VecDeque<Input>,
+    /// How often in a row it asked to be woken at once.
+    spins: u64,
     busy_until: u64,
 }
 
@@ -207,6 +209,7 @@ impl World {
             to_write: None,
             applied: None,
             inbox: VecDeque::new(),
+            spins: 0,
             busy_until: 0,
         });
     }
@@ -520,7 +523,22 @@ impl World {
             self.act(n, output);
             self.check();
         }
-        let wake = self.true_time(n, core.next_wake()).max(self.now + MS / 20);
+        let due = self.true_time(n, core.next_wake());
+        // A core that wants to be woken at once, again and again, would spin.
+        let spins = if due <= self.now {
+            self.nodes[n].spins + 1
+        } else {
+            0
+        };
+        self.nodes[n].spins = spins;
+        assert!(
+            spins < 20,
+            "{} asks for a tick that it does not use ({:?}); logs:\n{}",
+            self.nodes[n].name,
+            core.view(now).roles[0].state,
+            self.logs.join("\n")
+        );
+        let wake = due.max(self.now + MS / 20);
         self.nodes[n].core = Some(core);
         if self.tick.get(&n).is_none_or(|at| *at <= self.now || *at > wake) {
             self.tick.insert(n, wake);
