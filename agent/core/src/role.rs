@@ -316,7 +316,7 @@ impl RoleCore {
             return self.give_up(&why, c, q, now);
         }
         // H6: a window to win it, and a promise in its way to wait for; whatever comes in its way again is no accident.
-        if now.since(self.claiming_since) > c.timing.window + c.timing.promise {
+        if now.since(self.claiming_since) >= c.timing.window + c.timing.promise {
             return self.give_up("it was not won in time", c, q, now);
         }
         if let Some(until) = self.paused_until {
@@ -344,7 +344,7 @@ impl RoleCore {
                 now,
             ),
             Some(at) if at > now => self.paused_until = Some(at),
-            Some(_) if now.since(self.tried) > c.timing.window => {
+            Some(_) if now.since(self.tried) >= c.timing.window => {
                 self.give_up("no majority of voters answered within the window", c, q, now);
             }
             Some(_) => {}
@@ -673,8 +673,11 @@ impl RoleCore {
             .held(now)
             .filter(|_| self.holds())
             .map(|(_, until)| until);
-        let give_up = (self.state == RoleState::Claiming).then(|| self.tried + c.timing.window);
-        [lease_end, give_up, self.paused_until, self.demote_again]
+        let claiming = self.state == RoleState::Claiming;
+        let give_up = claiming.then(|| self.claiming_since + c.timing.window + c.timing.promise);
+        // While it pauses, the window of the last try is no reason to wake: the loop would spin until the pause ends.
+        let try_over = (claiming && self.paused_until.is_none()).then(|| self.tried + c.timing.window);
+        [lease_end, give_up, try_over, self.paused_until, self.demote_again]
             .into_iter()
             .flatten()
             .min()

@@ -64,8 +64,13 @@ fn life(seed: u64, how: Life) {
 
 fn fault(w: &mut World, dice: &mut Dice, how: Life) {
     let present = w.config.nodes.len();
-    let n = dice.roll(present as u64) as usize;
-    match dice.roll(24) {
+    let any = dice.roll(present as u64) as usize;
+    // Half of all faults hit the holder: there it hurts.
+    let n = match w.active_now().first() {
+        Some((holder, _)) if dice.roll(2) == 0 && *holder < present => *holder,
+        _ => any,
+    };
+    match dice.roll(28) {
         0 => w.silence(n, &[0, 1]),
         1 => w.silence(n, &[dice.roll(2) as usize]),
         2 => w.one_way(n, &[0, 1], true, false),
@@ -110,8 +115,92 @@ fn fault(w: &mut World, dice: &mut Dice, how: Life) {
         }
         22 if how.grows => resize(w, how.kinds.len()),
         23 => w.ask(n, Request::Pause(dice.roll(3) == 0)),
+        24 => promises_forgotten(w, dice),
+        25 => floors_forgotten(w, dice),
+        26 if how.grows => electorate_left_behind(w, dice, how.kinds.len()),
+        27 => there_and_back(w, dice),
         _ => {}
     }
+}
+
+/// Two nodes beside the holder, if all are well.
+fn beside(w: &World, dice: &mut Dice) -> Option<(usize, usize, usize)> {
+    let (holder, _) = *w.active_now().first()?;
+    let mut others: Vec<usize> = (0..w.config.nodes.len())
+        .filter(|n| *n != holder && w.nodes[*n].up)
+        .collect();
+    if others.len() < 2 || holder >= w.config.nodes.len() {
+        return None;
+    }
+    let first = others.swap_remove(dice.roll(others.len() as u64) as usize);
+    let second = others[dice.roll(others.len() as u64) as usize];
+    Some((holder, first, second))
+}
+
+/// One voter is bound no more, the other forgets that it is: only V4 is left between the two leases.
+fn promises_forgotten(w: &mut World, dice: &mut Dice) {
+    w.heal();
+    let Some((holder, free, forgets)) = beside(w, dice) else {
+        return;
+    };
+    w.cut.extend([(holder, free, 0), (holder, free, 1)]);
+    w.run(Duration::from_millis(1300));
+    w.silence(holder, &[0, 1]);
+    w.kill(forgets);
+    w.run(dice.up_to(100));
+    w.start(forgets);
+}
+
+/// Without the log's news, one takes the role out of turn, and a voter restarts: only its floor is left against an earlier
+/// place (V3).
+fn floors_forgotten(w: &mut World, dice: &mut Dice) {
+    w.heal();
+    let Some((holder, early, late)) = beside(w, dice) else {
+        return;
+    };
+    w.lag = 100;
+    w.silence(early, &[0, 1]);
+    w.set_health(holder, false);
+    w.run(Duration::from_millis(100) + dice.up_to(2500));
+    w.kill(late);
+    w.kill(holder);
+    w.run(dice.up_to(100));
+    w.start(holder);
+    w.cut.clear();
+    w.run(Duration::from_millis(2500));
+    w.lag = 0;
+    w.start(late);
+}
+
+/// The voters change while an old lease runs that some of them are not bound by: only the wait is left (V5).
+fn electorate_left_behind(w: &mut World, dice: &mut Dice, small: usize) {
+    w.heal();
+    let Some((holder, free, _)) = beside(w, dice) else {
+        return;
+    };
+    w.cut.extend([(holder, free, 0), (holder, free, 1)]);
+    w.run(Duration::from_millis(1300));
+    resize(w, small);
+    for _ in 0..300 {
+        if w.state.electorate.next.is_some() {
+            break;
+        }
+        w.run(Duration::from_millis(10));
+    }
+    w.silence(holder, &[0, 1]);
+}
+
+/// The role goes away and comes back, so that the holder has released before; then it hears nobody (V6).
+fn there_and_back(w: &mut World, dice: &mut Dice) {
+    w.heal();
+    let Some((holder, ..)) = beside(w, dice) else {
+        return;
+    };
+    for to in [None, Some(name(holder))] {
+        w.ask(holder, Request::Switchover { role: role(), to });
+        w.run(Duration::from_millis(1500));
+    }
+    w.one_way(holder, &[0, 1], false, true);
 }
 
 /// Two nodes more, or the two fewer again. Those taken away run on, with the old configuration, until they are needed.
