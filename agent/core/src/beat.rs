@@ -237,12 +237,15 @@ pub(crate) fn receive(
 fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat) -> bool {
     let for_me = hb.to == *c.me() && (hb.to_id == c.id || hb.to_id == NodeId(0));
     if hb.from == *c.me() || header.sender == c.id {
-        let text = format!(
-            "another process runs as node \"{}\" (name or data directory used twice): stop one of them",
-            c.me()
-        );
+        let text = |c: &Cluster| {
+            format!(
+                "another process runs as node \"{}\" (name or data directory used twice): stop one of them",
+                c.me()
+            )
+        };
         if header.boot != c.boot {
-            c.alarm(q, true, text);
+            let text = text(c);
+            c.alarm(q, true, || text);
         }
         return false;
     }
@@ -253,20 +256,18 @@ fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat) -> boo
     c.alarm(
         q,
         foreign,
-        format!(
+        || format!(
             "node \"{}\" belongs to another cluster of the same name and key; it is ignored. If it is to join this one, stop it and move its data directory away",
             hb.from
         ),
     );
     let other_config = hb.digest != c.digest;
-    c.alarm(
-        q,
-        other_config,
+    c.alarm(q, other_config, || {
         format!(
             "node \"{}\" runs with another configuration: make the files equal, then `baton reload`",
             hb.from
-        ),
-    );
+        )
+    });
     !foreign
 }
 
@@ -289,7 +290,7 @@ fn note_twins(c: &mut Cluster, q: &mut Queue, name: &NodeName, id: NodeId, now: 
     c.alarm(
         q,
         twice,
-        format!("node \"{name}\" runs twice, or its data directory was copied: neither counts until one is stopped"),
+        || format!("node \"{name}\" runs twice, or its data directory was copied: neither counts until one is stopped"),
     );
 }
 

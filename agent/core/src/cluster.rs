@@ -357,7 +357,11 @@ impl Cluster {
     }
 
     /// A condition that needs a person begins or ends; said once.
-    pub fn alarm(&mut self, q: &mut Queue, on: bool, text: String) {
+    pub fn alarm(&mut self, q: &mut Queue, on: bool, text: impl FnOnce() -> String) {
+        if !on && self.alarms.is_empty() {
+            return;
+        }
+        let text = text();
         if on && !self.alarms.contains(&text) {
             q.log(Level::Error, text.clone());
             self.alarms.insert(text);
