@@ -7,6 +7,7 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
+use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Action;
 use crate::lease::Lease;
@@ -320,7 +321,9 @@ impl RoleCore {
                 .lease
                 .winnable_at(&c.electorate, reached, now)
                 .is_some_and(|at| at <= now);
-            if now < until && !sooner {
+            // Never faster than answers come: each try asks every voter for an answer at once.
+            let answered = now.since(self.tried) >= stagger(c);
+            if now < until && !(sooner && answered) {
                 return;
             }
             self.paused_until = None;
