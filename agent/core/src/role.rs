@@ -294,7 +294,8 @@ impl RoleCore {
         if let Some((epoch, _)) = self.lease.held(now)
             && Some(epoch) == self.lease.claimed()
         {
-            self.urgent = false;
+            // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
+            (self.urgent, self.paused_until) = (false, None);
             self.story.stages.push(("granted", now));
             self.enter(RoleState::Promoting, "the lease is won".into(), q);
             q.urgent_all = true;
