@@ -692,7 +692,11 @@ impl World {
         self.nodes[n].up && !self.nodes[n].frozen
     }
 
+    /// Whether the log's voters follow `n`: a node that was taken away is no longer spoken to.
     fn leads(&self, n: usize) -> bool {
+        if !self.config.nodes.contains_key(&self.nodes[n].name) {
+            return false;
+        }
         let votes =
             |m: &usize| self.voters.contains(&self.nodes[*m].id) && self.running(*m) && self.linked(n, *m);
         votes(&n) && (0..self.nodes.len()).filter(votes).count() > self.voters.len() / 2
