@@ -323,7 +323,12 @@ fn receive_role(
         role.lease
             .refused(header.sender, refused.epoch, refused.seq, &refused.why, now);
     }
-    if beat.promise.is_none_or(|p| p.owner == c.owner()) {
+    // A voter that has just started has no promise in the way, only its wait (V4).
+    let starting = matches!(
+        &beat.refused,
+        Some(refused) if refused.boot == c.boot && matches!(refused.why, Refusal::Starting { .. })
+    );
+    if !starting && beat.promise.is_none_or(|p| p.owner == c.owner()) {
         role.lease.unblocked(header.sender);
     }
     if let Some(claim) = &beat.claim

@@ -288,7 +288,7 @@ impl RoleCore {
 }
 
 /// How much longer each later place in line waits: a few round trips.
-fn stagger(c: &Cluster) -> Duration {
+pub(crate) fn stagger(c: &Cluster) -> Duration {
     let rtt = c.peers.values().filter_map(|p| p.rtt()).max().unwrap_or_default();
     (rtt * 4 + Duration::from_millis(5)).min(c.timing.window / 4)
 }

@@ -7,6 +7,7 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
+use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Action;
 use crate::lease::Lease;
@@ -298,7 +299,8 @@ impl RoleCore {
         if let Some((epoch, _)) = self.lease.held(now)
             && Some(epoch) == self.lease.claimed()
         {
-            self.urgent = false;
+            // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
+            (self.urgent, self.paused_until) = (false, None);
             self.story.stages.push(("granted", now));
             self.enter(RoleState::Promoting, "the lease is won".into(), q);
             q.urgent_all = true;
@@ -325,7 +327,9 @@ impl RoleCore {
                 .lease
                 .winnable_at(&c.electorate, reached, now)
                 .is_some_and(|at| at <= now);
-            if now < until && !sooner {
+            // Never faster than answers come: each try asks every voter for an answer at once.
+            let answered = now.since(self.tried) >= stagger(c);
+            if now < until && !(sooner && answered) {
                 return;
             }
             self.paused_until = None;

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub const MS: u64 = 1_000_000;
+/// Datagrams that one node sends in a tenth of a second at most: usual are eight or sixteen.
+const MOST_SENT: u64 = 2_000;
 
 /// One simulated machine.
 pub struct Machine {
@@ -47,6 +49,8 @@ pub struct Machine {
     inbox: VecDeque<Input>,
     /// How often in a row it asked to be woken at once.
     spins: u64,
+    /// In which tenth of a second it sent how many datagrams.
+    sent: (u64, u64),
     busy_until: u64,
 }
 
@@ -210,6 +214,7 @@ impl World {
             applied: None,
             inbox: VecDeque::new(),
             spins: 0,
+            sent: (0, 0),
             busy_until: 0,
         });
     }
@@ -637,6 +642,18 @@ impl World {
         seq: u64,
         heartbeat: Box<baton_shared::wire::Heartbeat>,
     ) {
+        let span = self.now / (100 * MS);
+        let sent = &mut self.nodes[n].sent;
+        *sent = if sent.0 == span {
+            (span, sent.1 + 1)
+        } else {
+            (span, 1)
+        };
+        assert!(
+            sent.1 < MOST_SENT,
+            "a storm of heartbeats; logs:\n{}",
+            self.logs.join("\n")
+        );
         let Some(target) = self.nodes.iter().position(|m| m.name == *to) else {
             return;
         };
@@ -675,7 +692,11 @@ impl World {
         self.nodes[n].up && !self.nodes[n].frozen
     }
 
+    /// Whether the log's voters follow `n`: a node that was taken away is no longer spoken to.
     fn leads(&self, n: usize) -> bool {
+        if !self.config.nodes.contains_key(&self.nodes[n].name) {
+            return false;
+        }
         let votes =
             |m: &usize| self.voters.contains(&self.nodes[*m].id) && self.running(*m) && self.linked(n, *m);
         votes(&n) && (0..self.nodes.len()).filter(votes).count() > self.voters.len() / 2
