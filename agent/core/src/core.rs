@@ -300,11 +300,8 @@ impl Core {
 
     fn confirm(&mut self, id: u64, role: &RoleName, now: Mono) {
         match self.roles.get_mut(role) {
-            Some(role) if role.serving(now).is_some() => {
-                role.confirms.push((id, self.c.seq + 1));
-                role.claim_now(&mut self.q);
-            }
-            _ => self.q.push(Output::Confirmed { id, epoch: None }),
+            Some(role) => role.confirm(vec![id], &self.c, &mut self.q, now),
+            None => self.q.push(Output::Confirmed { id, epoch: None }),
         }
     }
 

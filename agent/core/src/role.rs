@@ -79,6 +79,8 @@ pub(crate) struct RoleCore {
     pub record_proposed: Option<Mono>,
     /// Faces that wait for a confirmation, and the first sequence that counts for each.
     pub confirms: Vec<(u64, u64)>,
+    /// Faces that came while a round was under way: the next one is theirs.
+    pub next_confirms: Vec<u64>,
     /// The next claims are to be answered at once.
     pub urgent: bool,
 }
@@ -115,6 +117,7 @@ impl RoleCore {
             to_record: None,
             record_proposed: None,
             confirms: Vec::new(),
+            next_confirms: Vec::new(),
             urgent: false,
         }
     }
@@ -665,8 +668,27 @@ impl RoleCore {
                 false
             }
         });
-        if self.confirms.is_empty() && self.state == RoleState::Active {
+        if !self.confirms.is_empty() {
+            return;
+        }
+        if self.state == RoleState::Active {
             self.urgent = false;
+        }
+        // One round at a time: however many ask, the network sees no more than one claim per round trip.
+        let next = std::mem::take(&mut self.next_confirms);
+        self.confirm(next, c, q, now);
+    }
+
+    /// Asks a majority whether this node still leads, for these faces; what was sent before does not count.
+    pub fn confirm(&mut self, ids: Vec<u64>, c: &Cluster, q: &mut Queue, now: Mono) {
+        if self.serving(now).is_none() {
+            ids.into_iter()
+                .for_each(|id| q.push(Output::Confirmed { id, epoch: None }));
+        } else if !self.confirms.is_empty() {
+            self.next_confirms.extend(ids);
+        } else if !ids.is_empty() {
+            self.confirms = ids.into_iter().map(|id| (id, c.seq + 1)).collect();
+            self.claim_now(q);
         }
     }
 

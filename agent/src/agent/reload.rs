@@ -7,7 +7,7 @@ use crate::handle::Reload;
 use baton_core::Input;
 use baton_shared::config::Config;
 use baton_shared::id::NodeName;
-use baton_shared::view::{PeerState, Published};
+use baton_shared::view::{PeerState, Published, View};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -78,6 +78,9 @@ impl Reloader {
             return Err(format!(
                 "nothing was changed: {fixed} cannot change while the agent runs; restart this node to change it"
             ));
+        }
+        if let Some(why) = removes_too_much(&self.published.view.load(), &new) {
+            return Err(format!("nothing was changed: {why}"));
         }
         let text = summary(&old, &new);
         self.configs.send_replace(new.clone());
@@ -157,6 +160,30 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         names.push(format!("the addresses of nodes.{me}"));
     }
     names
+}
+
+/// Why the nodes that `new` leaves out cannot all go now: those that stay must be able to agree on it (V5), and the role
+/// is handed over by those who hold it, not taken from them.
+pub fn removes_too_much(view: &View, new: &Config) -> Option<String> {
+    let stays = |name: &NodeName| new.nodes.get(name).is_some_and(|node| node.kind.votes());
+    let staying = view.voters.iter().filter(|name| stays(name)).count();
+    if !view.voters.is_empty() && staying * 2 <= view.voters.len() {
+        return Some(format!(
+            "only {staying} of the {} present voters would stay, and a majority of them must agree; remove fewer nodes, \
+             reload, wait until `baton status` shows the new voters, then remove the next",
+            view.voters.len()
+        ));
+    }
+    view.roles.iter().find_map(|role| {
+        let holder = &role.holder.as_ref()?.node;
+        let may_act = new.nodes.get(holder).is_some_and(|node| node.kind.may_act());
+        (!may_act).then(|| {
+            format!(
+                "{holder} holds role {}: `baton switchover` it to a node that stays, then reload",
+                role.role
+            )
+        })
+    })
 }
 
 /// What a reload changed, in a sentence.

@@ -66,6 +66,10 @@ impl Service {
         if let Some(refusal) = self.outsider(&request, me.cluster) {
             return refusal;
         }
+        let leads = matches!(request.body, Body::Append(_) | Body::Vote(_) | Body::Snapshot(_));
+        if leads && self.removed(request.from) {
+            return Answer::Refused("the sender was taken out of this node's configuration".into());
+        }
         match request.body {
             Body::Append(append) => match self.raft.append_entries(append).await {
                 Ok(answer) => Answer::Append(answer),
@@ -90,6 +94,16 @@ impl Service {
             Body::Reload => self.reload().await,
             Body::Hello | Body::Pledge(_) => Answer::Refused("answered before".into()),
         }
+    }
+
+    /// Whether the sender was taken out of the configuration. It may lead the log until then; from then on the others elect
+    /// somebody who lets it go.
+    fn removed(&self, from: NodeId) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let peer = metrics.membership_config.membership().get_node(&from.0);
+        let name = peer.and_then(|peer| peer.name.as_ref());
+        name.is_some_and(|name| !self.streams.config().nodes.contains_key(name))
     }
 
     /// Remembers the sender's newest boot. Two runs of one node must not both be heard.

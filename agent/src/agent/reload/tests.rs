@@ -1,7 +1,9 @@
 use super::*;
+use baton_shared::clock::Mono;
 use baton_shared::config::{Check, Cluster, Host, Network, Node, Probe, Role};
-use baton_shared::id::{ClusterName, Kind, NetworkName, RoleName};
+use baton_shared::id::{ClusterName, Epoch, Kind, NetworkName, NodeId, RoleName};
 use baton_shared::key::ClusterKey;
+use baton_shared::view::HolderView;
 
 fn node(last: u8) -> Node {
     let host = Host::Ip([10, 0, 0, last].into());
@@ -108,4 +110,38 @@ fn what_may_change_is_taken_over_and_told() {
         assert_eq!(needs_restart(&config(), &new), Vec::<String>::new());
         assert_eq!(summary(&config(), &new), expected);
     }
+}
+
+/// A view in which `holder` holds the role and `voters` vote.
+fn view(holder: &str, voters: &[&str]) -> View {
+    let mut view =
+        crate::agent::first_view::first_view(&config(), &crate::addresses::Addresses::default(), Mono(0));
+    view.voters = voters.iter().map(|n| name(n)).collect();
+    for role in &mut view.roles {
+        role.holder = Some(HolderView {
+            node: name(holder),
+            id: NodeId(2),
+            epoch: Epoch(1),
+            serving: true,
+            fresh_until: Mono::MAX,
+        });
+    }
+    view
+}
+
+#[test]
+fn a_majority_of_the_voters_and_the_holder_must_stay() {
+    let all = view("a", &["a", "b", "c", "d", "e"]);
+    assert_eq!(removes_too_much(&all, &config()), None);
+    let mut two = config();
+    two.nodes.remove(&name("c"));
+    let why = removes_too_much(&all, &two).expect("two of five are no majority");
+    assert!(why.contains("only 2 of the 5"), "{why}");
+    let why = removes_too_much(&view("d", &["a", "b", "c", "d", "e"]), &config()).expect("the holder goes");
+    assert!(why.contains("d holds role main"), "{why}");
+    assert_eq!(
+        removes_too_much(&view("a", &[]), &two),
+        None,
+        "before the start nothing is held"
+    );
 }
