@@ -55,6 +55,31 @@ fn three_nodes_grow_to_five_and_shrink_back_without_a_gap() {
     cluster.verify();
 }
 
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn coordinator_taken_out_of_the_list_the_rest_go_on_without_a_gap() {
+    let mut cluster = Cluster::in_lab(Plan::members(&["a", "b", "c", "d", "e"]).window(WINDOW));
+    let (holder, coordinator) = cluster.arrange(false);
+    let bystander = cluster.others(&[&holder, &coordinator]).remove(0);
+    let gone = [coordinator.as_str(), bystander.as_str()];
+    let staying = cluster.others(&gone);
+    let staying: Vec<&str> = staying.iter().map(String::as_str).collect();
+    let since = now();
+    cluster.replan(&members(&staying));
+    cluster.operate(&holder, &["reload"]);
+    let apart = Apart {
+        unasked: &gone,
+        ..Apart::NOBODY
+    };
+    assert_eq!(cluster.settled_without(apart), holder);
+    for name in gone {
+        cluster.kill(name);
+    }
+    assert_eq!(cluster.settled(), holder);
+    cluster.assert_steady(since, &holder);
+    cluster.verify();
+}
+
 #[track_caller]
 fn five_survive_the_loss_of_two(cluster: &mut Cluster) {
     // Holder and coordinator, two different nodes, are lost together.
