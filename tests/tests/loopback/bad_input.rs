@@ -2,25 +2,32 @@
 
 use crate::WINDOW;
 use baton_tests::cluster::Cluster;
-use baton_tests::deadline::GENEROUS;
+use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::namespace::Namespace;
 use baton_tests::plan::Plan;
 use baton_tests::process::Process;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
 /// A cluster that is configured, and of which nothing runs.
-fn configured() -> Cluster {
+pub fn configured() -> Cluster {
     Cluster::unstarted(Plan::members(&["a", "b", "c"]).window(WINDOW))
 }
 
 /// Runs `baton` until it ends, and returns its exit status and all it printed.
 #[track_caller]
 fn run(dir: &Path, arguments: &[&str]) -> (i32, String) {
+    run_program(&Namespace::here(), baton_tests::binary::baton(), arguments, dir)
+}
+
+/// The same for any program, in any namespace.
+#[track_caller]
+pub fn run_program(namespace: &Namespace, program: &Path, arguments: &[&str], dir: &Path) -> (i32, String) {
     let log = dir.join("run.log");
     let _ = std::fs::remove_file(&log);
-    let mut process = Process::start(&Namespace::here(), baton_tests::binary::baton(), arguments, &log);
+    let mut process = Process::start(namespace, program, arguments, &log);
     let status = process.wait(GENEROUS);
     let said = std::fs::read_to_string(&log).expect("its log can be read");
     (status.code().unwrap_or(-1), said)
@@ -32,14 +39,19 @@ fn assert_refused(cluster: &Cluster, arguments: &[&str], status: i32, says: &[&s
     let config = cluster.config().display().to_string();
     let mut all = vec!["agent", "--config", &config];
     all.extend(arguments);
-    let (code, said) = run(cluster.dir(), &all);
-    assert_eq!(code, status, "{arguments:?}: {said}");
+    assert_one_line(run(cluster.dir(), &all), status, says);
+}
+
+/// Checks that a program that ended said all these words in one line, and nothing else.
+#[track_caller]
+pub fn assert_one_line((code, said): (i32, String), status: i32, says: &[&str]) {
+    assert_eq!(code, status, "{said}");
     for word in says {
-        assert!(said.contains(word), "{arguments:?}: \"{word}\" is not in: {said}");
+        assert!(said.contains(word), "\"{word}\" is not in: {said}");
     }
     assert!(!said.contains("panicked"), "{said}");
-    let last = said.trim_end().lines().last().unwrap_or_default();
-    assert!(last.len() < 400, "one line is enough: {said}");
+    let lines = said.trim_end().lines().count();
+    assert!(lines == 1 && said.len() < 400, "one line is enough: {said}");
 }
 
 fn edit(cluster: &Cluster, from: &str, to: &str) {
@@ -54,8 +66,12 @@ fn a_wrong_configuration_is_refused_with_status_2() {
         ("window =", "windw =", &["windw", "window", "cluster.toml:3"]),
         ("window = \"500ms\"", "window = 500", &["window", "unit"]),
         ("window = \"500ms\"", "window = \"1ms\"", &["window"]),
-        ("kind = \"member\"", "kind = \"membre\"", &["membre", "member"]),
-        ("cluster.key", "absent.key", &["absent.key"]),
+        (
+            "[nodes.b]\nkind = \"member\"",
+            "[nodes.b]\nkind = \"membre\"",
+            &["membre", "member", "cluster.toml:16"],
+        ),
+        ("cluster.key", "absent.key", &["absent.key", "baton keygen > "]),
     ];
     for (from, to, says) in cases {
         let cluster = configured();
@@ -81,6 +97,33 @@ fn a_wrong_command_line_is_refused_with_status_2() {
 }
 
 #[test]
+fn an_agent_without_a_name_among_several_is_refused_with_status_2() {
+    let cluster = configured();
+    assert_refused(&cluster, &[], 2, &["--node", "BATON_NODE", "a, b, c"]);
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_warned_of_and_the_agent_starts() {
+    let mut cluster = configured();
+    let key = cluster.dir().join("cluster.key");
+    let mode = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(&key, mode).expect("the owner may do that");
+    let remedy = format!("chmod 600 {}", key.display());
+    let config = cluster.config().display().to_string();
+    let (code, said) = run(cluster.dir(), &["check-config", &config]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&remedy), "{said}");
+    cluster.start("a");
+    until(GENEROUS, "a answers", || cluster.status("a"));
+    until(GENEROUS, "a has warned", || {
+        let said = std::fs::read_to_string(cluster.log("a")).map_err(|e| e.to_string())?;
+        let warned = said.lines().filter(|line| line.contains(&remedy)).count();
+        if warned == 1 { Ok(()) } else { Err(said) }
+    });
+    cluster.stop("a");
+}
+
+#[test]
 fn an_address_given_twice_is_refused_with_status_2() {
     let cluster = configured();
     let [a, b] = ["a", "b"].map(|name| cluster.node(name).seat.front.to_string());
@@ -100,7 +143,7 @@ fn a_port_in_use_is_named_with_status_1() {
 fn a_directory_in_use_is_named_with_status_1() {
     let mut cluster = configured();
     cluster.start("a");
-    baton_tests::deadline::until(GENEROUS, "a answers", || cluster.status("a"));
+    until(GENEROUS, "a answers", || cluster.status("a"));
     let dir = cluster.dir().join("a").display().to_string();
     assert_refused(
         &cluster,
@@ -108,6 +151,35 @@ fn a_directory_in_use_is_named_with_status_1() {
         1,
         &[&dir],
     );
+}
+
+#[test]
+fn a_control_socket_of_a_live_agent_is_named_with_status_1_and_stays_its_own() {
+    let mut cluster = configured();
+    cluster.start("a");
+    until(GENEROUS, "a answers", || cluster.status("a"));
+    let socket = cluster.dir().join("a.sock").display().to_string();
+    let listen = format!("control.listen=unix:{socket}");
+    assert_refused(
+        &cluster,
+        &["--node", "b", "--set", &listen],
+        1,
+        &[&socket, "another baton agent is running", "control.listen"],
+    );
+    cluster.operate("a", &["status"]);
+    // One that was killed leaves its socket behind: the next one takes it.
+    cluster.kill("a");
+    assert!(Path::new(&socket).exists());
+    cluster.start("a");
+    until(GENEROUS, "a answers at its socket", || {
+        let output = cluster.cli("a", &["status"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! Real processes on loopback addresses: no root, no namespaces, part of every plain `cargo test`.
 
 mod bad_input;
+mod confirm;
+mod damaged;
 mod failover;
+mod operator;
+mod permission;
+mod reload;
+mod replay;
 mod strangers;
 
 use std::time::Duration;

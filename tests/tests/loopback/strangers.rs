@@ -12,7 +12,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 /// The sum of a counter over all its labels, as a node's `/metrics` has it.
-fn counter(cluster: &Cluster, node: &str, name: &str) -> Result<f64, String> {
+pub fn counter(cluster: &Cluster, node: &str, name: &str) -> Result<f64, String> {
     let answer = get(cluster.node(node).http, "/metrics", ASK_LIMIT).map_err(|e| e.to_string())?;
     Ok(answer
         .text()
