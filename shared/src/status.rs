@@ -34,7 +34,7 @@ pub struct Status {
     pub paused: bool,
     /// The electorate's version.
     pub electorate: u64,
-    /// It is changing.
+    /// It is changing, or the engine has not followed it yet.
     pub electorate_joint: bool,
     /// The voters.
     pub voters: Vec<NodeName>,

@@ -154,7 +154,9 @@ impl Core {
                 }
             }
             Input::Coordinator(coordinator) => {
-                q.dirty |= c.coordinator.leader != coordinator.leader;
+                q.dirty |= c.coordinator.leader != coordinator.leader
+                    || c.coordinator.settled != coordinator.settled
+                    || c.coordinator.voters != coordinator.voters;
                 c.coordinator = coordinator;
             }
             Input::Health {

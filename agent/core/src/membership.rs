@@ -50,7 +50,9 @@ impl Membership {
         if c.state.electorate.next.is_some() {
             return self.complete(roles, c, q, now);
         }
-        self.adopted = None;
+        if self.adopted.take().is_some() {
+            self.next_step = now; // the change is done: the engine's members follow at once
+        }
         if now < self.next_step {
             return self.next_step;
         }

@@ -56,12 +56,19 @@ pub(crate) fn view(
         paused: c.state.paused,
         leaving: c.leaving,
         electorate: c.electorate.id,
-        joint: c.electorate.next.is_some(),
+        joint: c.electorate.next.is_some() || engine_lags(c),
         voters: c.electorate.all().into_iter().map(|id| voter(id, c)).collect(),
         roles: roles.values().map(|r| role(r, c, now)).collect(),
         nodes,
         alarms,
     }
+}
+
+/// Whether the engine's voters are still others than the electorate's: until they are not, whose loss the log survives is
+/// not what the electorate says.
+fn engine_lags(c: &Cluster) -> bool {
+    let engine = &c.coordinator;
+    !engine.voters.is_empty() && !(engine.settled && engine.voters == c.electorate.voters)
 }
 
 /// A voter's name; one whose storage was lost, and who lives under another id by now, is not called by it any more.
