@@ -112,6 +112,8 @@ pub struct Counters {
     pub bad_key: AtomicU64,
     /// Dropped: good seal, unreadable text (another version).
     pub bad_text: AtomicU64,
+    /// Dropped: good seal, but replayed, late, or not for this run of this node.
+    pub stale: AtomicU64,
     /// Streams refused: no cluster key, or not meant for this node.
     pub bad_streams: AtomicU64,
     /// HTTP requests answered on the checks listener.

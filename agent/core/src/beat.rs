@@ -192,6 +192,7 @@ pub(crate) fn receive(
     now: Mono,
 ) {
     if !admit(c, q, header, hb) {
+        c.stale += 1;
         return;
     }
     let mine_seq = c.seq;
@@ -207,6 +208,9 @@ pub(crate) fn receive(
         seq: mine_seq,
     };
     let reception = peer.receive(network, header, hb, &mine, &timing, now);
+    if reception == Reception::Old {
+        c.stale += 1;
+    }
     if reception == Reception::Report {
         peer.skew_ms = i64::try_from(hb.wall_ms)
             .unwrap_or(i64::MAX)

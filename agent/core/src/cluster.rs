@@ -45,6 +45,8 @@ pub(crate) struct Cluster {
     pub seq: u64,
     sent: VecDeque<(u64, Mono)>,
     pub alarms: BTreeSet<String>,
+    /// Heartbeats with a good seal that changed nothing: replayed, late, or not for this run of this node.
+    pub stale: u64,
 }
 
 /// What is to be done, in order; and to whom a heartbeat is due at once.
@@ -169,6 +171,7 @@ impl Cluster {
             seq: 0,
             sent: VecDeque::new(),
             alarms: BTreeSet::new(),
+            stale: 0,
         };
         cluster.configure(start.config.clone());
         cluster

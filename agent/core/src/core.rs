@@ -116,6 +116,11 @@ impl Core {
         self.wake
     }
 
+    /// How many heartbeats with a good seal changed nothing: replayed, late, or not for this run of this node.
+    pub fn stale(&self) -> u64 {
+        self.c.stale
+    }
+
     /// The view at `now`, as it would be published.
     pub fn view(&self, now: Mono) -> View {
         let waiting = match self.c.state.cluster {

@@ -68,7 +68,7 @@ pub(crate) fn view(
 /// not what the electorate says.
 fn engine_lags(c: &Cluster) -> bool {
     let engine = &c.coordinator;
-    !engine.voters.is_empty() && !(engine.settled && engine.voters == c.electorate.voters)
+    !engine.voters.is_empty() && (!engine.settled || engine.voters != c.electorate.voters)
 }
 
 /// A voter's name; one whose storage was lost, and who lives under another id by now, is not called by it any more.

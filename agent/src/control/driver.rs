@@ -220,6 +220,7 @@ impl Driver {
             header,
             heartbeat: Box::new(heartbeat),
         });
+        self.io.counters.stale.store(self.core.stale(), Relaxed);
     }
 
     /// Takes a batch of what the faces say. True if there may be more. What comes later rings the bell.

@@ -312,7 +312,12 @@ fn counted(page: &mut Page, c: &Counters, now: Mono) {
         "counter",
         "Datagrams dropped, by reason.",
     );
-    for (reason, counter) in [("form", &c.bad_form), ("key", &c.bad_key), ("text", &c.bad_text)] {
+    for (reason, counter) in [
+        ("form", &c.bad_form),
+        ("key", &c.bad_key),
+        ("text", &c.bad_text),
+        ("stale", &c.stale),
+    ] {
         family.sample(&[("reason", &reason)], counter.load(Relaxed) as f64);
     }
     page.counter(

@@ -18,7 +18,6 @@ const PORT: u16 = 7400;
 const KEPT: usize = 40;
 /// Greater than any real one.
 const FORGED: Epoch = Epoch(u64::MAX >> 1);
-const RECEIVED: &str = "baton_datagrams_received_total";
 const DROPPED: &str = "baton_datagrams_dropped_total";
 
 /// What was heard in a stopped node's place, and opened.
@@ -108,7 +107,7 @@ fn replayed_datagrams_change_nothing_for_their_recipient_their_sender_and_others
     assert_eq!(cluster.settled(), "a");
 
     let since = now();
-    let before = counter(&cluster, "c", RECEIVED).expect("it answers");
+    let before = counter(&cluster, "c", DROPPED).expect("it answers");
     for _ in 0..5 {
         for one in &heard {
             for to in NAMES {
@@ -116,11 +115,10 @@ fn replayed_datagrams_change_nothing_for_their_recipient_their_sender_and_others
             }
         }
     }
-    // Sealed for "c": the others cannot even open them.
-    wait_counted(&cluster, "c", RECEIVED, before, 5 * heard.len());
+    // The first copy may be new to "c", and says nothing that it believes; the others cannot even open them.
+    wait_counted(&cluster, "c", DROPPED, before, 4 * heard.len());
     wait_counted(&cluster, "a", DROPPED, 0.0, 5 * heard.len());
     wait_counted(&cluster, "b", DROPPED, 0.0, 5 * heard.len());
-    assert_eq!(counter(&cluster, "c", DROPPED), Ok(0.0));
     assert_unmoved(&cluster, since, "a");
 }
 
@@ -137,7 +135,7 @@ fn datagram_to_another_run_of_the_recipient_changes_nothing() {
     // one taken in, its sequence would make the recipient deaf to its peer, and what it says of the role would be told.
     let since = now();
     let seal = seal_to(&cluster, "c");
-    let before = counter(&cluster, "c", RECEIVED).expect("it answers");
+    let before = counter(&cluster, "c", DROPPED).expect("it answers");
     for (number, one) in heard.iter().enumerate() {
         let mut text = one.text.clone();
         text.to_id = NodeId(text.to_id.0 ^ 1);
@@ -158,7 +156,7 @@ fn datagram_to_another_run_of_the_recipient_changes_nothing() {
             &seal.seal(header, &text.encode()),
         );
     }
-    wait_counted(&cluster, "c", RECEIVED, before, heard.len());
+    wait_counted(&cluster, "c", DROPPED, before, heard.len());
     assert_unmoved(&cluster, since, "a");
     let status = cluster.status("c").expect("it answers");
     assert!(status.roles[0].epoch.is_some_and(|epoch| epoch < FORGED));
