@@ -15,10 +15,10 @@ use baton_tests::watch::Viewpoint;
 fn takeover_by(cluster: &Cluster, at: &str, node: &str) -> Event {
     until(GENEROUS, "the takeover is in the history", || {
         let history = cluster.operate(at, &["events", "--json"]);
-        let events = history
+        let mut events = history
             .lines()
             .filter_map(|line| serde_json::from_str::<Event>(line).ok());
-        let last = events.filter(|event| event.what == "takeover").last();
+        let last = events.rfind(|event| event.what == "takeover");
         last.filter(|event| event.node.as_ref().is_some_and(|n| n.as_str() == node))
             .ok_or_else(|| history.clone())
     })
