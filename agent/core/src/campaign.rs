@@ -61,11 +61,11 @@ impl RoleCore {
             return;
         }
         if let Some(why) = self.unfit(c, now) {
-            return self.give_up(&why, c, q, now);
+            return self.give_up(&why, c, q);
         }
         // H6: a window to win it, and a promise in its way to wait for; whatever comes in its way again is no accident.
         if now.since(self.claiming_since) >= c.timing.window + c.timing.promise {
-            return self.give_up("it was not won in time", c, q, now);
+            return self.give_up("it was not won in time", c, q);
         }
         if let Some(until) = self.paused_until {
             let reached = |_| true;
@@ -87,22 +87,17 @@ impl RoleCore {
         let reached =
             |voter: NodeId| voter == c.id || c.peer(voter).is_some_and(|p| c.alive(p.owner(), now).is_some());
         match self.lease.winnable_at(&c.electorate, reached, now) {
-            None => self.give_up(
-                "a majority of voters refused: a greater epoch is theirs",
-                c,
-                q,
-                now,
-            ),
+            None => self.give_up("a majority of voters refused: a greater epoch is theirs", c, q),
             Some(at) if at > now => self.paused_until = Some(at),
             Some(_) if now.since(self.tried) >= c.timing.window => {
-                self.give_up("no majority of voters answered within the window", c, q, now);
+                self.give_up("no majority of voters answered within the window", c, q);
             }
             Some(_) => {}
         }
     }
 
     /// H6: a claim that was not won is released; nothing was started for it.
-    fn give_up(&mut self, why: &str, c: &Cluster, q: &mut Queue, now: Mono) {
+    fn give_up(&mut self, why: &str, c: &Cluster, q: &mut Queue) {
         q.log(Level::Info, format!("role {}: claim given up: {why}", self.name));
         self.release(c, q);
         self.enter(RoleState::Standby, format!("claim given up: {why}"), q);
