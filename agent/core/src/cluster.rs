@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     pub coordinator: Coordinator,
     pub leaving: bool,
     pub dead: BTreeSet<Owner>,
+    /// Another process was heard under this node's name or id; an alarm until then.
+    pub double_until: Mono,
     /// The last sequence used, and when each of the last ones left (H2: the clock was read before).
     pub seq: u64,
     sent: VecDeque<(u64, Mono)>,
@@ -168,6 +170,7 @@ impl Cluster {
             coordinator: Coordinator::default(),
             leaving: false,
             dead: BTreeSet::new(),
+            double_until: Mono::ZERO,
             seq: 0,
             sent: VecDeque::new(),
             alarms: BTreeSet::new(),

@@ -371,6 +371,10 @@ impl Core {
                 self.next_beat = now + interval;
             }
             self.said.turn(&self.c, &mut self.q, now);
+            let (doubled, me) = (now < self.c.double_until, self.c.me().clone());
+            self.c.alarm(&mut self.q, doubled, || {
+                format!("another process runs as node \"{me}\" (name or data directory used twice): stop one of them")
+            });
             // Loss, round trips and silence change the view all the time.
             self.q.dirty = true;
         }

@@ -5,8 +5,10 @@
 
 mod ask;
 mod beat;
+mod campaign;
 mod claim;
 mod cluster;
+mod confirm;
 mod coordinate;
 pub mod core;
 pub mod input;
@@ -19,8 +21,10 @@ pub mod peer;
 pub mod plan;
 pub mod promise;
 mod publish;
+mod retire;
 mod role;
 pub mod state;
+mod vote;
 
 pub use core::{Core, Start};
 pub use input::{Input, Request};

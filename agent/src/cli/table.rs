@@ -89,6 +89,10 @@ fn header(status: &Status, style: Style) -> String {
         short_ms(status.window_ms),
         status.coordinator.as_ref().map_or("none", |node| node.as_str()),
     );
+    if !status.voters.is_empty() {
+        let voters: Vec<&str> = status.voters.iter().map(|node| node.as_str()).collect();
+        out.push_str(&format!("   voters {}", voters.join(", ")));
+    }
     if status.paused {
         out.push_str("   ");
         out.push_str(&style.paint("PAUSED: no automatic takeovers", Paint::Warn));

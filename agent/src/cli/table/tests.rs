@@ -38,7 +38,7 @@ fn b_is_active_and_a_is_next() {
     assert_eq!(
         drawn(view, Mono(2), None),
         "\
-cluster orders   window 1.00 s   coordinator b
+cluster orders   window 1.00 s   coordinator b   voters a, b, w
 role main: b is ACTIVE at epoch 7
 
   NODE   KIND      ROLE      HEALTH    SEEN      front    back
@@ -68,7 +68,7 @@ fn a_is_active_and_b_is_lost_on_one_network_and_w_on_both() {
     assert_eq!(
         drawn(view.clone(), Mono(0), Some(Mono(812_000_000))),
         "\
-cluster orders   window 1.00 s   coordinator b   PAUSED: no automatic takeovers
+cluster orders   window 1.00 s   coordinator b   voters a, b, w   PAUSED: no automatic takeovers
 role main: a is ACTIVE at epoch 9, lease 812 ms left
 
   NODE   KIND      ROLE      HEALTH    SEEN                   front            back

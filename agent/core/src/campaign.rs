@@ -1,0 +1,105 @@
+//! Claiming: from stepping forward to the lease, or to giving the claim up (DESIGN §5, H1, H5, H6).
+
+use crate::claim::stagger;
+use crate::cluster::{Cluster, Queue};
+use crate::input::Action;
+use crate::output::{Level, Output};
+use crate::role::{RoleCore, Story};
+use baton_shared::clock::Mono;
+use baton_shared::id::NodeId;
+use baton_shared::succession::Place;
+use baton_shared::view::RoleState;
+
+impl RoleCore {
+    /// H1: begins to claim a place that committed succession gave to this node and boot.
+    pub(crate) fn step_forward(&mut self, place: Place, story: Story, c: &Cluster, q: &mut Queue, now: Mono) {
+        assert_eq!(
+            place.owner,
+            c.owner(),
+            "H1: only this node's and boot's own epochs are claimed"
+        );
+        q.log(
+            Level::Info,
+            format!(
+                "role {}: claiming epoch {}: {}",
+                self.name, place.epoch, story.cause
+            ),
+        );
+        self.enter(RoleState::Claiming, story.cause.clone(), q);
+        self.story = story;
+        self.story.stages.push(("claimed", now));
+        self.lease.claim(place.epoch, c.electorate.id);
+        (self.tried, self.claiming_since) = (now, now);
+        (self.paused_until, self.ready_since) = (None, None);
+        (self.promoted, self.was_active, self.demoting, self.demote_again) = (None, false, false, None);
+        self.claim_now(q);
+    }
+
+    /// The claim goes out at once, and asks for an answer at once.
+    pub(crate) fn claim_now(&mut self, q: &mut Queue) {
+        self.urgent = true;
+        q.urgent_all = true;
+    }
+
+    pub(crate) fn turn_claiming(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
+        if let Some((epoch, _)) = self.lease.held(now)
+            && Some(epoch) == self.lease.claimed()
+        {
+            // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
+            (self.urgent, self.paused_until) = (false, None);
+            self.story.stages.push(("granted", now));
+            self.enter(RoleState::Promoting, "the lease is won".into(), q);
+            q.urgent_all = true;
+            let (from, cause) = (self.story.from.clone(), self.story.cause.clone());
+            q.push(Output::Run {
+                role: self.name.clone(),
+                epoch,
+                action: Action::Promote,
+                from,
+                cause,
+            });
+            return;
+        }
+        if let Some(why) = self.unfit(c, now) {
+            return self.give_up(&why, c, q);
+        }
+        // H6: a window to win it, and a promise in its way to wait for; whatever comes in its way again is no accident.
+        if now.since(self.claiming_since) >= c.timing.window + c.timing.promise {
+            return self.give_up("it was not won in time", c, q);
+        }
+        if let Some(until) = self.paused_until {
+            let reached = |_| true;
+            let sooner = self
+                .lease
+                .winnable_at(&c.electorate, reached, now)
+                .is_some_and(|at| at <= now);
+            // Never faster than answers come: each try asks every voter for an answer at once.
+            let answered = now.since(self.tried) >= stagger(c);
+            if now < until && !(sooner && answered) {
+                return;
+            }
+            self.paused_until = None;
+            self.tried = now;
+            self.lease.retry();
+            self.claim_now(q);
+            return;
+        }
+        let reached =
+            |voter: NodeId| voter == c.id || c.peer(voter).is_some_and(|p| c.alive(p.owner(), now).is_some());
+        match self.lease.winnable_at(&c.electorate, reached, now) {
+            None => self.give_up("a majority of voters refused: a greater epoch is theirs", c, q),
+            Some(at) if at > now => self.paused_until = Some(at),
+            Some(_) if now.since(self.tried) >= c.timing.window => {
+                self.give_up("no majority of voters answered within the window", c, q);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// H6: a claim that was not won is released; nothing was started for it.
+    fn give_up(&mut self, why: &str, c: &Cluster, q: &mut Queue) {
+        q.log(Level::Info, format!("role {}: claim given up: {why}", self.name));
+        self.release(c, q);
+        self.enter(RoleState::Standby, format!("claim given up: {why}"), q);
+    }
+}

@@ -1,0 +1,150 @@
+//! Stepping down: stop the application first, then give the epoch up for good (DESIGN §5, H3, H4, H6).
+
+use crate::cluster::{Cluster, Queue};
+use crate::input::Action;
+use crate::output::{GuardChange, Level, Output};
+use crate::role::RoleCore;
+use baton_shared::clock::Mono;
+use baton_shared::id::Epoch;
+use baton_shared::view::RoleState;
+use std::time::Duration;
+
+/// Released epochs that heartbeats repeat.
+const RELEASED_KEPT: usize = 4;
+/// Characters of a farewell that heartbeats carry.
+const FAREWELL_LENGTH: usize = 160;
+/// A demote that failed is tried again after this.
+const DEMOTE_RETRY: Duration = Duration::from_secs(1);
+/// A node whose promotion failed stays out of line for this long at first, and twice as long each further time.
+const BACK_OFF: Duration = Duration::from_secs(2);
+const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+
+impl RoleCore {
+    /// Begins to stop the application. The lease is kept, where it can be, until that is done (H4).
+    pub(crate) fn demote(&mut self, why: String, c: &Cluster, q: &mut Queue) {
+        let epoch = self.lease.highest();
+        q.log(
+            Level::Info,
+            format!("role {}: stepping down from epoch {epoch}: {why}", self.name),
+        );
+        self.enter(RoleState::Demoting, why, q);
+        self.urgent = false;
+        q.push(Output::Guard {
+            role: self.name.clone(),
+            change: GuardChange::Shut,
+        });
+        self.guard = None;
+        self.to_record = None;
+        q.urgent_all = true;
+        self.run_demote(c, q);
+    }
+
+    fn run_demote(&mut self, c: &Cluster, q: &mut Queue) {
+        self.demoting = true;
+        self.demote_again = None;
+        let (role, epoch, cause) = (self.name.clone(), self.lease.highest(), self.reason.clone());
+        q.push(Output::Run {
+            role,
+            epoch,
+            action: Action::Demote,
+            from: Some(c.me().clone()),
+            cause,
+        });
+    }
+
+    pub(crate) fn turn_demoting(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
+        if self.lease.held(now).is_none() {
+            self.lease.unclaim();
+        }
+        if self.demote_again.is_some_and(|at| now >= at) {
+            self.run_demote(c, q);
+        }
+    }
+
+    /// An action has ended.
+    pub(crate) fn action_done(
+        &mut self,
+        epoch: Epoch,
+        action: Action,
+        result: Result<(), String>,
+        c: &Cluster,
+        q: &mut Queue,
+        now: Mono,
+    ) {
+        let current = epoch <= self.lease.highest();
+        match (action, self.state, result) {
+            (Action::Promote, RoleState::Promoting, Ok(())) if current => {
+                self.promoted = Some(now);
+                self.story.stages.push(("promoted", now));
+                if !self.healthy {
+                    self.reason = format!(
+                        "promoted, and waiting for the application: {}",
+                        self.health_reason
+                    );
+                }
+                q.dirty = true;
+            }
+            (Action::Promote, RoleState::Promoting, Err(why)) if current => {
+                q.log(
+                    Level::Error,
+                    format!("role {}: promotion failed: {why}", self.name),
+                );
+                self.back_off(now);
+                self.demote(format!("promotion failed: {why}"), c, q);
+            }
+            (Action::Demote, RoleState::Demoting, Ok(())) if self.demoting => {
+                self.demoting = false;
+                let why = self.reason.clone();
+                self.farewell = Some((why.chars().take(FAREWELL_LENGTH).collect(), now));
+                self.release(c, q);
+                self.enter(RoleState::Standby, format!("stepped down: {why}"), q);
+            }
+            (Action::Demote, RoleState::Demoting, Err(why)) if self.demoting => {
+                q.log(
+                    Level::Error,
+                    format!("role {}: the demote action failed and is tried again; the role is not released before it succeeds, others take over when the lease has ended: {why}", self.name),
+                );
+                self.demoting = false;
+                self.demote_again = Some(now + DEMOTE_RETRY);
+                // H4, H6: not released, and not renewed either.
+                self.lease.unclaim();
+            }
+            _ => {}
+        }
+    }
+
+    /// H3, H4: the guard is closed for good, then the epoch is given up; the heartbeats that say so leave after this.
+    pub(crate) fn release(&mut self, c: &Cluster, q: &mut Queue) {
+        let epochs = [
+            self.lease.held(Mono::ZERO).map(|(epoch, _)| epoch),
+            self.lease.claimed(),
+            Some(self.lease.highest()),
+        ];
+        for epoch in epochs.into_iter().flatten().filter(|e| *e > Epoch(0)) {
+            q.push(Output::Guard {
+                role: self.name.clone(),
+                change: GuardChange::Close(epoch),
+            });
+            if !self.released.contains(&epoch) {
+                self.released.push(epoch);
+            }
+            self.voter.released(epoch, c.owner());
+        }
+        if self.released.len() > RELEASED_KEPT {
+            self.released.drain(..self.released.len() - RELEASED_KEPT);
+        }
+        self.guard = None;
+        self.lease.drop_lease();
+        (self.promoted, self.was_active, self.urgent, self.paused_until) = (None, false, false, None);
+        self.to_record = None;
+        q.urgent_all = true;
+    }
+
+    fn back_off(&mut self, now: Mono) {
+        let pause = BACK_OFF
+            .saturating_mul(1 << self.failures.min(16))
+            .min(MAX_BACK_OFF);
+        self.unwilling_until = now + pause;
+        self.failures += 1;
+    }
+}

@@ -1,0 +1,98 @@
+//! A role's voter on this node: claims come in, answers go out, and the disk is asked in between (DESIGN §5, V1–V3).
+
+use crate::cluster::{Cluster, Queue};
+use crate::promise::{Bench, Claimed, Verdict};
+use crate::role::RoleCore;
+use baton_shared::clock::Mono;
+use baton_shared::id::{Epoch, NodeId, RoleName};
+use baton_shared::succession::{Floor, Refused};
+
+impl RoleCore {
+    /// Judges a claim of anybody, this node included, and remembers the answer.
+    pub(crate) fn judge(&mut self, claim: Claimed, c: &Cluster, q: &mut Queue, now: Mono) {
+        let verdict = self.voter.claim(claim, &bench(c, &self.name), now);
+        self.answer(claim, verdict, c, q, now);
+    }
+
+    /// A floor is on disk.
+    pub(crate) fn flushed(&mut self, floor: Floor, c: &Cluster, q: &mut Queue, now: Mono) {
+        if let Some((claim, verdict)) = self.voter.flushed(floor, &bench(c, &self.name), now) {
+            self.answer(claim, verdict, c, q, now);
+            if let Some(name) = c.name_of(claim.owner.node)
+                && name != *c.me()
+            {
+                q.urgent.insert(name);
+            }
+        }
+    }
+
+    fn answer(&mut self, claim: Claimed, verdict: Verdict, c: &Cluster, q: &mut Queue, now: Mono) {
+        let mine = claim.owner == c.owner();
+        match verdict {
+            Verdict::Flush(floor) => {
+                if !q.flushing(&self.name, floor) {
+                    q.flush_floor(&self.name, floor);
+                }
+            }
+            Verdict::Granted if mine => {
+                if let Some(sent) = c.sent_at(claim.seq) {
+                    self.lease
+                        .granted(c.id, claim.epoch, claim.electorate, claim.seq, sent);
+                }
+            }
+            Verdict::Granted => {
+                if let Some(name) = c.name_of(claim.owner.node) {
+                    self.refused.remove(&name);
+                }
+            }
+            Verdict::Refused(why) if mine => self.lease.refused(c.id, claim.epoch, claim.seq, &why, now),
+            Verdict::Refused(why) => {
+                if let baton_shared::succession::Refusal::Promised { .. } = why {
+                    self.write_ahead(claim.epoch, claim.owner, q);
+                }
+                if let Some(name) = c.name_of(claim.owner.node) {
+                    let refused = Refused {
+                        boot: claim.owner.boot,
+                        epoch: claim.epoch,
+                        seq: claim.seq,
+                        why,
+                    };
+                    self.refused.insert(name, (refused, now));
+                }
+            }
+        }
+    }
+
+    /// V3: the floor of a successor goes to the disk while the older promise runs, so that no flush is in its path.
+    pub(crate) fn write_ahead(&mut self, epoch: Epoch, owner: baton_shared::id::Owner, q: &mut Queue) {
+        if let Some(floor) = self.voter.write_ahead(epoch, owner)
+            && !q.flushing(&self.name, floor)
+        {
+            q.flush_floor(&self.name, floor);
+        }
+    }
+
+    /// A voter's grant in a heartbeat (H2).
+    pub(crate) fn on_grant(&mut self, voter: NodeId, grant: &baton_shared::succession::Grant, c: &Cluster) {
+        if grant.owner == c.owner()
+            && let Some(sent) = c.sent_at(grant.seq)
+        {
+            self.lease
+                .granted(voter, grant.epoch, grant.electorate, grant.seq, sent);
+        }
+    }
+}
+
+/// What claims are judged by.
+fn bench<'a>(c: &'a Cluster, role: &RoleName) -> Bench<'a> {
+    Bench {
+        me: c.id,
+        electorate: &c.electorate,
+        adopted: c.adopted_here(),
+        log_floor: c.state.floor(role),
+        awake: c.awake,
+        kept_window: c.kept_window,
+        dead: &c.dead,
+        timing: &c.timing,
+    }
+}
