@@ -307,6 +307,9 @@ impl Peer {
         if !one_way.is_empty() {
             parts.push(format!("does not hear us on {}", one_way.join(", ")));
         }
+        if parts.is_empty() && self.fresh(timing, now).is_none() {
+            return "it has just started, or does not answer yet".into();
+        }
         parts.join("; ")
     }
 }

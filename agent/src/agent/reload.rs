@@ -166,6 +166,13 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
 /// is handed over by those who hold it, not taken from them.
 pub fn removes_too_much(view: &View, new: &Config) -> Option<String> {
     let stays = |name: &NodeName| new.nodes.get(name).is_some_and(|node| node.kind.votes());
+    let leaves = view.voters.iter().any(|name| !stays(name));
+    if leaves && view.joint {
+        return Some(
+            "the voters are changing already; wait until `baton status` no longer says so, then reload"
+                .into(),
+        );
+    }
     let staying = view.voters.iter().filter(|name| stays(name)).count();
     if !view.voters.is_empty() && staying * 2 <= view.voters.len() {
         return Some(format!(
