@@ -144,4 +144,8 @@ fn a_majority_of_the_voters_and_the_holder_must_stay() {
         None,
         "before the start nothing is held"
     );
+    let mut changing = view("a", &["a", "b", "c", "d"]);
+    assert_eq!(removes_too_much(&changing, &config()), None);
+    changing.joint = true;
+    assert!(removes_too_much(&changing, &config()).is_some_and(|why| why.contains("changing already")));
 }
