@@ -92,8 +92,7 @@ impl Coordination {
     /// While the holder is asked to hand over, the line stays as it is; at most for a while.
     fn handing_over(&mut self, picture: &Picture, now: Mono) -> Option<Mono> {
         let at = picture.line.handover?;
-        let holder = picture.holder.filter(|h| h.epoch <= at)?;
-        let _ = holder;
+        picture.holder.filter(|holder| holder.epoch <= at)?;
         let since = match self.handover {
             Some((version, since)) if version == picture.line.version => since,
             _ => {
@@ -196,9 +195,9 @@ fn trusted_wall_ms(c: &Cluster) -> u64 {
 
 /// What the coordinator sees of a role.
 pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
-    let fresh = |peer: &crate::peer::Peer| peer.fresh_beat(&role.name, &c.timing, now).cloned();
     let holders = c.peers.values().filter_map(|p| {
-        fresh(p)?.holding.map(|epoch| Place {
+        let beat = p.fresh_beat(&role.name, &c.timing, now)?;
+        beat.holding.map(|epoch| Place {
             epoch,
             owner: p.owner(),
         })
@@ -212,11 +211,11 @@ pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
         .peers
         .values()
         .filter(|p| c.electorate.contains(p.id))
-        .filter_map(|p| Some((p.id, fresh(p)?)));
+        .filter_map(|p| p.fresh_beat(&role.name, &c.timing, now));
     let mut floor = role.voter.floor().epoch.max(c.state.floor(&role.name).epoch);
     let mut outgrown = false;
     let bound_to_other = |owner: Option<Owner>| owner.is_some_and(|o| Some(o) != holder.map(|h| h.owner));
-    for (_, beat) in floors {
+    for beat in floors {
         floor = floor.max(beat.floor.epoch);
         outgrown |= holder.is_some_and(|h| beat.floor.epoch > h.epoch)
             && !bound_to_other(beat.promise.map(|p| p.owner));

@@ -330,7 +330,7 @@ fn present(c: &Cluster, name: &NodeName) -> Option<Option<NodeId>> {
     };
     let hb = &report.heartbeat;
     let ours = hb.cluster == c.cluster || hb.cluster == ClusterId(0);
-    let usable = ours && peer.id != NodeId(0) && peer.heard_lately();
+    let usable = ours && peer.id != NodeId(0);
     if !usable {
         return Some(None);
     }

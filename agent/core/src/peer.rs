@@ -191,11 +191,6 @@ impl Peer {
         self.links.iter().flatten().any(|link| link.comes_in(timing, now))
     }
 
-    /// Whether it was heard at all since its last boot; it may be silent now.
-    pub fn heard_lately(&self) -> bool {
-        self.report.is_some()
-    }
-
     /// Networks on which datagrams of it come in, a bit each.
     pub fn heard_on(&self, timing: &Timing, now: Mono) -> u16 {
         let bits = self.links.iter().enumerate();

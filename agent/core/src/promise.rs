@@ -3,7 +3,7 @@
 //! A voter is like a notary: it signs for one heir at a time, never backdates, and writes the name down before it signs.
 
 use baton_shared::clock::Mono;
-use baton_shared::id::{Boot, ElectorateId, Epoch, NodeId, Owner};
+use baton_shared::id::{ElectorateId, Epoch, NodeId, Owner};
 use baton_shared::succession::{Electorate, Floor, Grant, PromiseReport, Refusal};
 use baton_shared::timing::Timing;
 use std::collections::BTreeSet;
@@ -254,16 +254,12 @@ impl Voter {
     pub fn on_disk(&self) -> Floor {
         self.on_disk
     }
-
-    /// Whether `boot` of `node` holds the promise at `now`.
-    pub fn promised_to(&self, node: NodeId, boot: Boot, now: Mono) -> bool {
-        self.running(now).is_some_and(|p| p.owner == Owner { node, boot })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use baton_shared::id::Boot;
 
     const A: Owner = Owner {
         node: NodeId(1),
