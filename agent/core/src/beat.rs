@@ -81,6 +81,13 @@ pub(crate) fn send(
             });
         }
     }
+    broken!(GrantSaidOnce => {
+        let heard = |role: &&mut RoleCore| {
+            let owner = role.voter.grant().map(|grant| grant.owner.node);
+            owner.and_then(|id| c.name_of(id)).is_some_and(|name| to.contains(&name))
+        };
+        roles.values_mut().filter(heard).for_each(|role| role.voter.hush());
+    });
 }
 
 /// To whom this node sends heartbeats: everybody, but observers leave each other alone.
@@ -232,6 +239,10 @@ pub(crate) fn receive(
         for beat in &hb.roles {
             if let Some(role) = roles.get_mut(&beat.role) {
                 receive_role(role, c, q, hb, header, beat, now);
+                broken!(RolesShareAPromise => {
+                    let shared = roles[&beat.role].voter.clone();
+                    roles.values_mut().for_each(|role| role.voter.share(&shared));
+                });
             }
         }
     }
@@ -310,7 +321,7 @@ fn receive_role(
         q.dirty |= role.voter.released(*epoch, owner);
     }
     if let Some(grant) = &beat.grant {
-        role.on_grant(header.sender, grant, c);
+        role.on_grant(header.sender, grant, c, now);
     }
     if let Some(refused) = &beat.refused
         && refused.boot == c.boot

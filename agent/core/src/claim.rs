@@ -93,7 +93,11 @@ impl RoleCore {
     /// This node's next place, and how many fit nodes come before it.
     fn next_place(&self, c: &Cluster, now: Mono) -> Option<(Place, usize)> {
         let line = c.line(&self.name)?;
-        let bound = self.passed(c, now);
+        let bound = if broken!(LowerEpochClaimed) {
+            Epoch(0)
+        } else {
+            self.passed(c, now)
+        };
         let mine = line
             .places
             .iter()
@@ -158,8 +162,12 @@ impl RoleCore {
                     _ => now,
                 }
             } else {
-                let peer = c.peer(voter)?;
-                let report = peer.fresh(&c.timing, now)?;
+                let Some((peer, report)) = c
+                    .peer(voter)
+                    .and_then(|peer| Some((peer, peer.fresh(&c.timing, now)?)))
+                else {
+                    return broken!(LoneStandbyClaims).then_some(std::cmp::Reverse(now));
+                };
                 match peer.beat(&self.name)?.promise {
                     Some(promise) if self.binds(&promise, Some(voter), c, now) => {
                         report.came + promise.remaining

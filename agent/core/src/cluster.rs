@@ -15,6 +15,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Dead boots remembered at most.
+const MAX_DEAD: usize = 64;
+
+/// What follows from the window.
+fn timing(window: Duration) -> Timing {
+    let timing = Timing::new(window);
+    if broken!(NoMargins) {
+        let (lease, promise, change) = (window, window, window);
+        return Timing {
+            lease,
+            promise,
+            change,
+            ..timing
+        };
+    }
+    timing
+}
+
 /// Everything that all roles share.
 pub(crate) struct Cluster {
     pub config: Arc<Config>,
@@ -154,7 +172,7 @@ impl Cluster {
         let mut cluster = Cluster {
             config: start.config.clone(),
             digest: 0,
-            timing: Timing::new(start.config.cluster.window),
+            timing: timing(start.config.cluster.window),
             id: start.id,
             boot: start.boot,
             cluster: start.cluster,
@@ -222,7 +240,8 @@ impl Cluster {
     /// Whether claims may be granted under the electorate known here: it is on disk, and its entry is applied here,
     /// for that names floors which a refusal, from which it may have been learned, does not (V3, V5).
     pub fn adopted_here(&self) -> bool {
-        self.adopted == self.electorate.id && self.state.electorate.id >= self.electorate.id
+        let applied = self.state.electorate.id >= self.electorate.id || broken!(EntryNotApplied);
+        self.adopted == self.electorate.id && applied
     }
 
     /// The electorate that this node may say it has adopted. Not while promises of an earlier run may still be
@@ -251,6 +270,13 @@ impl Cluster {
 
     /// A sequence never used before, for a datagram that leaves after `now`.
     pub fn next_seq(&mut self, now: Mono) -> u64 {
+        broken!(SequenceReused => {
+            let slot = now.0 / 150_000_000;
+            if slot % 2 == 1 && let Some((_, at)) = self.sent.back_mut() {
+                *at = now;
+                return self.seq;
+            }
+        });
         self.seq += 1;
         self.sent.push_back((self.seq, now));
         while self
@@ -315,17 +341,33 @@ impl Cluster {
     pub fn learn_electorate(&mut self, electorate: &Electorate, q: &mut Queue) {
         if electorate.id > self.electorate.id {
             self.electorate = electorate.clone();
+            broken!(NewSetOnly => {
+                if let Some(next) = self.electorate.next.take() {
+                    self.electorate.voters = next;
+                }
+            });
+            broken!(AdoptionNotDurable => { self.adopted = electorate.id; });
             q.flush_electorate(electorate);
             q.urgent_all = true;
             q.dirty = true;
         }
     }
 
-    /// The peer of this owner, if it is heard now, by this very boot, both ways.
+    /// A boot is proven dead. Remembered, so that a claim of it that comes late is not granted (V6). True if it is news.
+    pub fn died(&mut self, owner: Owner) -> bool {
+        let news = owner != self.owner() && self.dead.insert(owner);
+        if self.dead.len() > MAX_DEAD {
+            // Of one node the older boots come first, and those are long silent.
+            self.dead.pop_first();
+        }
+        news
+    }
+
+    /// The peer of this owner, if it is heard now, by this very boot, both ways, and not proven dead.
     pub fn alive(&self, owner: Owner, now: Mono) -> Option<&Peer> {
         let peer = self.peer(owner.node)?;
         let up = matches!(peer.state(&self.timing, now), PeerState::Up | PeerState::Suspect);
-        (peer.owner() == owner && up).then_some(peer)
+        (peer.owner() == owner && up && !self.dead.contains(&owner)).then_some(peer)
     }
 
     /// Whether the owner could take the role now, as far as known: alive, healthy, willing, in line by operators' word.

@@ -43,7 +43,12 @@ impl RoleCore {
         } else if !self.confirms.is_empty() {
             self.next_confirms.extend(ids);
         } else if !ids.is_empty() {
-            self.confirms = ids.into_iter().map(|id| (id, c.seq + 1)).collect();
+            let first = if broken!(ConfirmedByOldGrants) {
+                0
+            } else {
+                c.seq + 1
+            };
+            self.confirms = ids.into_iter().map(|id| (id, first)).collect();
             self.claim_now(q);
         }
     }

@@ -252,12 +252,12 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
     let peers = c
         .peers
         .values()
-        .filter(|p| p.kind.may_act() && p.id != NodeId(0))
+        .filter(|p| (p.kind.may_act() || broken!(UnfitInLine)) && p.id != NodeId(0))
         .map(|peer| Candidate {
             name: peer.name.clone(),
             owner: peer.owner(),
             priority: peer.priority,
-            fit: c.fit(peer.owner(), &role.name, now),
+            fit: c.fit(peer.owner(), &role.name, now) || broken!(UnfitInLine),
         });
     let node = c.config.my_node();
     let me = node.kind.may_act().then(|| Candidate {

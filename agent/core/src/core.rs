@@ -13,7 +13,7 @@ use crate::state::Command;
 use crate::{Durable, Input, Output, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
-use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, RoleName};
+use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::view::{RoleState, View};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -141,6 +141,12 @@ impl Core {
         self.last = now;
     }
 
+    /// The voter of a role, for the simulator's invariants.
+    #[cfg(test)]
+    pub(crate) fn voter(&self, role: &RoleName) -> &crate::promise::Voter {
+        &self.roles[role].voter
+    }
+
     fn take(&mut self, input: Input, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
         match input {
@@ -188,6 +194,7 @@ impl Core {
             }
             Input::Ask { id, request } => self.ask(id, request, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
+            Input::Dead(owner) => self.died(owner),
             Input::Configured(config) => {
                 c.configure(config);
                 q.dirty = true;
@@ -201,6 +208,26 @@ impl Core {
             }
             Input::Tick => {}
         }
+    }
+
+    /// V6: proof of death ends promises, and closes the floor, for exactly this boot.
+    fn died(&mut self, owner: Owner) {
+        let (c, q) = (&mut self.c, &mut self.q);
+        if !c.died(owner) {
+            return;
+        }
+        let name = c.call(owner.node);
+        q.log(
+            crate::output::Level::Warn,
+            format!("node {name} is dead: its parent says so"),
+        );
+        for role in self.roles.values_mut() {
+            role.voter.died(owner);
+            role.lease.unblocked(c.id);
+        }
+        // Whoever is next hears at once that this voter is free.
+        q.urgent_all = true;
+        q.dirty = true;
     }
 
     fn learned(&mut self, state: Arc<State>, applied: u64) {

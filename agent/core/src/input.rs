@@ -2,7 +2,7 @@
 
 use crate::state::{Outcome, State};
 use baton_shared::config::Config;
-use baton_shared::id::{ClusterId, Epoch, NodeId, NodeName, RoleName};
+use baton_shared::id::{ClusterId, Epoch, NodeId, NodeName, Owner, RoleName};
 use baton_shared::seal::Header;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +77,8 @@ pub enum Input {
         /// For which role.
         role: RoleName,
     },
+    /// This boot is proven dead, and its application with it: its parent fenced and said so (V6, DESIGN §7).
+    Dead(Owner),
     /// The configuration was read again.
     Configured(Arc<Config>),
     /// Stop in order: demote, release, leave; [`Output::Stopped`](crate::Output::Stopped) ends it.

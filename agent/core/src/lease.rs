@@ -18,6 +18,16 @@ enum Said {
     Never { seq: u64 },
 }
 
+impl Said {
+    /// When the claim that was granted left.
+    fn sent(&self) -> Option<Mono> {
+        match self {
+            Said::Granted { sent, .. } => Some(*sent),
+            _ => None,
+        }
+    }
+}
+
 /// Claims and grants of one role.
 #[derive(Clone, Debug, Default)]
 pub struct Lease {
@@ -34,7 +44,7 @@ impl Lease {
     /// Begins to claim `epoch` (H1: never one below an earlier one). A lease held at a lower epoch stays until it ends.
     pub fn claim(&mut self, epoch: Epoch, electorate: ElectorateId) {
         assert!(
-            epoch >= self.highest,
+            epoch >= self.highest || broken!(LowerEpochClaimed),
             "H1: an epoch below an earlier one is never claimed"
         );
         self.highest = epoch;
@@ -111,10 +121,11 @@ impl Lease {
         if under != electorate.id {
             return self.held;
         }
-        let sent = electorate.kth_greatest(|voter| match self.said.get(&voter) {
-            Some(Said::Granted { sent, .. }) => Some(*sent),
-            _ => None,
-        });
+        let sent = if broken!(Minority) {
+            self.said.values().filter_map(Said::sent).max()
+        } else {
+            electorate.kth_greatest(|voter| self.said.get(&voter).and_then(Said::sent))
+        };
         if let Some(sent) = sent {
             let until = sent + timing.lease;
             self.held = match self.held {
@@ -145,6 +156,10 @@ impl Lease {
         reached: impl Fn(NodeId) -> bool,
         now: Mono,
     ) -> Option<Mono> {
+        let refused = |said: &Said| said.sent().is_none();
+        if broken!(OneRefusalWithdraws) && self.held.is_some() && self.said.values().any(refused) {
+            return None;
+        }
         // k-th smallest instant = k-th greatest of the reversed order.
         electorate
             .kth_greatest(|voter| match self.said.get(&voter) {

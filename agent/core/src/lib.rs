@@ -3,6 +3,9 @@
 //! `Core::handle(input, now)` mutates, `Core::poll_output()` drains, `Core::next_wake()` says when time itself is the
 //! next input. The rules V1–V7 and H1–H6 that the modules name are those of DESIGN §5 (see ARCHITECTURE.md).
 
+#[macro_use]
+mod broken;
+
 mod ask;
 mod beat;
 mod campaign;
@@ -23,6 +26,8 @@ pub mod promise;
 mod publish;
 mod retire;
 mod role;
+#[cfg(test)]
+mod sim;
 pub mod state;
 mod vote;
 

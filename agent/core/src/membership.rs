@@ -8,7 +8,7 @@ use crate::role::RoleCore;
 use crate::state::Command;
 use baton_shared::clock::Mono;
 use baton_shared::id::{ClusterId, ElectorateId, NodeId, NodeName, RoleName};
-use baton_shared::succession::Floor;
+use baton_shared::succession::{Electorate, Floor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ pub(crate) struct Membership {
     bootstrap_at: Mono,
     /// Voters that an operator said not to wait for.
     pub without: BTreeSet<NodeName>,
+    /// Floors that were reported before a joint electorate was adopted.
+    #[cfg(test)]
+    early: Option<(ElectorateId, BTreeMap<RoleName, Floor>)>,
 }
 
 impl Membership {
@@ -135,6 +138,11 @@ impl Membership {
         now: Mono,
     ) -> Mono {
         let joint = &c.state.electorate;
+        broken!(FloorsBeforeAdoption => {
+            if self.early.as_ref().is_none_or(|(id, _)| *id != joint.id) {
+                self.early = Some((joint.id, reported_floors(joint, roles, c, |_| true)));
+            }
+        });
         let has_adopted = |id: NodeId| {
             if id == c.id {
                 return c.adoption(now) == joint.id;
@@ -153,7 +161,12 @@ impl Membership {
                 now
             }
         };
-        let due = since + c.timing.change;
+        let due = since
+            + if broken!(ChangeWithoutWait) {
+                Duration::ZERO
+            } else {
+                c.timing.change
+            };
         if now < due {
             return due;
         }
@@ -161,19 +174,9 @@ impl Membership {
             return self.next_step;
         }
         self.next_step = now + STEP;
-        let mut floors = BTreeMap::new();
-        for (name, role) in roles {
-            let reported = joint.all().into_iter().filter(|id| has_adopted(*id)).map(|id| {
-                if id == c.id {
-                    role.voter.floor()
-                } else {
-                    c.peer(id)
-                        .and_then(|p| p.beat(name))
-                        .map_or(Floor::default(), |b| b.floor)
-                }
-            });
-            floors.insert(name.clone(), reported.fold(Floor::default(), Floor::max));
-        }
+        let floors = reported_floors(joint, roles, c, has_adopted);
+        #[cfg(test)]
+        let floors = self.early.as_ref().map_or(floors, |(_, early)| early.clone());
         // The greatest floors bind everybody: a holder below one of them is moved up first (`plan`), not cut off.
         let outgrown = |(name, role): (&RoleName, &RoleCore)| {
             let holder = crate::coordinate::picture(role, c, now).holder;
@@ -267,6 +270,28 @@ impl Membership {
         }
         false
     }
+}
+
+/// The greatest floors that these voters report.
+fn reported_floors(
+    electorate: &Electorate,
+    roles: &BTreeMap<RoleName, RoleCore>,
+    c: &Cluster,
+    counts: impl Fn(NodeId) -> bool,
+) -> BTreeMap<RoleName, Floor> {
+    let of = |name: &RoleName, role: &RoleCore, id: NodeId| {
+        if id == c.id {
+            return role.voter.floor();
+        }
+        let beat = c.peer(id).and_then(|peer| peer.beat(name));
+        beat.map_or(Floor::default(), |beat| beat.floor)
+    };
+    let voters: Vec<NodeId> = electorate.all().into_iter().filter(|id| counts(*id)).collect();
+    let greatest = |(name, role): (&RoleName, &RoleCore)| {
+        let floors = voters.iter().map(|id| of(name, role, *id));
+        (name.clone(), floors.fold(Floor::default(), Floor::max))
+    };
+    roles.iter().map(greatest).collect()
 }
 
 /// The members that the configuration and the nodes' present ids call for.

@@ -83,8 +83,9 @@ pub struct Voter {
 impl Voter {
     /// Starts from what the disk remembers: there, a floor written ahead counts (V3).
     pub fn new(on_disk: Floor) -> Voter {
+        let open = on_disk.open && !broken!(RestartClosesFloor);
         Voter {
-            floor: on_disk,
+            floor: Floor { open, ..on_disk },
             on_disk,
             ..Voter::default()
         }
@@ -95,7 +96,7 @@ impl Voter {
         if let Err(refusal) = self.judge(&claim, bench, now) {
             return Verdict::Refused(refusal);
         }
-        if self.on_disk.epoch < claim.epoch {
+        if self.on_disk.epoch < claim.epoch && !broken!(FloorNotDurable) {
             // V3: on disk before the first grant of a new epoch leaves.
             self.waiting = Some(claim);
             return Verdict::Flush(Floor {
@@ -114,12 +115,16 @@ impl Voter {
             self.on_disk = floor;
         }
         let claim = self.waiting.take_if(|claim| claim.epoch <= floor.epoch)?;
+        broken!(JudgedBeforeFlush => {
+            self.sign(&claim, bench, now);
+            return Some((claim, Verdict::Granted));
+        });
         Some((claim, self.claim(claim, bench, now)))
     }
 
     /// V1, without the flush.
     fn judge(&self, claim: &Claimed, bench: &Bench, now: Mono) -> Result<(), Refusal> {
-        if claim.electorate != bench.electorate.id {
+        if claim.electorate != bench.electorate.id && !broken!(OtherElectorate) {
             return Err(Refusal::Electorate(bench.electorate.clone()));
         }
         if !bench.electorate.contains(bench.me) {
@@ -129,7 +134,7 @@ impl Voter {
             return Err(Refusal::Flushing);
         }
         // V4: promises of the run before are not remembered.
-        if now < bench.awake {
+        if now < bench.awake && !broken!(NoWaitAfterStart) {
             return Err(Refusal::Starting {
                 remaining: bench.awake.since(now),
             });
@@ -141,17 +146,19 @@ impl Voter {
         if bench.kept_window != bench.timing.window {
             return Err(Refusal::Flushing);
         }
-        if bench.dead.contains(&claim.owner) {
+        if bench.dead.contains(&claim.owner) && !broken!(DeadGranted) {
             return Err(Refusal::Dead);
         }
         if claim
             .echoes
             .is_none_or(|sent| now.since(sent) >= bench.timing.fresh)
+            && !broken!(DeafGranted)
         {
             return Err(Refusal::Unheard);
         }
         if let Some(promise) = self.running(now)
             && promise.owner != claim.owner
+            && !broken!(PromiseIgnored)
         {
             return Err(Refusal::Promised {
                 epoch: promise.epoch,
@@ -160,7 +167,9 @@ impl Voter {
             });
         }
         let floor = self.floor.max(bench.log_floor);
-        if !floor.admits(claim.epoch, claim.owner) {
+        let promised = self.running(now).is_some_and(|p| p.owner == claim.owner);
+        let ignored = broken!(FloorIgnored) || (promised && broken!(FloorIgnoredWhilePromised));
+        if !floor.admits(claim.epoch, claim.owner) && !ignored {
             return Err(Refusal::Below(floor));
         }
         Ok(())
@@ -168,6 +177,7 @@ impl Voter {
 
     /// V2 and V3: the promise, the floor, and the grant that names the claim's sequence.
     fn sign(&mut self, claim: &Claimed, bench: &Bench, now: Mono) {
+        #[cfg(not(test))] // the simulator's invariants say it, and in which rule's name
         debug_assert!(claim.epoch >= self.floor.epoch && claim.epoch <= self.on_disk.epoch);
         self.promise = Some(Promise {
             epoch: claim.epoch,
@@ -203,12 +213,16 @@ impl Voter {
 
     /// The owner gave `epoch` up (V6). True if that changed anything.
     pub fn released(&mut self, epoch: Epoch, owner: Owner) -> bool {
-        let is_it = |p: &Promise| p.epoch == epoch && p.owner == owner;
+        let is_it = |p: &Promise| {
+            (p.epoch == epoch && p.owner == owner)
+                || (broken!(OlderEpochReleases) && p.epoch >= epoch && p.owner == owner)
+                || (broken!(AnyBootReleases) && p.owner.node == owner.node)
+        };
         let ended = self.promise.take_if(|p| is_it(p)).is_some();
         self.waiting
             .take_if(|claim| claim.epoch == epoch && claim.owner == owner);
         let closes = self.floor.open && self.floor.epoch == epoch && self.floor.owner == Some(owner);
-        if closes {
+        if closes && !broken!(FloorLeftOpen) {
             self.floor.open = false;
             if self.on_disk.epoch == epoch {
                 self.on_disk.open = false;
@@ -243,6 +257,18 @@ impl Voter {
     /// The newest grant; repeated in every heartbeat, so that a lost one costs nothing (H2).
     pub fn grant(&self) -> Option<Grant> {
         self.grant
+    }
+
+    /// One promise for all roles: this one.
+    #[cfg(test)]
+    pub(crate) fn share(&mut self, other: &Voter) {
+        self.promise = other.promise;
+    }
+
+    /// Says its newest grant no more.
+    #[cfg(test)]
+    pub(crate) fn hush(&mut self) {
+        self.grant = None;
     }
 
     /// The floor that counts now.

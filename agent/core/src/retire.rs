@@ -37,6 +37,10 @@ impl RoleCore {
         self.to_record = None;
         q.urgent_all = true;
         self.run_demote(c, q);
+        broken!(ReleasedBeforeStopped => {
+            self.release(c, q);
+            self.enter(RoleState::Standby, String::new(), q);
+        });
     }
 
     fn run_demote(&mut self, c: &Cluster, q: &mut Queue) {

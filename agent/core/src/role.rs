@@ -195,6 +195,7 @@ impl RoleCore {
 
     fn turn_holding(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
         let Some((epoch, _)) = self.lease.held(now) else {
+            broken!(LostLeaseClaimed => { return; });
             // H6: no more claims at this epoch.
             self.lease.unclaim();
             return self.demote(

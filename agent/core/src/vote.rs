@@ -5,7 +5,7 @@ use crate::promise::{Bench, Claimed, Verdict};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId, RoleName};
-use baton_shared::succession::{Floor, Refused};
+use baton_shared::succession::{Floor, Grant, Refused};
 
 impl RoleCore {
     /// Judges a claim of anybody, this node included, and remembers the answer.
@@ -73,10 +73,11 @@ impl RoleCore {
     }
 
     /// A voter's grant in a heartbeat (H2).
-    pub(crate) fn on_grant(&mut self, voter: NodeId, grant: &baton_shared::succession::Grant, c: &Cluster) {
+    pub(crate) fn on_grant(&mut self, voter: NodeId, grant: &Grant, c: &Cluster, now: Mono) {
         if grant.owner == c.owner()
             && let Some(sent) = c.sent_at(grant.seq)
         {
+            let sent = if broken!(LeaseFromReceipt) { now } else { sent };
             self.lease
                 .granted(voter, grant.epoch, grant.electorate, grant.seq, sent);
         }

@@ -1,12 +1,86 @@
-//! Named scenarios in virtual time: topology and outcome. The hostile, random ones are in the simulator.
+//! Named scenarios in virtual time: topology and outcome. The random, hostile ones are lives (`life.rs`).
 
-mod world;
-
-use baton_core::Request;
+use super::MS;
+use super::world::{World, config, name, role};
+use crate::Request;
+use baton_shared::config::Config;
 use baton_shared::id::Kind;
 use baton_shared::view::RoleState;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
-use world::{MS, World, config, name, role};
+
+/// A world in which no invariant may fail.
+struct Scene(World);
+
+impl Deref for Scene {
+    type Target = World;
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl DerefMut for Scene {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.0
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if let Some(violation) = &self.0.violation
+            && !std::thread::panicking()
+        {
+            panic!("{violation:?}; {}", self.0.story());
+        }
+    }
+}
+
+fn nodes(kinds: &[Kind]) -> Config {
+    let nodes: Vec<_> = kinds.iter().copied().enumerate().collect();
+    config(&nodes, 2, 1, Duration::from_secs(1))
+}
+
+fn scene(kinds: &[Kind], seed: u64) -> Scene {
+    Scene(World::new(nodes(kinds), seed))
+}
+
+/// Three members, started and settled: `a` is active and leads the log.
+fn three(seed: u64) -> Scene {
+    let mut w = scene(&[Kind::Member; 3], seed);
+    w.settle();
+    w
+}
+
+impl Scene {
+    /// Runs until somebody is active and the log is quiet.
+    fn settle(&mut self) -> usize {
+        let deadline = self.now + 30_000 * MS;
+        while self.active_now().is_empty() {
+            assert!(self.now < deadline, "nobody became active; {}", self.story());
+            self.run(Duration::from_millis(1));
+        }
+        self.run(Duration::from_millis(2500));
+        let active = self.active_now();
+        assert_eq!(active.len(), 1, "{}", self.story());
+        active[0].0
+    }
+
+    /// Runs until somebody else than `not` is active; returns who, and when.
+    fn until_active_but(&mut self, not: usize, limit: Duration) -> (usize, u64) {
+        let deadline = self.now + limit.as_nanos() as u64;
+        loop {
+            if let Some((n, _)) = self.active_now().iter().find(|(n, _)| *n != not) {
+                return (*n, self.now);
+            }
+            assert!(
+                self.now < deadline,
+                "no takeover within {limit:?}; {}",
+                self.story()
+            );
+            self.run(Duration::from_micros(500));
+        }
+    }
+}
 
 /// DESIGN §2: 1.03 W, a flush, two round trips and the promotion (1 ms here), at W = 1 s.
 const BOUND: u64 = 1030 * MS + 10 * MS;
@@ -14,23 +88,23 @@ const BOTH: &[usize] = &[0, 1];
 
 #[test]
 fn three_members_start_and_the_first_is_active() {
-    let mut w = World::three(1);
+    let mut w = three(1);
     assert_eq!(w.active_now()[0].0, 0);
-    let spans = w.active.len();
+    let spans = w.spans().len();
     w.run(Duration::from_secs(20));
     assert_eq!(
-        w.active.len(),
+        w.spans().len(),
         spans,
         "a quiet cluster stays as it is: {:?}",
-        w.active
+        w.spans()
     );
-    assert_eq!(w.state.event_number, 1, "{:?}", w.state.events);
+    assert_eq!(w.log.state().event_number, 1, "{:?}", w.log.state().events);
 }
 
 #[test]
 fn holder_falls_silent_next_in_line_takes_over_within_the_bound() {
     for seed in 0..20 {
-        let mut w = World::three(seed);
+        let mut w = three(seed);
         w.run(Duration::from_millis(seed * 7));
         let at = w.now;
         w.silence(0, BOTH);
@@ -40,26 +114,21 @@ fn holder_falls_silent_next_in_line_takes_over_within_the_bound() {
             then - at <= BOUND,
             "seed {seed}: {} ms; logs:\n{}",
             (then - at) / MS,
-            w.logs.join("\n")
+            w.story()
         );
         w.run(Duration::from_secs(5));
         w.heal();
         w.run(Duration::from_secs(10));
-        assert_eq!(
-            w.active_now()[0].0,
-            1,
-            "no failback; logs:\n{}",
-            w.logs.join("\n")
-        );
+        assert_eq!(w.active_now()[0].0, 1, "no failback; logs:\n{}", w.story());
     }
 }
 
 #[test]
 fn holder_and_coordinator_lost_together_still_one_window() {
-    let mut w = World::three(3);
-    assert_eq!(w.leader, Some(0));
+    let mut w = three(3);
+    w.log.leader = Some(0);
     let at = w.now;
-    w.kill(0);
+    w.kill(0, false);
     let (_, then) = w.until_active_but(0, Duration::from_secs(3));
     assert!(then - at <= BOUND, "{} ms", (then - at) / MS);
 }
@@ -67,21 +136,21 @@ fn holder_and_coordinator_lost_together_still_one_window() {
 #[test]
 fn one_network_lost_changes_nothing() {
     for network in [0, 1] {
-        let mut w = World::three(4);
-        let spans = w.active.len();
+        let mut w = three(4);
+        let spans = w.spans().len();
         w.silence(0, &[network]);
         w.run(Duration::from_secs(20));
-        assert_eq!(w.active.len(), spans, "{:?}", w.active);
+        assert_eq!(w.spans().len(), spans, "{:?}", w.spans());
     }
 }
 
 #[test]
 fn one_way_cuts_on_both_networks_the_role_moves_within_the_bound() {
     for (outgoing, incoming) in [(true, false), (false, true)] {
-        let mut w = World::three(5);
+        let mut w = three(5);
         w.one_way(0, BOTH, outgoing, incoming);
         let (next, then) = w.until_active_but(0, Duration::from_secs(4));
-        let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+        let gone = w.spans().iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
         assert!(then - gone <= BOUND, "{} ms", (then - gone) / MS);
         assert_ne!(next, 0);
     }
@@ -89,35 +158,29 @@ fn one_way_cuts_on_both_networks_the_role_moves_within_the_bound() {
 
 #[test]
 fn holder_frozen_and_thawed_does_not_come_back() {
-    let mut w = World::three(6);
+    let mut w = three(6);
     w.freeze(0);
     let (next, _) = w.until_active_but(0, Duration::from_secs(3));
     w.run(Duration::from_secs(4));
     w.thaw(0);
     w.run(Duration::from_secs(5));
-    assert_eq!(w.active_now()[0].0, next, "logs:\n{}", w.logs.join("\n"));
+    assert_eq!(w.active_now()[0].0, next, "logs:\n{}", w.story());
 }
 
 #[test]
 fn a_third_of_all_datagrams_lost_changes_no_holder() {
     for seed in 0..10 {
-        let mut w = World::three(seed);
-        let spans = w.active.len();
+        let mut w = three(seed);
+        let spans = w.spans().len();
         w.loss = 30;
         w.run(Duration::from_secs(60));
-        assert_eq!(
-            w.active.len(),
-            spans,
-            "{:?}; logs:\n{}",
-            w.active,
-            w.logs.join("\n")
-        );
+        assert_eq!(w.spans().len(), spans, "{:?}; logs:\n{}", w.spans(), w.story());
     }
 }
 
 #[test]
 fn coordinator_lost_while_another_is_active_leaves_no_gap() {
-    let mut w = World::three(7);
+    let mut w = three(7);
     w.ask(
         0,
         Request::Switchover {
@@ -126,22 +189,16 @@ fn coordinator_lost_while_another_is_active_leaves_no_gap() {
         },
     );
     w.run(Duration::from_secs(3));
-    assert_eq!(
-        w.active_now()[0].0,
-        2,
-        "{:?}; logs:\n{}",
-        w.answers,
-        w.logs.join("\n")
-    );
-    let spans = w.active.len();
-    w.kill(0);
+    assert_eq!(w.active_now()[0].0, 2, "{:?}; logs:\n{}", w.answers, w.story());
+    let spans = w.spans().len();
+    w.kill(0, false);
     w.run(Duration::from_secs(20));
-    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+    assert_eq!(w.spans().len(), spans, "{:?}", w.spans());
 }
 
 #[test]
 fn switchover_takes_a_few_round_trips() {
-    let mut w = World::three(8);
+    let mut w = three(8);
     w.ask(
         1,
         Request::Switchover {
@@ -151,12 +208,12 @@ fn switchover_takes_a_few_round_trips() {
     );
     let (next, then) = w.until_active_but(0, Duration::from_secs(3));
     assert_eq!(next, 2);
-    let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+    let gone = w.spans().iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
     assert!(
         then - gone <= 10 * MS,
         "{} us; logs:\n{}",
         (then - gone) / 1000,
-        w.logs.join("\n")
+        w.story()
     );
     w.run(Duration::from_secs(1));
     assert!(w.answers.iter().any(|(_, a)| a.is_ok()), "{:?}", w.answers);
@@ -164,17 +221,17 @@ fn switchover_takes_a_few_round_trips() {
 
 #[test]
 fn graceful_stop_hands_over_at_once() {
-    let mut w = World::three(9);
+    let mut w = three(9);
     w.ask(0, Request::Pause(false));
     w.run(Duration::from_secs(1));
     w.stop(0);
     let (_, then) = w.until_active_but(0, Duration::from_secs(3));
-    let gone = w.active.iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
+    let gone = w.spans().iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
     assert!(
         then - gone <= 10 * MS,
         "{} us; logs:\n{}",
         (then - gone) / 1000,
-        w.logs.join("\n")
+        w.story()
     );
     w.run(Duration::from_secs(1));
     assert!(w.nodes[0].stopped);
@@ -182,13 +239,13 @@ fn graceful_stop_hands_over_at_once() {
 
 #[test]
 fn unhealthy_holder_steps_down_if_another_is_fit_and_stays_if_none_is() {
-    let mut w = World::three(10);
-    w.set_health(0, false);
+    let mut w = three(10);
+    w.set_health(0, &role(), false);
     let (next, _) = w.until_active_but(0, Duration::from_secs(1));
     assert_eq!(next, 1);
-    w.set_health(2, false);
+    w.set_health(2, &role(), false);
     w.run(Duration::from_secs(2));
-    w.set_health(1, false);
+    w.set_health(1, &role(), false);
     w.run(Duration::from_secs(3));
     assert!(w.active_now().is_empty());
     let view = w.nodes[1].view.as_ref().unwrap();
@@ -197,7 +254,7 @@ fn unhealthy_holder_steps_down_if_another_is_fit_and_stays_if_none_is() {
         RoleState::Promoting,
         "holds on, for want of another"
     );
-    w.set_health(1, true);
+    w.set_health(1, &role(), true);
     w.run(Duration::from_millis(100));
     assert_eq!(w.active_now()[0].0, 1);
 }
@@ -205,17 +262,12 @@ fn unhealthy_holder_steps_down_if_another_is_fit_and_stays_if_none_is() {
 #[test]
 fn two_nodes_and_a_witness_survive_each_loss() {
     for lost in 0..3 {
-        let mut w = World::new(&[Kind::Member, Kind::Member, Kind::Witness], 11);
+        let mut w = scene(&[Kind::Member, Kind::Member, Kind::Witness], 11);
         w.settle();
-        w.kill(lost);
+        w.kill(lost, false);
         w.run(Duration::from_secs(3));
         let expected = if lost == 0 { 1 } else { 0 };
-        assert_eq!(
-            w.active_now()[0].0,
-            expected,
-            "lost {lost}; logs:\n{}",
-            w.logs.join("\n")
-        );
+        assert_eq!(w.active_now()[0].0, expected, "lost {lost}; logs:\n{}", w.story());
         w.start(lost);
         w.run(Duration::from_secs(5));
         assert_eq!(w.active_now()[0].0, expected);
@@ -225,13 +277,13 @@ fn two_nodes_and_a_witness_survive_each_loss() {
 #[test]
 fn wiped_node_comes_back_as_a_new_voter() {
     for wiped in 0..3 {
-        let mut w = World::three(12);
+        let mut w = three(12);
         w.wipe(wiped);
         w.run(Duration::from_secs(3));
         w.start(wiped);
         w.run(Duration::from_secs(10));
         let id = w.nodes[wiped].id;
-        let voters = &w.state.electorate;
+        let voters = w.log.state().electorate.clone();
         assert!(
             voters.next.is_none() && voters.voters.contains(&id) && voters.voters.len() == 3,
             "{voters:?}"
@@ -239,7 +291,7 @@ fn wiped_node_comes_back_as_a_new_voter() {
         assert_eq!(w.active_now().len(), 1);
         // And its vote counts: another may now be lost.
         let other = (0..3).find(|n| *n != wiped && *n != w.active_now()[0].0).unwrap();
-        w.kill(other);
+        w.kill(other, false);
         w.run(Duration::from_secs(10));
         assert_eq!(w.active_now().len(), 1);
     }
@@ -247,47 +299,47 @@ fn wiped_node_comes_back_as_a_new_voter() {
 
 #[test]
 fn cluster_grows_to_five_and_shrinks_back_without_a_gap() {
-    let mut w = World::three(13);
-    let spans = w.active.len();
-    w.reconfigure(config(&[Kind::Member; 5], Duration::from_secs(1)));
+    let mut w = three(13);
+    let spans = w.spans().len();
+    w.reconfigure(nodes(&[Kind::Member; 5]));
     for n in [3, 4] {
         w.add(n);
         w.start(n);
     }
     w.run(Duration::from_secs(10));
     assert_eq!(
-        w.state.electorate.voters.len(),
+        w.log.state().electorate.voters.len(),
         5,
         "{:?}; logs:\n{}",
-        w.state.electorate,
-        w.logs.join("\n")
+        w.log.state().electorate,
+        w.story()
     );
-    assert!(w.state.electorate.next.is_none());
-    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+    assert!(w.log.state().electorate.next.is_none());
+    assert_eq!(w.spans().len(), spans, "{:?}", w.spans());
     for n in [3, 4] {
         w.stop(n);
         w.run(Duration::from_secs(1));
-        w.kill(n);
+        w.kill(n, false);
     }
-    w.reconfigure(config(&[Kind::Member; 3], Duration::from_secs(1)));
+    w.reconfigure(nodes(&[Kind::Member; 3]));
     w.run(Duration::from_secs(10));
     assert_eq!(
-        w.state.electorate.voters.len(),
+        w.log.state().electorate.voters.len(),
         3,
         "{:?}; logs:\n{}",
-        w.state.electorate,
-        w.logs.join("\n")
+        w.log.state().electorate,
+        w.story()
     );
-    assert_eq!(w.state.nodes.len(), 3);
-    assert_eq!(w.active.len(), spans, "{:?}", w.active);
+    assert_eq!(w.log.state().nodes.len(), 3);
+    assert_eq!(w.spans().len(), spans, "{:?}", w.spans());
 }
 
 #[test]
 fn all_stopped_and_started_again_one_is_active_with_a_greater_epoch() {
-    let mut w = World::three(14);
+    let mut w = three(14);
     let before = w.active_now()[0].1;
     for n in 0..3 {
-        w.kill(n);
+        w.kill(n, false);
     }
     w.run(Duration::from_secs(5));
     for n in [2, 1, 0] {
@@ -300,20 +352,20 @@ fn all_stopped_and_started_again_one_is_active_with_a_greater_epoch() {
 
 #[test]
 fn paused_cluster_makes_no_takeover_until_resumed() {
-    let mut w = World::three(15);
+    let mut w = three(15);
     w.ask(1, Request::Pause(true));
     w.run(Duration::from_secs(1));
-    w.kill(0);
+    w.kill(0, false);
     w.run(Duration::from_secs(5));
     assert!(w.active_now().is_empty());
     w.ask(1, Request::Pause(false));
     w.run(Duration::from_secs(2));
-    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.story());
 }
 
 #[test]
 fn drained_holder_hands_over_and_is_not_in_line() {
-    let mut w = World::three(16);
+    let mut w = three(16);
     w.ask(
         1,
         Request::Drain {
@@ -324,7 +376,7 @@ fn drained_holder_hands_over_and_is_not_in_line() {
     let (next, _) = w.until_active_but(0, Duration::from_secs(2));
     assert_eq!(next, 1);
     w.run(Duration::from_secs(2));
-    let line = &w.state.roles[&role()].line;
+    let line = w.log.state().roles[&role()].line.clone();
     assert!(
         line.places.iter().all(|p| p.owner.node != w.nodes[0].id),
         "{line:?}"
@@ -334,26 +386,26 @@ fn drained_holder_hands_over_and_is_not_in_line() {
 #[test]
 fn nodes_restarted_one_by_one_with_a_shorter_window_never_two_active() {
     for pause in [10, 300, 900, 3000] {
-        let mut w = World::three(17);
+        let mut w = three(17);
         w.config.cluster.window = Duration::from_millis(300);
-        w.kill(1);
+        w.kill(1, false);
         w.start(1);
         w.run(Duration::from_millis(pause));
-        w.kill(2);
+        w.kill(2, false);
         w.start(2);
         w.freeze(0);
         w.run(Duration::from_secs(5));
-        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
-        w.kill(0);
+        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.story());
+        w.kill(0, false);
         w.start(0);
         w.run(Duration::from_secs(5));
-        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+        assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.story());
     }
 }
 
 #[test]
 fn cluster_paused_after_a_switchover_makes_no_takeover() {
-    let mut w = World::three(18);
+    let mut w = three(18);
     w.ask(
         1,
         Request::Switchover {
@@ -365,14 +417,14 @@ fn cluster_paused_after_a_switchover_makes_no_takeover() {
     assert_eq!(w.active_now()[0].0, 2);
     w.ask(1, Request::Pause(true));
     w.run(Duration::from_secs(1));
-    w.kill(2);
+    w.kill(2, false);
     w.run(Duration::from_secs(5));
-    assert!(w.active_now().is_empty(), "logs:\n{}", w.logs.join("\n"));
+    assert!(w.active_now().is_empty(), "logs:\n{}", w.story());
 }
 
 #[test]
 fn claimant_that_is_stopped_gives_its_claim_up() {
-    let mut w = World::three(19);
+    let mut w = three(19);
     w.freeze(0);
     let state = |w: &World| w.nodes[1].view.as_ref().unwrap().roles[0].state;
     while state(&w) != RoleState::Claiming {
@@ -386,10 +438,10 @@ fn claimant_that_is_stopped_gives_its_claim_up() {
 
 #[test]
 fn only_member_gets_a_new_line_when_slow_disks_let_all_its_claims_fail() {
-    let mut w = World::new(&[Kind::Member, Kind::Witness, Kind::Witness], 20);
+    let mut w = scene(&[Kind::Member, Kind::Witness, Kind::Witness], 20);
     w.settle();
     for n in 0..3 {
-        w.kill(n);
+        w.kill(n, false);
     }
     w.flush = Duration::from_secs(7);
     for n in 0..3 {
@@ -398,5 +450,5 @@ fn only_member_gets_a_new_line_when_slow_disks_let_all_its_claims_fail() {
     w.run(Duration::from_secs(10));
     w.flush = Duration::from_millis(2);
     w.run(Duration::from_secs(15));
-    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.logs.join("\n"));
+    assert_eq!(w.active_now().len(), 1, "logs:\n{}", w.story());
 }

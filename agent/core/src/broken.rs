@@ -1,0 +1,138 @@
+//! Rules broken on purpose, for the simulator's own test (`sim/sabotage.rs`).
+//!
+//! The switch exists in this crate's unit tests alone. In every other build `broken!(Rule)` is the constant `false`, and
+//! `broken!(Rule => { ... })` is nothing at all.
+
+/// A rule that the simulator's tests can break.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// H2: the lease is counted from the receipt of the grant.
+    LeaseFromReceipt,
+    /// H2, V2: lease and promise last W, both.
+    NoMargins,
+    /// V2: the clock is read before the datagram is received.
+    ClockBeforeReceive,
+    /// V1: a promise to somebody else does not stand in the way.
+    PromiseIgnored,
+    /// V1: what was judged before the flush is granted after it.
+    JudgedBeforeFlush,
+    /// V1: whoever has the running promise may claim any epoch.
+    FloorIgnoredWhilePromised,
+    /// V1: the floor that the voter remembers counts for nothing.
+    FloorIgnored,
+    /// V3: the floor does not go to the disk.
+    FloorNotDurable,
+    /// V4: no wait after a start.
+    NoWaitAfterStart,
+    /// V5: a claim under another electorate is granted.
+    OtherElectorate,
+    /// V5: the new electorate comes as soon as the joint one is adopted.
+    ChangeWithoutWait,
+    /// V5: the floors are those of before the joint electorate was adopted.
+    FloorsBeforeAdoption,
+    /// V5: an electorate is reported before it is on disk.
+    AdoptionNotDurable,
+    /// V5: granted under an electorate before its entry, with its floors, is applied.
+    EntryNotApplied,
+    /// V5: during a change only the new set counts.
+    NewSetOnly,
+    /// V6: any release of a node ends a promise to any of its boots.
+    AnyBootReleases,
+    /// V6: the release of an older epoch ends a promise.
+    OlderEpochReleases,
+    /// V6: a release leaves the floor open.
+    FloorLeftOpen,
+    /// V6: a boot that is proven dead is granted claims of it that come late.
+    DeadGranted,
+    /// V7: a node whose disk was lost goes on under its old id.
+    WipedKeepsId,
+    /// H2: one grant is a majority.
+    Minority,
+    /// H1: the first own place in line is claimed, whatever was claimed before.
+    LowerEpochClaimed,
+    /// H2: a sequence number is used for two sendings.
+    SequenceReused,
+    /// H3: a face remembers that it was active.
+    CachedFlag,
+    /// H4: the release does not wait for the application to stop.
+    ReleasedBeforeStopped,
+    /// H6: a lease that has ended is claimed on.
+    LostLeaseClaimed,
+    /// A voter has one promise for all roles.
+    RolesShareAPromise,
+    /// A confirmation counts grants to claims sent before it was asked for.
+    ConfirmedByOldGrants,
+    /// S4: what a peer said counts from when it came in, however long it lay in a buffer.
+    WordFromReceipt,
+    /// §6: nodes that are drained, unfit or no members are put in line.
+    UnfitInLine,
+    /// Nothing is broken by this: an older report is taken in after a newer one. With it the voter's rules stand alone.
+    ReportsOutOfOrder,
+
+    /// Liveness. V3: after a restart the incumbent's own floor is closed to it.
+    RestartClosesFloor,
+    /// Liveness: a standby that hears no majority steps forward.
+    LoneStandbyClaims,
+    /// Liveness. V1: a claimant that does not hear the voter is granted.
+    DeafGranted,
+    /// Liveness. H5: one refusal is enough to withdraw.
+    OneRefusalWithdraws,
+    /// Liveness. H2: a grant is said once.
+    GrantSaidOnce,
+}
+
+#[cfg(test)]
+mod switch {
+    use super::Rule;
+    use std::cell::Cell;
+
+    thread_local! {
+        static BROKEN: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Whether this thread breaks the rule.
+    pub(crate) fn is(rule: Rule) -> bool {
+        BROKEN.get() & 1 << rule as u64 != 0
+    }
+
+    /// Runs `f` with these rules broken.
+    pub(crate) fn with<T>(rules: &[Rule], f: impl FnOnce() -> T) -> T {
+        struct Mend;
+        impl Drop for Mend {
+            fn drop(&mut self) {
+                BROKEN.set(0);
+            }
+        }
+        let _mend = Mend;
+        BROKEN.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u64));
+        f()
+    }
+}
+
+#[cfg(test)]
+pub(crate) use switch::{is, with};
+
+#[cfg(test)]
+macro_rules! broken {
+    ($rule:ident) => {
+        $crate::broken::is($crate::broken::Rule::$rule)
+    };
+    ($rule:ident => $do:block) => {
+        if $crate::broken::is($crate::broken::Rule::$rule) $do
+    };
+}
+
+#[cfg(not(test))]
+macro_rules! broken {
+    ($rule:ident) => {
+        $crate::broken::never()
+    };
+    ($rule:ident => $do:block) => {};
+}
+
+/// What `broken!` is outside the tests.
+#[cfg(not(test))]
+pub(crate) const fn never() -> bool {
+    false
+}

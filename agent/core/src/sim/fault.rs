@@ -1,0 +1,468 @@
+//! What can go wrong, as data: so that a schedule can be printed, kept, replayed and shortened.
+//!
+//! Most faults are simple. The last ones are aimed: short plots around the holder that leave one rule alone between the cluster and
+//! two active nodes, or an epoch that falls. Random faults would need ages to line up like that.
+
+use super::dice::Dice;
+use super::life::Shape;
+use super::world::{World, config, name};
+use crate::Request;
+use baton_shared::id::Kind;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Who {
+    /// Whoever is active for a role now, by the role's place; if nobody is, the first node.
+    Holder(usize),
+    /// The leader of the log.
+    Leader,
+    /// This configured node, counted round and round.
+    Node(usize),
+}
+
+/// One thing that goes wrong, or right.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Fault {
+    Silence(Who),
+    NetworkLost(Who, usize),
+    Deaf(Who),
+    Mute(Who),
+    Part(Who, Who),
+    Heal,
+    /// Everybody is started and thawed.
+    Wake,
+    Kill(Who),
+    /// Killed, and its parent says so.
+    Dies(Who),
+    /// Killed, and started again after so many milliseconds.
+    Restart(Who, u64),
+    /// Told to stop, and started again after so many milliseconds.
+    Stop(Who, u64),
+    /// Killed, its disk lost, and started again after so many milliseconds.
+    Wipe(Who, u64),
+    Freeze(Who),
+    /// Percent of datagrams lost, or doubled.
+    Loss(u64),
+    Twice(u64),
+    /// Milliseconds that datagrams are late, that a node takes over one input, that a flush takes longer, at most.
+    Late(u64),
+    Slow(Who, u64),
+    Flush(u64),
+    /// Percent of the log's news that come late or in part.
+    Lag(u64),
+    /// The log does not reach the node, nor it the log.
+    LogCut(Who),
+    Depose,
+    Health(Who, usize, bool),
+    Drift(Who, i64),
+    Switchover(Who, usize),
+    Drain(Who, Who, bool),
+    Pause(Who, bool),
+    Confirm(Who, usize),
+    /// The configuration gets these nodes: a bit each.
+    Resize(u64),
+    /// Any distinct epochs to anybody.
+    Anarchy(usize),
+    /// One voter is bound no more, another forgets that it is: only V4 is left between two leases.
+    PromisesForgotten(u64),
+    /// Without the log's news one takes the role out of turn, and a voter restarts: only its floor is left (V3).
+    FloorsForgotten(u64),
+    /// The voters change while an old lease runs that some are not bound by: only the wait is left (V5).
+    ElectorateLeft(u64),
+    /// The role passes, unheard by the log, while a joint electorate is on its way: only its floors are left (V5).
+    FloorsEarly(u64),
+    /// The holder and one voter do not hear of the new electorate, and go on under the old one (V5).
+    ElectorateStale(u64),
+    /// The role goes away and comes back, so that the holder has released before; then it hears nobody (V6).
+    ThereAndBack(u64),
+    /// A voter is slow to write a claim down, and promises to another meanwhile (V1).
+    FlushOvertaken(u64),
+}
+
+const BOTH: &[usize] = &[0, 1];
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+impl Fault {
+    /// Draws one.
+    pub fn draw(dice: &mut Dice, shape: Shape) -> Fault {
+        let roles = shape.roles() as u64;
+        let who = |dice: &mut Dice| match dice.roll(8) {
+            // Half of all faults hit a holder: there it hurts.
+            0..=3 => Who::Holder(dice.roll(roles) as usize),
+            4 => Who::Leader,
+            _ => Who::Node(dice.roll(5) as usize),
+        };
+        let w = who(dice);
+        match dice.roll(42) {
+            0 => Fault::Silence(w),
+            1 => Fault::NetworkLost(w, dice.roll(2) as usize),
+            2 => Fault::Deaf(w),
+            3 => Fault::Mute(w),
+            4 => Fault::Part(w, who(dice)),
+            5..=7 => Fault::Heal,
+            8 | 9 => Fault::Wake,
+            10 => Fault::Kill(w),
+            11 => Fault::Dies(w),
+            12 | 13 => Fault::Restart(w, dice.roll(600)),
+            14 => Fault::Stop(w, 200 + dice.roll(2000)),
+            15 => Fault::Wipe(w, dice.roll(600)),
+            16 | 17 => Fault::Freeze(w),
+            18 => Fault::Loss(dice.roll(40)),
+            19 => Fault::Twice(dice.roll(50)),
+            20 => Fault::Late(dice.roll(300)),
+            21 => Fault::Slow(w, if dice.roll(4) == 0 { 300 } else { 4 }),
+            22 => Fault::Flush(if dice.roll(4) == 0 { 800 } else { 30 }),
+            23 => Fault::Lag(dice.roll(60)),
+            24 => Fault::LogCut(w),
+            25 => Fault::Depose,
+            26 | 27 => Fault::Health(w, dice.roll(roles) as usize, dice.roll(2) == 0),
+            28 => Fault::Drift(w, dice.roll(9_801) as i64 - 4_900),
+            29 => Fault::Switchover(w, dice.roll(roles) as usize),
+            30 => Fault::Drain(w, who(dice), dice.roll(2) == 0),
+            31 => Fault::Pause(w, dice.roll(3) == 0),
+            32 => Fault::Confirm(w, dice.roll(roles) as usize),
+            33 => Fault::Anarchy(dice.roll(roles) as usize),
+            34 if shape.spare() > 0 => Fault::Resize(dice.roll(32)),
+            35..=41 => Fault::aimed(dice.roll(7), dice, shape),
+            _ => Fault::Heal,
+        }
+    }
+
+    /// One of the aimed ones.
+    pub fn aimed(kind: u64, dice: &mut Dice, shape: Shape) -> Fault {
+        let seed = dice.roll(1 << 32);
+        match kind {
+            0 => Fault::PromisesForgotten(seed),
+            1 => Fault::FloorsForgotten(seed),
+            2 => Fault::ThereAndBack(seed),
+            3 => Fault::FlushOvertaken(seed),
+            4 if shape.spare() > 0 => Fault::ElectorateLeft(seed),
+            5 if shape.spare() > 0 => Fault::FloorsEarly(seed),
+            6 if shape.spare() > 0 => Fault::ElectorateStale(seed),
+            _ => Fault::Heal,
+        }
+    }
+
+    /// Does it.
+    pub fn strike(&self, w: &mut World, shape: Shape) {
+        w.announce(format!("{self:?}"));
+        let role = |w: &World, n: usize| w.roles()[n % w.roles().len()].clone();
+        match *self {
+            Fault::Silence(who) => w.silence(find(w, who), BOTH),
+            Fault::NetworkLost(who, network) => w.silence(find(w, who), &[network]),
+            Fault::Deaf(who) => w.one_way(find(w, who), BOTH, false, true),
+            Fault::Mute(who) => w.one_way(find(w, who), BOTH, true, false),
+            Fault::Part(one, other) => w.part(find(w, one), find(w, other)),
+            Fault::Heal => w.heal(),
+            Fault::Wake => wake(w),
+            Fault::Kill(who) => w.kill(find(w, who), false),
+            Fault::Dies(who) => w.kill(find(w, who), true),
+            Fault::Restart(who, pause) => {
+                let n = find(w, who);
+                w.kill(n, false);
+                w.run(ms(pause));
+                w.start(n);
+            }
+            Fault::Stop(who, pause) => {
+                let n = find(w, who);
+                w.stop(n);
+                w.run(ms(pause));
+                w.kill(n, false);
+                w.start(n);
+            }
+            Fault::Wipe(who, pause) => {
+                let n = find(w, who);
+                // No rule survives the loss of a majority's disks.
+                if w.nodes[n].up && w.majority_without(|m| m == n) {
+                    w.wipe(n);
+                    w.run(ms(pause));
+                    w.start(n);
+                }
+            }
+            Fault::Freeze(who) => {
+                let n = find(w, who);
+                if w.nodes[n].up {
+                    w.freeze(n);
+                }
+            }
+            Fault::Loss(share) => w.loss = share,
+            Fault::Twice(share) => w.twice = share,
+            Fault::Late(at_most) => w.late = ms(at_most),
+            Fault::Slow(who, at_most) => {
+                let n = find(w, who);
+                w.nodes[n].slow = ms(at_most);
+            }
+            Fault::Flush(at_most) => w.flush_late = ms(at_most),
+            Fault::Lag(share) => w.lag = share,
+            Fault::LogCut(who) => {
+                let n = find(w, who);
+                w.nodes[n].log_cut = true;
+            }
+            Fault::Depose => w.depose(),
+            Fault::Health(who, r, healthy) => {
+                let (n, role) = (find(w, who), role(w, r));
+                w.set_health(n, &role, healthy);
+            }
+            Fault::Drift(who, ppm) => w.set_drift(find(w, who), ppm),
+            Fault::Switchover(who, r) => {
+                let role = role(w, r);
+                w.ask(find(w, who), Request::Switchover { role, to: None });
+            }
+            Fault::Drain(at, who, drained) => {
+                let node = name(find(w, who));
+                w.ask(find(w, at), Request::Drain { node, drained });
+            }
+            Fault::Pause(at, pause) => w.ask(find(w, at), Request::Pause(pause)),
+            Fault::Confirm(at, r) => {
+                let (n, role) = (find(w, at), role(w, r));
+                w.ask_confirmation(n, role);
+            }
+            Fault::Resize(bits) => resize(w, shape, bits),
+            Fault::Anarchy(r) => {
+                let role = role(w, r);
+                w.anarchy(&role);
+            }
+            Fault::PromisesForgotten(seed) => plot(w, seed, promises_forgotten),
+            Fault::FloorsForgotten(seed) => plot(w, seed, floors_forgotten),
+            Fault::ElectorateLeft(seed) => plot(w, seed, |w, p| electorate_left(w, p, shape)),
+            Fault::FloorsEarly(seed) => plot(w, seed, |w, p| floors_early(w, p, shape)),
+            Fault::ElectorateStale(seed) => plot(w, seed, |w, p| electorate_stale(w, p, shape)),
+            Fault::ThereAndBack(seed) => plot(w, seed, there_and_back),
+            Fault::FlushOvertaken(seed) => plot(w, seed, flush_overtaken),
+        }
+    }
+}
+
+fn find(w: &World, who: Who) -> usize {
+    let members = w.members();
+    match who {
+        Who::Holder(r) => {
+            let role = &w.roles()[r % w.roles().len()];
+            let holder = w.active(role).first().map(|(n, _)| *n);
+            holder.filter(|n| w.configured(*n)).unwrap_or(members[0])
+        }
+        Who::Leader => w.log.leader.filter(|n| w.configured(*n)).unwrap_or(members[0]),
+        Who::Node(n) => members[n % members.len()],
+    }
+}
+
+/// Everybody is started and thawed.
+pub(super) fn wake(w: &mut World) {
+    for n in w.members() {
+        if w.nodes[n].frozen {
+            w.thaw(n);
+        }
+        if !w.nodes[n].up {
+            w.start(n);
+        }
+    }
+}
+
+/// Other nodes are in the configuration. Those taken away run on, with the old one, until they are needed.
+fn resize(w: &mut World, shape: Shape, bits: u64) {
+    let all = shape.nodes();
+    let chosen = |n: usize| bits >> n & 1 == 1;
+    let nodes: Vec<(usize, Kind)> = all.into_iter().filter(|(n, _)| chosen(*n)).collect();
+    let acting = nodes.iter().filter(|(_, kind)| kind.may_act()).count();
+    let voting = nodes.iter().filter(|(_, kind)| kind.votes()).count();
+    // Baton refuses what leaves no majority of the present voters, or takes the holder away (`reload`).
+    let holder_stays = w
+        .roles()
+        .iter()
+        .all(|r| w.active(r).iter().all(|(n, _)| chosen(*n)));
+    let joint = w.log.state().electorate.next.is_some();
+    if acting == 0 || voting < 2 || joint || !holder_stays || !w.majority_without(|n| !chosen(n)) {
+        return;
+    }
+    for (n, _) in &nodes {
+        while *n >= w.nodes.len() {
+            w.add(w.nodes.len());
+        }
+    }
+    let next = config(
+        &nodes,
+        w.config.networks.len(),
+        w.config.roles.len(),
+        w.config.cluster.window,
+    );
+    w.reconfigure(next);
+    for (n, _) in nodes {
+        if !w.nodes[n].up {
+            w.start(n);
+        }
+    }
+}
+
+/// Whom a plot is about: the holder of `main`, and others, all well.
+struct Plot {
+    holder: usize,
+    others: Vec<usize>,
+    dice: Dice,
+}
+
+impl Plot {
+    fn pause(&mut self, w: &mut World, at_most: u64) {
+        let pause = Duration::from_nanos(self.dice.up_to_ms(at_most));
+        w.run(pause);
+    }
+}
+
+/// Runs a plot if there is somebody for it.
+fn plot(w: &mut World, seed: u64, act: impl Fn(&mut World, &mut Plot)) {
+    w.heal();
+    let mut dice = Dice::new(seed);
+    let Some((holder, _)) = w.active_now().first().copied().filter(|(n, _)| w.configured(*n)) else {
+        return;
+    };
+    let mut others: Vec<usize> = w.members();
+    others.retain(|n| *n != holder && w.nodes[*n].up && !w.nodes[*n].frozen);
+    for at in (1..others.len()).rev() {
+        others.swap(at, dice.roll(at as u64 + 1) as usize);
+    }
+    if others.len() >= 2 {
+        act(w, &mut Plot { holder, others, dice });
+    }
+}
+
+fn promises_forgotten(w: &mut World, p: &mut Plot) {
+    let (free, forgets) = (p.others[0], p.others[1]);
+    w.cut.extend([(p.holder, free, 0), (p.holder, free, 1)]);
+    w.run(ms(1300));
+    w.silence(p.holder, BOTH);
+    w.kill(forgets, false);
+    p.pause(w, 100);
+    w.start(forgets);
+}
+
+fn floors_forgotten(w: &mut World, p: &mut Plot) {
+    let (early, late) = (p.others[0], p.others[1]);
+    w.lag = 100;
+    for node in &mut w.nodes {
+        node.log_cut = true;
+    }
+    w.silence(early, BOTH);
+    let role = super::world::role();
+    w.set_health(p.holder, &role, false);
+    w.run(ms(100));
+    p.pause(w, 2500);
+    w.kill(late, false);
+    w.kill(p.holder, false);
+    p.pause(w, 100);
+    w.start(p.holder);
+    w.cut.clear();
+    w.run(ms(2500));
+    w.heal();
+    w.start(late);
+}
+
+/// Waits for a joint electorate, for up to three seconds.
+fn until_joint(w: &mut World) -> bool {
+    for _ in 0..300 {
+        if w.log.state().electorate.next.is_some() {
+            return true;
+        }
+        w.run(ms(10));
+    }
+    false
+}
+
+fn until_settled(w: &mut World) -> bool {
+    for _ in 0..600 {
+        if w.log.state().electorate.next.is_none() {
+            return true;
+        }
+        w.run(ms(10));
+    }
+    false
+}
+
+fn electorate_left(w: &mut World, p: &mut Plot, shape: Shape) {
+    let free = p.others[0];
+    w.cut.extend([(p.holder, free, 0), (p.holder, free, 1)]);
+    w.run(ms(1300));
+    resize(w, shape, p.dice.roll(32));
+    until_joint(w);
+    w.silence(p.holder, BOTH);
+}
+
+fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
+    let (early, late) = (p.others[0], p.others[1]);
+    let role = super::world::role();
+    // The one whose turn it is hears nothing, and the log's news reach nobody of the old set but it.
+    let old = w.members();
+    resize(w, shape, p.dice.roll(32));
+    w.silence(early, BOTH);
+    for n in old {
+        w.nodes[n].log_cut = n != early;
+    }
+    if !until_joint(w) {
+        return w.heal();
+    }
+    w.run(ms(300));
+    w.set_health(p.holder, &role, false);
+    w.run(ms(700));
+    p.pause(w, 1500);
+    // Now they hear of it, but not the record of who took over; those who granted are lost when it is settled.
+    w.kill(p.holder, false);
+    w.kill(late, false);
+    w.heal();
+    w.silence(early, BOTH);
+    let settled = until_settled(w);
+    if settled {
+        w.heal();
+    }
+    p.pause(w, 2500);
+}
+
+fn electorate_stale(w: &mut World, p: &mut Plot, shape: Shape) {
+    let between = p.others[0];
+    w.nodes[p.holder].log_cut = true;
+    resize(w, shape, p.dice.roll(32));
+    until_joint(w);
+    if p.dice.roll(2) == 0 {
+        until_settled(w);
+    }
+    // The holder is heard by one alone, which knows better; everybody else takes it for lost.
+    for n in w.members() {
+        if n != p.holder && n != between {
+            w.part(p.holder, n);
+        }
+    }
+    w.nodes[p.holder].log_cut = true;
+    w.run(ms(1500));
+    p.pause(w, 2500);
+}
+
+fn there_and_back(w: &mut World, p: &mut Plot) {
+    let role = super::world::role();
+    for to in [None, Some(name(p.holder))] {
+        let role = role.clone();
+        w.ask(p.holder, Request::Switchover { role, to });
+        w.run(ms(1500));
+    }
+    w.one_way(p.holder, BOTH, false, true);
+}
+
+fn flush_overtaken(w: &mut World, p: &mut Plot) {
+    let (one, other) = (p.others[0], p.others[1]);
+    w.flush_late = ms(400);
+    // Nobody writes a floor ahead for whom it does not hear coming.
+    w.part(one, other);
+    if p.dice.roll(2) == 0 {
+        w.kill(p.holder, p.dice.roll(2) == 0);
+        p.pause(w, 1500);
+        w.start(p.holder);
+    } else {
+        w.silence(p.holder, BOTH);
+        p.pause(w, 1500);
+        w.heal();
+        w.flush_late = ms(400);
+        w.part(one, other);
+    }
+    p.pause(w, 2000);
+}

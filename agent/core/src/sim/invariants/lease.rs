@@ -1,0 +1,150 @@
+//! S4: nobody acts past its lease. The lease is worked out anew here, from what was sent and what was granted: a majority of each
+//! set of one electorate, each counted from the first sending of what it granted, plus 0.99 W of the holder's own clock (H2, H3).
+
+use super::{Held, violated};
+use crate::sim::world::{App, Machine, World};
+use baton_shared::clock::Mono;
+use baton_shared::id::{ElectorateId, Epoch, NodeId, RoleName};
+use baton_shared::seal::Header;
+use baton_shared::succession::Electorate;
+use baton_shared::wire::Heartbeat;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub(super) const NAME: &str = "S4 nobody acts past its lease";
+/// Sequences of one boot that are remembered: many seconds of them.
+const SENT_KEPT: usize = 3_000;
+
+/// One run of one node.
+type Run = (NodeId, u64);
+/// For each voter, epoch and electorate: when the newest claim that it granted first left, by the claimant's clock.
+type Grants = BTreeMap<(Epoch, ElectorateId, NodeId), Mono>;
+
+/// What was sent, and what was granted.
+#[derive(Default)]
+pub(super) struct Leases {
+    sent: BTreeMap<Run, BTreeMap<u64, Mono>>,
+    grants: BTreeMap<(Run, RoleName), Grants>,
+    electorates: BTreeMap<ElectorateId, Electorate>,
+}
+
+fn run(machine: &Machine) -> Run {
+    (machine.id, machine.boot)
+}
+
+impl Leases {
+    /// Takes note of a new electorate.
+    pub fn learn(&mut self, world: &World) {
+        if self.electorates.len() as u64 != world.log.electorates {
+            let electorate = world.log.state().electorate.clone();
+            self.electorates.insert(electorate.id, electorate);
+        }
+    }
+
+    /// Node `n` sends something; only the first sending of a sequence counts.
+    pub fn sent(&mut self, world: &World, n: usize, seq: u64) {
+        let now = world.clock(n);
+        let sent = self.sent.entry(run(&world.nodes[n])).or_default();
+        sent.entry(seq).or_insert(now);
+        if sent.len() > SENT_KEPT {
+            sent.pop_first();
+        }
+    }
+
+    /// A heartbeat reaches this machine, perhaps with a grant for it.
+    pub fn heard(&mut self, machine: &Machine, header: &Header, heartbeat: &Heartbeat) {
+        for beat in &heartbeat.roles {
+            let Some(grant) = beat.grant.filter(|grant| grant.owner == machine.owner()) else {
+                continue;
+            };
+            let sent = self
+                .sent
+                .get(&run(machine))
+                .and_then(|sent| sent.get(&grant.seq))
+                .copied();
+            if let Some(sent) = sent {
+                let grants = self.grants.entry((run(machine), beat.role.clone())).or_default();
+                let newest = grants
+                    .entry((grant.epoch, grant.electorate, header.sender))
+                    .or_default();
+                *newest = (*newest).max(sent);
+            }
+        }
+    }
+
+    /// Node `n` may have voted for itself: that claim left when it was judged.
+    pub fn voted(&mut self, world: &World, n: usize) {
+        let node = &world.nodes[n];
+        let Some(core) = &node.core else { return };
+        for role in node.guards.keys() {
+            let Some(grant) = core
+                .voter(role)
+                .grant()
+                .filter(|grant| grant.owner == node.owner())
+            else {
+                continue;
+            };
+            let sent = self.sent.entry(run(node)).or_default();
+            let sent = *sent.entry(grant.seq).or_insert(world.clock(n));
+            let grants = self.grants.entry((run(node), role.clone())).or_default();
+            let newest = grants
+                .entry((grant.epoch, grant.electorate, node.id))
+                .or_default();
+            *newest = (*newest).max(sent);
+        }
+    }
+
+    /// Until when node `n` may act for a role at `epoch` or, by moving up, at a greater one.
+    fn end(&self, world: &World, n: usize, role: &RoleName, epoch: Epoch, or_greater: bool) -> Option<Mono> {
+        let node = &world.nodes[n];
+        let grants = self.grants.get(&(run(node), role.clone()))?;
+        let window = node.config.cluster.window;
+        let lease = Duration::from_nanos(window.as_nanos() as u64 / 100 * 99);
+        let mut epochs: Vec<Epoch> = grants.keys().map(|(epoch, ..)| *epoch).collect();
+        epochs.dedup();
+        let counts = |e: &Epoch| *e == epoch || (or_greater && *e > epoch);
+        let of = |epoch: Epoch, electorate: &Electorate| {
+            electorate.kth_greatest(|voter| grants.get(&(epoch, electorate.id, voter)).copied())
+        };
+        let ends = epochs.into_iter().filter(counts).flat_map(|epoch| {
+            self.electorates
+                .values()
+                .filter_map(move |electorate| of(epoch, electorate))
+        });
+        ends.max().map(|sent| sent + lease)
+    }
+
+    /// Node `n` opens its guard.
+    pub fn opened(&self, world: &World, n: usize, role: &RoleName, epoch: Epoch, until: Mono) -> Held {
+        let end = self.end(world, n, role, epoch, false);
+        if end.is_none_or(|end| until > end) {
+            let name = &world.nodes[n].name;
+            return violated(
+                NAME,
+                format!(
+                    "{name} would act for {role} at epoch {epoch} until {until:?}; its lease ends at {end:?}"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// Node `n` has done all that it was told: its applications act only within its leases.
+    pub fn acting(&self, world: &World, n: usize) -> Held {
+        let node = &world.nodes[n];
+        for (role, app) in &node.apps {
+            let App::Acting(epoch) = app else { continue };
+            let end = self.end(world, n, role, *epoch, true);
+            if end.is_none_or(|end| world.clock(n) >= end) {
+                return violated(
+                    NAME,
+                    format!(
+                        "the application of {} acts for {role} since epoch {epoch}, after its lease ended",
+                        node.name
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+}

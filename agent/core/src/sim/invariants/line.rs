@@ -1,0 +1,66 @@
+//! The plan never puts observers, witnesses, drained or unfit nodes in line (DESIGN §6). What the coordinator cannot know yet is not
+//! held against it: news of a node are younger than W/2, or it counts as unknown and is left out.
+
+use super::{Held, violated};
+use crate::sim::world::World;
+use crate::state::Command;
+use baton_shared::id::NodeId;
+use std::time::Duration;
+
+pub(super) const NAME: &str = "only fit nodes in line";
+
+/// Node `n` proposes.
+pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
+    let Command::SetLine { role, order, .. } = command else {
+        return Ok(());
+    };
+    let proposer = &world.nodes[n];
+    let window = proposer.config.cluster.window;
+    let known = world
+        .now
+        .saturating_sub((window * 3 / 5 + Duration::from_millis(20)).as_nanos() as u64);
+    let drained = proposer.applied.as_ref().map(|(state, _)| &state.drained);
+    let outgrown = order.first().copied();
+    let mut seen: Vec<NodeId> = Vec::new();
+    for (place, owner) in order.iter().enumerate() {
+        // A holder that is moved up comes first, whatever its health (DESIGN §5).
+        if seen.contains(&owner.node)
+            || (place == 0 && Some(*owner) == outgrown && is_holder(world, role, owner.node))
+        {
+            continue;
+        }
+        seen.push(owner.node);
+        let Some(node) = world.nodes.iter().find(|m| m.id == owner.node) else {
+            continue; // wiped since
+        };
+        let config = proposer.config.nodes.get(&node.name);
+        let why = if config.is_none_or(|config| !config.kind.may_act()) {
+            "is no member"
+        } else if drained.is_some_and(|drained| drained.contains(&node.name)) {
+            "is drained"
+        } else if node.boot == owner.boot.0 && node.unfit_since.get(role).is_some_and(|since| *since < known)
+        {
+            "has long been unfit"
+        } else {
+            continue;
+        };
+        return violated(
+            NAME,
+            format!(
+                "{} puts {} in line for {role}, which {why}",
+                proposer.name, node.name
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn is_holder(world: &World, role: &baton_shared::id::RoleName, node: NodeId) -> bool {
+    let holds = |m: &crate::sim::world::Machine| {
+        m.id == node
+            && m.apps
+                .get(role)
+                .is_some_and(|app| *app != crate::sim::world::App::Passive)
+    };
+    world.nodes.iter().any(holds)
+}

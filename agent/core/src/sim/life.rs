@@ -1,0 +1,201 @@
+//! One life of a cluster: a shape, a seed, a schedule of faults, and then peace. All of it is data.
+
+use super::dice::Dice;
+use super::fault::Fault;
+use super::invariants::Violation;
+use super::peace;
+use super::world::{World, config};
+use baton_shared::id::Kind;
+use serde::{Deserialize, Serialize};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// The window of every life.
+pub(super) const W: Duration = Duration::from_secs(1);
+/// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time.
+const MAX_DRIFT_PPM: u64 = 4_900;
+/// Faults in one life.
+const FAULTS: usize = 40;
+
+/// The shape of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Shape {
+    Three,
+    TwoAndWitness,
+    /// Three members; two more come and go, and so may the three.
+    Changing,
+    Five,
+    /// Three members and an observer, two roles.
+    TwoRoles,
+    /// One network only.
+    OneNetwork,
+    /// Two members and a witness; another witness and an observer come and go.
+    Mixed,
+}
+
+const SHAPES: [Shape; 7] = [
+    Shape::Three,
+    Shape::TwoAndWitness,
+    Shape::Changing,
+    Shape::Five,
+    Shape::TwoRoles,
+    Shape::OneNetwork,
+    Shape::Mixed,
+];
+
+impl Shape {
+    /// Every node that may ever be there, the first ones from the beginning.
+    pub fn nodes(self) -> Vec<(usize, Kind)> {
+        use Kind::{Member, Observer, Witness};
+        let kinds: &[Kind] = match self {
+            Shape::Three | Shape::OneNetwork => &[Member; 3],
+            Shape::TwoAndWitness => &[Member, Member, Witness],
+            Shape::Changing | Shape::Five => &[Member; 5],
+            Shape::TwoRoles => &[Member, Member, Member, Observer],
+            Shape::Mixed => &[Member, Member, Witness, Witness, Observer],
+        };
+        kinds.iter().copied().enumerate().collect()
+    }
+
+    /// How many are not there at the beginning.
+    pub fn spare(self) -> usize {
+        match self {
+            Shape::Changing | Shape::Mixed => 2,
+            _ => 0,
+        }
+    }
+
+    pub fn roles(self) -> usize {
+        if self == Shape::TwoRoles { 2 } else { 1 }
+    }
+
+    fn networks(self) -> usize {
+        if self == Shape::OneNetwork { 1 } else { 2 }
+    }
+
+    /// A cluster of it, just started.
+    pub fn world(self, seed: u64) -> World {
+        let mut nodes = self.nodes();
+        nodes.truncate(nodes.len() - self.spare());
+        World::new(config(&nodes, self.networks(), self.roles(), W), seed)
+    }
+}
+
+/// A life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Life {
+    pub shape: Shape,
+    /// Of the world's own draws: delays, losses, torn writes.
+    pub seed: u64,
+    /// How fast each node's clock runs, in millionths.
+    pub drift: Vec<i64>,
+    /// What happens, and for how many milliseconds nothing does after it.
+    pub faults: Vec<(Fault, u64)>,
+}
+
+/// How a life ended well.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lived {
+    /// True time, simulated.
+    pub time: Duration,
+    /// Events handled.
+    pub events: u64,
+    /// Times that a node became active.
+    pub takeovers: u64,
+}
+
+/// How a life went wrong.
+#[derive(Clone, Debug)]
+pub(super) struct Died {
+    pub violation: Violation,
+    /// Everything that happened, a line each.
+    pub story: String,
+}
+
+impl Life {
+    /// Draws a life.
+    pub fn draw(seed: u64) -> Life {
+        Life::of(SHAPES[(seed % SHAPES.len() as u64) as usize], seed)
+    }
+
+    /// Draws a life of a shape.
+    pub fn of(shape: Shape, seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let extremes = dice.roll(2) == 0;
+        let drift = shape.nodes().into_iter().map(|_| {
+            let drift = if extremes {
+                dice.roll(2) * 2 * MAX_DRIFT_PPM
+            } else {
+                dice.roll(2 * MAX_DRIFT_PPM)
+            };
+            drift as i64 - MAX_DRIFT_PPM as i64
+        });
+        let drift = drift.collect();
+        let faults = (0..FAULTS).map(|_| (Fault::draw(&mut dice, shape), pause(&mut dice)));
+        let faults = faults.collect();
+        Life {
+            shape,
+            seed,
+            drift,
+            faults,
+        }
+    }
+
+    /// Draws a life in which every other fault is this kind of aimed one.
+    pub fn aimed(shape: Shape, kind: u64, seed: u64) -> Life {
+        let mut life = Life::of(shape, seed);
+        let mut dice = Dice::new(!seed);
+        for at in (0..life.faults.len()).step_by(2) {
+            life.faults[at] = (Fault::aimed(kind, &mut dice, shape), 200 + dice.roll(2500));
+        }
+        life
+    }
+
+    /// Lives it. `only`: one invariant counts alone.
+    pub fn live(&self, only: Option<&'static str>) -> Result<Lived, Died> {
+        let mut w = self.shape.world(self.seed);
+        w.invariants.only = only;
+        let lived = catch_unwind(AssertUnwindSafe(|| self.run(&mut w)));
+        if let Err(panic) = lived {
+            w.fail("panic", words(&panic));
+        }
+        match w.violation.take() {
+            Some(violation) => Err(Died {
+                violation,
+                story: w.story(),
+            }),
+            None => Ok(Lived {
+                time: Duration::from_nanos(w.now - super::world::BEGINNING),
+                events: w.handled,
+                takeovers: w.roles().iter().map(|r| w.invariants.spans(r).len() as u64).sum(),
+            }),
+        }
+    }
+
+    fn run(&self, w: &mut World) {
+        for (n, ppm) in self.drift.iter().enumerate().take(w.nodes.len()) {
+            w.set_drift(n, *ppm);
+        }
+        w.run(Duration::from_millis(2500));
+        for (fault, pause) in &self.faults {
+            fault.strike(w, self.shape);
+            w.run(Duration::from_millis(*pause));
+            if w.violation.is_some() {
+                return;
+            }
+        }
+        peace::peace(w, self.seed);
+    }
+}
+
+fn pause(dice: &mut Dice) -> u64 {
+    let long = dice.roll(3) == 0;
+    dice.roll(if long { 3000 } else { 600 })
+}
+
+/// What a panic said.
+fn words(panic: &Box<dyn std::any::Any + Send>) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("it panicked").to_owned()
+}

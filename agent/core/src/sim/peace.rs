@@ -1,0 +1,223 @@
+//! The faults stop. Every role is active again, and stays where it is; then one small trial, of which nobody outside must notice
+//! anything, or a failover that must keep the bound of DESIGN §2.
+
+use super::MS;
+use super::fault::wake;
+use super::life::W;
+use super::world::{World, name};
+use crate::Request;
+use baton_shared::id::Kind;
+use baton_shared::view::RoleState;
+use std::time::Duration;
+
+/// From the loss of a holder to the next that is active: 1.03 W, a flush of 2 ms, two round trips of 0.6 ms, the promotion of
+/// 1 ms; and as much again for what the steps of virtual time round up.
+const BOUND: u64 = 1030 * MS + 10 * MS;
+const BOTH: &[usize] = &[0, 1];
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Peace after a life, and a trial that the seed chooses.
+pub(super) fn peace(w: &mut World, seed: u64) {
+    w.announce("the faults stop".into());
+    w.heal();
+    wake(w);
+    w.flush = ms(2);
+    let (members, roles) = (w.members(), w.roles());
+    for n in &members {
+        for role in &roles {
+            w.set_health(*n, role, true);
+        }
+    }
+    // What operators did in those days is taken back, and taken back again if no leader heard it.
+    for _ in 0..2 {
+        w.run(ms(5000));
+        for n in &members {
+            let node = name(*n);
+            let drained = false;
+            w.ask(*n, Request::Drain { node, drained });
+            w.ask(*n, Request::Pause(false));
+        }
+        for n in &members {
+            // One who was told to stop has stopped, and is started again.
+            if w.nodes[*n].leaving {
+                w.kill(*n, false);
+                w.start(*n);
+            }
+        }
+    }
+    w.run(ms(9000));
+    let before = spans(w);
+    w.run(ms(4000));
+    quiet(w, &before, "after the faults");
+    let electorate = w.log.state().electorate.clone();
+    let voting = w.config.nodes.values().filter(|node| node.kind.votes()).count();
+    if electorate.next.is_some() || electorate.voters.len() != voting {
+        w.picture();
+        w.fail(
+            "live",
+            format!("the voters are not those configured: {electorate:?}"),
+        );
+    }
+    if w.violation.is_none() {
+        trial(w, seed / 7 % 12);
+    }
+}
+
+fn spans(w: &World) -> Vec<usize> {
+    w.roles()
+        .iter()
+        .map(|role| w.invariants.spans(role).len())
+        .collect()
+}
+
+/// One is active for every role, and nothing has changed since.
+fn quiet(w: &mut World, before: &[usize], when: &str) {
+    for (role, before) in w.roles().iter().zip(before) {
+        if w.active(role).len() != 1 {
+            w.picture();
+            w.fail("live", format!("nobody is active for {role} {when}"));
+        } else if w.invariants.spans(role).len() != *before {
+            w.picture();
+            let spans = w.invariants.spans(role)[before - 1..].to_vec();
+            w.fail("live", format!("{role} changed hands {when}: {spans:?}"));
+        }
+    }
+}
+
+/// A node that holds no role.
+fn idle(w: &World, kind: impl Fn(Kind) -> bool) -> Option<usize> {
+    let holds = |n: usize| w.roles().iter().any(|r| w.active(r).iter().any(|(m, _)| *m == n));
+    let kinds = |n: &usize| kind(w.config.nodes[&name(*n)].kind);
+    w.members().into_iter().find(|n| !holds(*n) && kinds(n))
+}
+
+fn trial(w: &mut World, which: u64) {
+    let before = spans(w);
+    let holder = w.active_now()[0].0;
+    w.announce(format!("trial {which}"));
+    match which {
+        0 | 1 => {
+            let when = "while voters restarted one by one";
+            for n in w.members() {
+                if w.roles().iter().all(|r| w.active(r).iter().all(|(m, _)| *m != n)) {
+                    w.kill(n, false);
+                    w.run(ms(300));
+                    w.start(n);
+                    w.run(ms(2500));
+                    quiet(w, &before, when);
+                }
+            }
+        }
+        2 => {
+            if w.config.networks.len() == 2 {
+                w.silence(holder, &[0]);
+                w.run(ms(4000));
+                quiet(w, &before, "while one network was lost");
+            }
+        }
+        3 => {
+            w.depose();
+            w.run(ms(4000));
+            quiet(w, &before, "when the coordinator changed");
+        }
+        4 => {
+            w.loss = 30;
+            w.run(ms(if w.config.networks.len() == 2 { 8000 } else { 2000 }));
+            quiet(w, &before, "while a third of all datagrams were lost");
+        }
+        5 | 6 => lone_standby(w, &before),
+        7 => deaf_holder(w, holder),
+        8 => dead_holder(w, holder),
+        9 => stopped_holder(w, holder),
+        _ => silent_holder(w, holder),
+    }
+    w.heal();
+}
+
+/// A standby that is cut off claims nothing, and when it is back nothing has changed.
+fn lone_standby(w: &mut World, before: &[usize]) {
+    let Some(lone) = idle(w, Kind::may_act) else {
+        return;
+    };
+    w.silence(lone, BOTH);
+    for _ in 0..30 {
+        w.run(ms(100));
+        let claims = w.nodes[lone]
+            .view
+            .as_ref()
+            .is_some_and(|view| view.roles.iter().any(|role| role.state == RoleState::Claiming));
+        if claims {
+            w.fail("live", format!("{} claims, and hears nobody", name(lone)));
+        }
+    }
+    w.heal();
+    w.run(ms(2000));
+    quiet(w, before, "when a standby was cut off and came back");
+}
+
+/// Whether somebody else could take over.
+fn has_heir(w: &World) -> bool {
+    let members = w.config.nodes.values().filter(|node| node.kind.may_act()).count();
+    let voters = w.config.nodes.values().filter(|node| node.kind.votes()).count();
+    members >= 2 && voters >= 3
+}
+
+/// Runs until another than `holder` is active for `main`, and checks how long that took from `since`.
+fn succeeded(w: &mut World, holder: usize, since: u64, bound: u64, what: &str) {
+    let deadline = since + bound + 5000 * MS;
+    while w.violation.is_none() && w.now < deadline {
+        if let Some((_, _, next, _)) = w.spans().last().copied()
+            && next != holder
+            && w.active_now().iter().any(|(n, _)| *n == next)
+        {
+            let from = w.spans().last().expect("there is one").0;
+            let took = from.saturating_sub(since);
+            if took > bound {
+                let text = format!("{} was active {} ms after {what}", name(next), took / MS);
+                w.picture();
+                w.fail("live", text);
+            }
+            return;
+        }
+        w.run(ms(1));
+    }
+    w.picture();
+    w.fail("live", format!("nobody took over after {what}"));
+}
+
+fn silent_holder(w: &mut World, holder: usize) {
+    if has_heir(w) {
+        let since = w.now;
+        w.silence(holder, BOTH);
+        succeeded(w, holder, since, BOUND, "the holder fell silent");
+    }
+}
+
+/// It is heard, but hears nobody: after W/2 no voter grants its claims any more.
+fn deaf_holder(w: &mut World, holder: usize) {
+    if has_heir(w) {
+        let since = w.now;
+        w.one_way(holder, BOTH, false, true);
+        let bound = BOUND + W.as_nanos() as u64 / 2;
+        succeeded(w, holder, since, bound, "the holder heard nobody any more");
+    }
+}
+
+fn dead_holder(w: &mut World, holder: usize) {
+    if has_heir(w) {
+        let since = w.now;
+        w.kill(holder, true);
+        succeeded(w, holder, since, 25 * MS, "the holder was proven dead");
+    }
+}
+
+fn stopped_holder(w: &mut World, holder: usize) {
+    if has_heir(w) {
+        let since = w.now;
+        w.stop(holder);
+        succeeded(w, holder, since, 25 * MS, "the holder was told to stop");
+    }
+}
