@@ -6,7 +6,7 @@ use crate::peer::{Mine, Reception};
 use crate::promise::Claimed;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
-use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
+use baton_shared::id::{ClusterId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::seal::Header;
 use baton_shared::succession::{Claim, Refusal};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
@@ -258,7 +258,11 @@ fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat, now: M
         }
         return false;
     }
-    if !for_me || !c.peers.contains_key(&hb.from) {
+    let dead = c.dead.contains(&Owner {
+        node: header.sender,
+        boot: header.boot,
+    });
+    if !for_me || dead || !c.peers.contains_key(&hb.from) {
         return false;
     }
     let foreign = hb.cluster != c.cluster && hb.cluster != ClusterId(0) && c.cluster != ClusterId(0);
@@ -312,7 +316,7 @@ fn receive_role(
     beat: &RoleBeat,
     now: Mono,
 ) {
-    let owner = baton_shared::id::Owner {
+    let owner = Owner {
         node: header.sender,
         boot: header.boot,
     };

@@ -43,8 +43,6 @@ pub(crate) enum Rule {
     OlderEpochReleases,
     /// V6: a release leaves the floor open.
     FloorLeftOpen,
-    /// V6: a boot that is proven dead is granted claims of it that come late.
-    DeadGranted,
     /// V7: a node whose disk was lost goes on under its old id.
     WipedKeepsId,
     /// H2: one grant is a majority.

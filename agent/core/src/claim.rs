@@ -229,6 +229,7 @@ impl RoleCore {
         };
         let name = c.call(place.owner.node);
         let peer = c.peer(place.owner.node);
+        let dead = c.dead.contains(&place.owner);
         let gave_up = peer.is_some_and(|peer| peer.gave_up(&self.name, place));
         let handover = c
             .line(&self.name)
@@ -240,6 +241,7 @@ impl RoleCore {
             .filter(|p| p.owner() == place.owner)
             .and_then(|p| p.last_heard());
         let cause = match (gave_up, handover, heard) {
+            _ if dead => format!("{name} died: its parent has stopped the application and says so"),
             (true, Some(line), _) => format!("{name} handed over: {}", line.cause),
             (true, None, _) if leaving => format!("{name} was stopped in order"),
             (true, None, _) => match peer.and_then(|p| p.beat(&self.name)?.farewell.as_deref()) {

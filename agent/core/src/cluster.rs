@@ -356,6 +356,10 @@ impl Cluster {
     /// A boot is proven dead. Remembered, so that a claim of it that comes late is not granted (V6). True if it is news.
     pub fn died(&mut self, owner: Owner) -> bool {
         let news = owner != self.owner() && self.dead.insert(owner);
+        // What it said last is no news of a living node: nobody steps back for its claim.
+        for peer in self.peers.values_mut().filter(|peer| peer.owner() == owner) {
+            peer.report = None;
+        }
         if self.dead.len() > MAX_DEAD {
             // Of one node the older boots come first, and those are long silent.
             self.dead.pop_first();

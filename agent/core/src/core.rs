@@ -219,7 +219,7 @@ impl Core {
         let name = c.call(owner.node);
         q.log(
             crate::output::Level::Warn,
-            format!("node {name} is dead: its parent says so"),
+            format!("node {name} died: its parent says so"),
         );
         for role in self.roles.values_mut() {
             role.voter.died(owner);

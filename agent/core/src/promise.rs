@@ -146,7 +146,7 @@ impl Voter {
         if bench.kept_window != bench.timing.window {
             return Err(Refusal::Flushing);
         }
-        if bench.dead.contains(&claim.owner) && !broken!(DeadGranted) {
+        if bench.dead.contains(&claim.owner) {
             return Err(Refusal::Dead);
         }
         if claim

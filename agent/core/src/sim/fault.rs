@@ -79,6 +79,12 @@ pub(super) enum Fault {
     ThereAndBack(u64),
     /// A voter is slow to write a claim down, and promises to another meanwhile (V1).
     FlushOvertaken(u64),
+    /// The voter that the lease hangs on stalls with a claim in its socket (V2).
+    VoterStalled(u64),
+    /// The machine is paused with its clock for so many milliseconds; then its face is asked for a confirmation.
+    MachinePaused(Who, u64),
+    /// A third of all datagrams are lost for so many seconds, and nobody outside may notice.
+    Drizzle(u64),
 }
 
 const BOTH: &[usize] = &[0, 1];
@@ -128,7 +134,7 @@ impl Fault {
             32 => Fault::Confirm(w, dice.roll(roles) as usize),
             33 => Fault::Anarchy(dice.roll(roles) as usize),
             34 if shape.spare() > 0 => Fault::Resize(dice.roll(32)),
-            35..=41 => Fault::aimed(dice.roll(7), dice, shape),
+            35..=41 => Fault::aimed(dice.roll(8), dice, shape),
             _ => Fault::Heal,
         }
     }
@@ -144,6 +150,7 @@ impl Fault {
             4 if shape.spare() > 0 => Fault::ElectorateLeft(seed),
             5 if shape.spare() > 0 => Fault::FloorsEarly(seed),
             6 if shape.spare() > 0 => Fault::ElectorateStale(seed),
+            7 => Fault::VoterStalled(seed),
             _ => Fault::Heal,
         }
     }
@@ -234,6 +241,16 @@ impl Fault {
             Fault::ElectorateStale(seed) => plot(w, seed, |w, p| electorate_stale(w, p, shape)),
             Fault::ThereAndBack(seed) => plot(w, seed, there_and_back),
             Fault::FlushOvertaken(seed) => plot(w, seed, flush_overtaken),
+            Fault::VoterStalled(seed) => plot(w, seed, voter_stalled),
+            Fault::MachinePaused(who, pause) => {
+                let (n, role) = (find(w, who), role(w, 0));
+                w.pause_machine(n, ms(pause));
+                for _ in 0..3 {
+                    w.ask_confirmation(n, role.clone());
+                    w.run(ms(2));
+                }
+            }
+            Fault::Drizzle(seconds) => super::peace::drizzle(w, ms(1000 * seconds)),
         }
     }
 }
@@ -341,7 +358,6 @@ fn promises_forgotten(w: &mut World, p: &mut Plot) {
 
 fn floors_forgotten(w: &mut World, p: &mut Plot) {
     let (early, late) = (p.others[0], p.others[1]);
-    w.lag = 100;
     for node in &mut w.nodes {
         node.log_cut = true;
     }
@@ -351,9 +367,14 @@ fn floors_forgotten(w: &mut World, p: &mut Plot) {
     w.run(ms(100));
     p.pause(w, 2500);
     w.kill(late, false);
-    w.kill(p.holder, false);
+    let holder = p.holder;
+    if p.dice.roll(2) == 0 && w.majority_without(|n| n == holder) {
+        w.wipe(holder);
+    } else {
+        w.kill(holder, false);
+    }
     p.pause(w, 100);
-    w.start(p.holder);
+    w.start(holder);
     w.cut.clear();
     w.run(ms(2500));
     w.heal();
@@ -393,30 +414,30 @@ fn electorate_left(w: &mut World, p: &mut Plot, shape: Shape) {
 fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
     let (early, late) = (p.others[0], p.others[1]);
     let role = super::world::role();
-    // The one whose turn it is hears nothing, and the log's news reach nobody of the old set but it.
-    let old = w.members();
-    resize(w, shape, p.dice.roll(32));
-    w.silence(early, BOTH);
-    for n in old {
-        w.nodes[n].log_cut = n != early;
-    }
+    w.lead(early);
+    w.run(ms(300));
+    // Whoever has the last word in the old set does not hear of the change; the coordinator does, and is cut off with it.
+    (w.nodes[p.holder].log_cut, w.nodes[late].log_cut) = (true, true);
+    resize(w, shape, 31);
     if !until_joint(w) {
         return w.heal();
     }
-    w.run(ms(300));
+    w.run(ms(150));
+    w.silence(early, BOTH);
+    w.no_lines = true;
     w.set_health(p.holder, &role, false);
     w.run(ms(700));
     p.pause(w, 1500);
-    // Now they hear of it, but not the record of who took over; those who granted are lost when it is settled.
-    w.kill(p.holder, false);
+    // The late one is gone before anybody noted that it had taken over; only those who granted it know.
     w.kill(late, false);
     w.heal();
-    w.silence(early, BOTH);
-    let settled = until_settled(w);
-    if settled {
-        w.heal();
-    }
-    p.pause(w, 2500);
+    w.no_lines = true;
+    w.lead(early);
+    until_settled(w);
+    w.run(ms(300));
+    w.kill(p.holder, false);
+    w.run(ms(1500));
+    p.pause(w, 1000);
 }
 
 fn electorate_stale(w: &mut World, p: &mut Plot, shape: Shape) {
@@ -465,4 +486,17 @@ fn flush_overtaken(w: &mut World, p: &mut Plot) {
         w.part(one, other);
     }
     p.pause(w, 2000);
+}
+
+fn voter_stalled(w: &mut World, p: &mut Plot) {
+    let (free, stalls) = (p.others[0], p.others[1]);
+    w.part(p.holder, free);
+    w.run(ms(1300));
+    w.freeze(stalls);
+    w.run(ms(500));
+    p.pause(w, 470);
+    w.thaw(stalls);
+    w.run(ms(3));
+    w.silence(p.holder, BOTH);
+    w.run(ms(1500));
 }

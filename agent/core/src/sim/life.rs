@@ -1,7 +1,7 @@
 //! One life of a cluster: a shape, a seed, a schedule of faults, and then peace. All of it is data.
 
 use super::dice::Dice;
-use super::fault::Fault;
+use super::fault::{Fault, Who};
 use super::invariants::Violation;
 use super::peace;
 use super::world::{World, config};
@@ -15,7 +15,7 @@ pub(super) const W: Duration = Duration::from_secs(1);
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time.
 const MAX_DRIFT_PPM: u64 = 4_900;
 /// Faults in one life.
-const FAULTS: usize = 40;
+const FAULTS: usize = 30;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,8 @@ pub(super) enum Shape {
     TwoRoles,
     /// One network only.
     OneNetwork,
+    /// Two members, one network: each loss shows.
+    Two,
     /// Two members and a witness; another witness and an observer come and go.
     Mixed,
 }
@@ -50,6 +52,7 @@ impl Shape {
         let kinds: &[Kind] = match self {
             Shape::Three | Shape::OneNetwork => &[Member; 3],
             Shape::TwoAndWitness => &[Member, Member, Witness],
+            Shape::Two => &[Member; 2],
             Shape::Changing | Shape::Five => &[Member; 5],
             Shape::TwoRoles => &[Member, Member, Member, Observer],
             Shape::Mixed => &[Member, Member, Witness, Witness, Observer],
@@ -70,7 +73,11 @@ impl Shape {
     }
 
     fn networks(self) -> usize {
-        if self == Shape::OneNetwork { 1 } else { 2 }
+        if matches!(self, Shape::OneNetwork | Shape::Two) {
+            1
+        } else {
+            2
+        }
     }
 
     /// A cluster of it, just started.
@@ -151,10 +158,32 @@ impl Life {
         life
     }
 
+    /// A life in which the holder's machine is paused now and then, clock and all, and asked for confirmations.
+    pub fn with_pauses(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let faults = (0..10).map(|_| (Fault::MachinePaused(Who::Holder(0), 900 + dice.roll(3000)), 3500));
+        Life {
+            shape: Shape::Three,
+            seed,
+            drift: vec![0; 3],
+            faults: faults.collect(),
+        }
+    }
+
+    /// A life of two on one lossy network.
+    pub fn in_the_rain(seed: u64) -> Life {
+        Life {
+            shape: Shape::Two,
+            seed,
+            drift: vec![0; 2],
+            faults: vec![(Fault::Drizzle(60), 0)],
+        }
+    }
+
     /// Lives it. `only`: one invariant counts alone.
     pub fn live(&self, only: Option<&'static str>) -> Result<Lived, Died> {
         let mut w = self.shape.world(self.seed);
-        w.invariants.only = only;
+        w.invariants_mut().only = only;
         let lived = catch_unwind(AssertUnwindSafe(|| self.run(&mut w)));
         if let Err(panic) = lived {
             w.fail("panic", words(&panic));
@@ -167,7 +196,11 @@ impl Life {
             None => Ok(Lived {
                 time: Duration::from_nanos(w.now - super::world::BEGINNING),
                 events: w.handled,
-                takeovers: w.roles().iter().map(|r| w.invariants.spans(r).len() as u64).sum(),
+                takeovers: w
+                    .roles()
+                    .iter()
+                    .map(|r| w.invariants().spans(r).len() as u64)
+                    .sum(),
             }),
         }
     }

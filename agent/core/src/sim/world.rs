@@ -31,6 +31,8 @@ use std::time::Duration;
 pub(super) const BEGINNING: u64 = 1_000_000 * MS;
 /// Datagrams that one node sends in a tenth of a second at most: usual are eight to thirty-two.
 const MOST_SENT: u64 = 4_000;
+/// Hours, in nanoseconds: what is further away is no matter of this world.
+const FAR: i128 = 9_000_000_000_000;
 /// Lines of the log kept.
 const LINES_KEPT: usize = 4_000;
 
@@ -51,7 +53,7 @@ pub(super) struct Machine {
     pub id: NodeId,
     pub boot: u64,
     pub up: bool,
-    pub core: Option<Core>,
+    pub core: Option<Box<Core>>,
     pub frozen: bool,
     pub config: Arc<Config>,
     pub guards: BTreeMap<RoleName, Guard>,
@@ -80,6 +82,8 @@ pub(super) struct Machine {
     /// What it has not handled yet, and the instant of true time before which it handles nothing.
     inbox: VecDeque<Input>,
     busy_until: u64,
+    /// Until then, in true time, it may be behind with its news: it was frozen, or is slow.
+    pub behind_until: u64,
     /// The clock as its loop last read it before it received.
     read: Mono,
     /// How often in a row it asked to be woken at once.
@@ -101,17 +105,17 @@ impl Machine {
     /// Its clock at an instant of true time.
     pub fn clock(&self, now: u64) -> Mono {
         let (at, shown) = self.clock;
-        let passed = i128::from(now) - i128::from(at);
-        Mono((i128::from(shown) + passed + passed * i128::from(self.drift_ppm) / 1_000_000) as u64)
+        let passed = now as i64 - at as i64;
+        Mono((shown as i64 + passed + passed * self.drift_ppm / 1_000_000) as u64)
     }
 
-    /// The first instant of true time at which its clock shows `at`.
+    /// The first instant of true time at which its clock shows `at`; far away for what is more than hours ahead.
     pub fn true_time(&self, at: Mono) -> u64 {
         let (then, shown) = self.clock;
-        let passed = i128::from(at.0) - i128::from(shown);
-        let rate = 1_000_000 + i128::from(self.drift_ppm);
+        let passed = (i128::from(at.0) - i128::from(shown)).clamp(-FAR, FAR) as i64;
+        let rate = 1_000_000 + self.drift_ppm;
         let true_passed = (passed * 1_000_000 + rate - 1).div_euclid(rate);
-        u64::try_from((i128::from(then) + true_passed).max(0)).unwrap_or(u64::MAX)
+        (then as i64 + true_passed).max(0) as u64
     }
 
     /// What its face answers when asked whether it is active.
@@ -153,6 +157,8 @@ pub(super) struct World {
     pub late: Duration,
     /// Share of the log's news that does not reach a node until there is more, in percent.
     pub lag: u64,
+    /// Lines and records that are proposed get no answer: the log takes its time.
+    pub no_lines: bool,
     /// A flush takes at least so long; and up to so much longer.
     pub flush: Duration,
     pub flush_late: Duration,
@@ -163,7 +169,7 @@ pub(super) struct World {
     /// Confirmations asked for: the id, which node, which role, and the greatest epoch active until then.
     pub confirms: Vec<(u64, usize, RoleName, Epoch)>,
     lines: VecDeque<String>,
-    pub invariants: Invariants,
+    invariants: Option<Box<Invariants>>,
     /// The first invariant that failed. Nothing happens after it.
     pub violation: Option<Violation>,
     /// Events handled.
@@ -242,6 +248,7 @@ impl World {
             twice: 0,
             late: Duration::ZERO,
             lag: 0,
+            no_lines: false,
             flush: Duration::from_millis(2),
             flush_late: Duration::ZERO,
             action: Duration::from_millis(1),
@@ -249,7 +256,7 @@ impl World {
             answers: Vec::new(),
             confirms: Vec::new(),
             lines: VecDeque::new(),
-            invariants: Invariants::default(),
+            invariants: Some(Box::default()),
             violation: None,
             handled: 0,
         };
@@ -291,6 +298,7 @@ impl World {
             applied: None,
             inbox: VecDeque::new(),
             busy_until: 0,
+            behind_until: 0,
             read: Mono::ZERO,
             spins: 0,
             sent: (0, 0),
@@ -334,7 +342,7 @@ impl World {
             cluster: machine.cluster,
             durable: machine.disk.clone(),
         };
-        machine.core = Some(Core::new(start, now));
+        machine.core = Some(Box::new(Core::new(start, now)));
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
         machine.inbox.clear();
         let applied = machine.applied.clone();
@@ -379,7 +387,7 @@ impl World {
 
     /// A death notice on every network: late, lost, and more than once.
     fn notice(&mut self, n: usize, owner: Owner) {
-        self.invariants.died(owner);
+        self.invariants_mut().died(owner);
         for other in (0..self.nodes.len()).filter(|other| *other != n) {
             for network in 0..self.config.networks.len() {
                 for copy in 0..3 {
@@ -424,11 +432,23 @@ impl World {
 
     pub fn thaw(&mut self, n: usize) {
         self.nodes[n].frozen = false;
+        self.nodes[n].behind_until = self.now + 1000 * MS;
         self.say(n, || "thawed".into());
         for input in std::mem::take(&mut self.nodes[n].buffered) {
             self.give(n, input);
         }
         self.give(n, Input::Tick);
+    }
+
+    /// The hypervisor stops the machine, and its clock with it: outside of what S1 assumes.
+    pub fn pause_machine(&mut self, n: usize, d: Duration) {
+        let shown = self.clock(n);
+        self.freeze(n);
+        self.run(d);
+        self.nodes[n].clock = (self.now, shown.0);
+        if self.nodes[n].up {
+            self.thaw(n);
+        }
     }
 
     /// Loses everything between `n` and everybody, on these networks.
@@ -462,6 +482,7 @@ impl World {
         self.cut.clear();
         (self.loss, self.twice, self.lag) = (0, 0, 0);
         (self.late, self.flush_late) = (Duration::ZERO, Duration::ZERO);
+        self.no_lines = false;
         for node in &mut self.nodes {
             (node.log_cut, node.slow) = (false, Duration::ZERO);
         }
@@ -499,7 +520,7 @@ impl World {
     pub fn ask_confirmation(&mut self, n: usize, role: RoleName) {
         self.count += 1;
         let id = self.count;
-        let before = self.invariants.greatest(&role);
+        let before = self.invariants().greatest(&role);
         self.confirms.push((id, n, role.clone(), before));
         self.give(n, Input::Confirm { id, role });
     }
@@ -549,7 +570,7 @@ impl World {
 
     /// Every span in which a node was active for the role `main`: (from, to, node, epoch).
     pub fn spans(&self) -> &[(u64, u64, usize, Epoch)] {
-        self.invariants.spans(&role())
+        self.invariants().spans(&role())
     }
 
     /// Runs for so long, or until an invariant fails.
@@ -621,6 +642,7 @@ impl World {
             let slow = self.nodes[n].slow;
             if slow > Duration::ZERO {
                 self.nodes[n].busy_until = self.now + self.dice.up_to(slow);
+                self.nodes[n].behind_until = self.now + 1000 * MS;
             }
             self.give(n, input);
             if self.nodes[n].inbox.is_empty() {
@@ -658,13 +680,15 @@ impl World {
             header, heartbeat, ..
         } = &input
         {
-            self.invariants.heard(machine, header, heartbeat);
+            if let Some(invariants) = &mut self.invariants {
+                invariants.heard(machine, header, heartbeat);
+            }
         }
         core.handle(input, now, self.now / MS);
         self.nodes[n].core = Some(core);
         self.with_invariants(|invariants, world| invariants.handled(world, n));
         self.check();
-        while let Some(output) = self.nodes[n].core.as_mut().and_then(Core::poll_output) {
+        while let Some(output) = self.nodes[n].core.as_mut().and_then(|core| core.poll_output()) {
             self.act(n, output);
             self.check();
         }
@@ -863,6 +887,9 @@ impl World {
 
     fn propose(&mut self, n: usize, token: u64, command: &Command) {
         self.with_invariants(|invariants, world| invariants.proposed(world, n, command));
+        if self.no_lines && matches!(command, Command::SetLine { .. } | Command::Record { .. }) {
+            return;
+        }
         let leader = self.log.leader.filter(|l| self.leads(*l) && self.linked(*l, n));
         let result = match leader.filter(|_| !self.nodes[n].log_cut) {
             Some(_) => {
@@ -924,15 +951,20 @@ impl World {
         self.at(delay, What::Elect);
     }
 
+    /// Makes this one the leader.
+    pub fn lead(&mut self, n: usize) {
+        self.log.leader = Some(n);
+        self.log.term += 1;
+        self.replicate();
+        self.tell_coordinator();
+    }
+
     /// Another leader, if there can be one.
     pub fn depose(&mut self) {
         let able = |n: &usize| self.leads(*n) && self.log.leader != Some(*n);
         let others: Vec<usize> = (0..self.nodes.len()).filter(able).collect();
         if let Some(next) = self.dice.pick(&others) {
-            self.log.leader = Some(next);
-            self.log.term += 1;
-            self.replicate();
-            self.tell_coordinator();
+            self.lead(next);
         }
     }
 
@@ -1052,10 +1084,21 @@ impl World {
         }
     }
 
+    /// The account that the invariants keep.
+    pub fn invariants(&self) -> &Invariants {
+        self.invariants.as_ref().expect("only lent while they look")
+    }
+
+    pub fn invariants_mut(&mut self) -> &mut Invariants {
+        self.invariants.as_mut().expect("only lent while they look")
+    }
+
     fn with_invariants(&mut self, f: impl FnOnce(&mut Invariants, &World) -> Result<(), Violation>) {
-        let mut invariants = std::mem::take(&mut self.invariants);
+        let Some(mut invariants) = self.invariants.take() else {
+            return;
+        };
         let result = f(&mut invariants, self);
-        self.invariants = invariants;
+        self.invariants = Some(invariants);
         if let Err(violation) = result {
             self.fail(violation.invariant, violation.text);
         }

@@ -48,6 +48,12 @@ impl EpochsGrow {
                     format!("node {n} claims epoch {} after {before}", claim.epoch),
                 );
             }
+            if beat.released.contains(&claim.epoch) {
+                return violated(
+                    NAME,
+                    format!("node {n} claims epoch {} after it gave it up", claim.epoch),
+                );
+            }
             *before = claim.epoch;
         }
         Ok(())

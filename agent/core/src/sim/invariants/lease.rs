@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) const NAME: &str = "S4 nobody acts past its lease";
-/// Sequences of one boot that are remembered: many seconds of them.
-const SENT_KEPT: usize = 3_000;
 
 /// One run of one node.
 type Run = (NodeId, u64);
@@ -23,7 +21,8 @@ type Grants = BTreeMap<(Epoch, ElectorateId, NodeId), Mono>;
 /// What was sent, and what was granted.
 #[derive(Default)]
 pub(super) struct Leases {
-    sent: BTreeMap<Run, BTreeMap<u64, Mono>>,
+    /// When each sequence of a run first left; they are counted from 1.
+    sent: BTreeMap<Run, Vec<Mono>>,
     grants: BTreeMap<(Run, RoleName), Grants>,
     electorates: BTreeMap<ElectorateId, Electorate>,
 }
@@ -43,12 +42,18 @@ impl Leases {
 
     /// Node `n` sends something; only the first sending of a sequence counts.
     pub fn sent(&mut self, world: &World, n: usize, seq: u64) {
-        let now = world.clock(n);
-        let sent = self.sent.entry(run(&world.nodes[n])).or_default();
-        sent.entry(seq).or_insert(now);
-        if sent.len() > SENT_KEPT {
-            sent.pop_first();
+        self.first_sent(run(&world.nodes[n]), seq, world.clock(n));
+    }
+
+    /// When this sequence first left: now, if it never did.
+    fn first_sent(&mut self, run: Run, seq: u64, now: Mono) -> Mono {
+        let sent = self.sent.entry(run).or_default();
+        let at = seq as usize;
+        if sent.len() <= at {
+            sent.resize(at + 1, Mono::MAX);
         }
+        sent[at] = sent[at].min(now);
+        sent[at]
     }
 
     /// A heartbeat reaches this machine, perhaps with a grant for it.
@@ -60,7 +65,7 @@ impl Leases {
             let sent = self
                 .sent
                 .get(&run(machine))
-                .and_then(|sent| sent.get(&grant.seq))
+                .and_then(|sent| sent.get(grant.seq as usize))
                 .copied();
             if let Some(sent) = sent {
                 let grants = self.grants.entry((run(machine), beat.role.clone())).or_default();
@@ -84,8 +89,7 @@ impl Leases {
             else {
                 continue;
             };
-            let sent = self.sent.entry(run(node)).or_default();
-            let sent = *sent.entry(grant.seq).or_insert(world.clock(n));
+            let sent = self.first_sent(run(node), grant.seq, world.clock(n));
             let grants = self.grants.entry((run(node), role.clone())).or_default();
             let newest = grants
                 .entry((grant.epoch, grant.electorate, node.id))

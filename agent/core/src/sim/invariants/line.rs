@@ -2,9 +2,9 @@
 //! held against it: news of a node are younger than W/2, or it counts as unknown and is left out.
 
 use super::{Held, violated};
-use crate::sim::world::World;
+use crate::sim::world::{App, Machine, World};
 use crate::state::Command;
-use baton_shared::id::NodeId;
+use baton_shared::id::{NodeId, RoleName};
 use std::time::Duration;
 
 pub(super) const NAME: &str = "only fit nodes in line";
@@ -21,6 +21,7 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
         .saturating_sub((window * 3 / 5 + Duration::from_millis(20)).as_nanos() as u64);
     let drained = proposer.applied.as_ref().map(|(state, _)| &state.drained);
     let outgrown = order.first().copied();
+    let up_to_date = world.now >= proposer.behind_until;
     let mut seen: Vec<NodeId> = Vec::new();
     for (place, owner) in order.iter().enumerate() {
         // A holder that is moved up comes first, whatever its health (DESIGN §5).
@@ -38,7 +39,9 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
             "is no member"
         } else if drained.is_some_and(|drained| drained.contains(&node.name)) {
             "is drained"
-        } else if node.boot == owner.boot.0 && node.unfit_since.get(role).is_some_and(|since| *since < known)
+        } else if up_to_date
+            && node.boot == owner.boot.0
+            && node.unfit_since.get(role).is_some_and(|since| *since < known)
         {
             "has long been unfit"
         } else {
@@ -55,12 +58,7 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
     Ok(())
 }
 
-fn is_holder(world: &World, role: &baton_shared::id::RoleName, node: NodeId) -> bool {
-    let holds = |m: &crate::sim::world::Machine| {
-        m.id == node
-            && m.apps
-                .get(role)
-                .is_some_and(|app| *app != crate::sim::world::App::Passive)
-    };
+fn is_holder(world: &World, role: &RoleName, node: NodeId) -> bool {
+    let holds = |m: &Machine| m.id == node && m.apps.get(role).is_some_and(|app| *app != App::Passive);
     world.nodes.iter().any(holds)
 }
