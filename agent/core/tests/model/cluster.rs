@@ -38,6 +38,9 @@ pub struct Cluster {
     pub wipe: bool,
     /// The electorate changes from `old` to `new`.
     pub changes: bool,
+    /// While it changes, the coordinator may be another at any time; and floors are reported any time after adoption, not
+    /// with it.
+    pub coordinators_change: bool,
     /// The voters before the change.
     pub old: Set,
     /// The voters after the change.
@@ -54,9 +57,19 @@ pub enum Action {
     /// A contender sends a claim to every voter.
     Claim { node: usize, claim: Claim },
     /// A claim sent `age` ticks ago arrives and is granted; the promise will run for `lasts` ticks of true time.
-    Grant { voter: usize, claim: Claim, age: u8, lasts: u8 },
+    Grant {
+        voter: usize,
+        claim: Claim,
+        age: u8,
+        lasts: u8,
+    },
     /// A contender's claim is sent, arrives, is granted, and the grant is heard.
-    Win { node: usize, voter: usize, claim: Claim, lasts: u8 },
+    Win {
+        node: usize,
+        voter: usize,
+        claim: Claim,
+        lasts: u8,
+    },
     /// A grant is heard.
     Hear { voter: usize, epoch: u8 },
     /// A claim was judged and waits for the disk (V1 broken).
@@ -67,8 +80,10 @@ pub enum Action {
     RestartVoter { voter: usize, silent: u8 },
     /// A contender crashes and starts again.
     RestartContender { node: usize },
-    /// A holder's application has stopped, and the release leaves.
-    Release { epoch: u8 },
+    /// A contender's application has stopped, and it releases all that it ever claimed in this boot.
+    Release { node: usize },
+    /// A contender releases an epoch that it claims, and acts on with an earlier one (H4 broken).
+    ReleaseOne { epoch: u8 },
     /// A release or a proof of death arrives.
     GivenUp { voter: usize, epoch: u8 },
     /// A voter's storage is lost.
@@ -94,41 +109,77 @@ impl fmt::Display for Action {
         match *self {
             Action::Tick => write!(f, "--- a tick passes"),
             Action::Claim { node, claim } => {
-                write!(f, "{} claims epoch {} ({} electorate)", who(node), claim.epoch, under(claim.electorate))
+                write!(
+                    f,
+                    "{} claims epoch {} ({} electorate)",
+                    who(node),
+                    claim.epoch,
+                    under(claim.electorate)
+                )
             }
-            Action::Grant { voter, claim, age, lasts } => write!(
+            Action::Grant {
+                voter,
+                claim,
+                age,
+                lasts,
+            } => write!(
                 f,
                 "voter {voter} grants the claim of epoch {} ({} electorate) sent {age} ticks ago; its promise will run {lasts} ticks",
                 claim.epoch,
                 under(claim.electorate)
             ),
-            Action::Win { node, voter, claim, lasts } => write!(
+            Action::Win {
+                node,
+                voter,
+                claim,
+                lasts,
+            } => write!(
                 f,
                 "{} claims epoch {} ({} electorate), voter {voter} grants, {0} hears it; the promise will run {lasts} ticks",
                 who(node),
                 claim.epoch,
                 under(claim.electorate)
             ),
-            Action::Hear { voter, epoch } => write!(f, "the grant of epoch {epoch} by voter {voter} is heard"),
+            Action::Hear { voter, epoch } => {
+                write!(f, "the grant of epoch {epoch} by voter {voter} is heard")
+            }
             Action::Flush { voter, claim, age } => {
-                write!(f, "voter {voter} likes the claim of epoch {} sent {age} ticks ago, and writes its floor", claim.epoch)
+                write!(
+                    f,
+                    "voter {voter} likes the claim of epoch {} sent {age} ticks ago, and writes its floor",
+                    claim.epoch
+                )
             }
             Action::Flushed { voter, lasts } => {
-                write!(f, "voter {voter} has written, and grants; its promise will run {lasts} ticks")
+                write!(
+                    f,
+                    "voter {voter} has written, and grants; its promise will run {lasts} ticks"
+                )
             }
             Action::RestartVoter { voter, silent } => {
-                write!(f, "voter {voter} crashes and starts; it should grant nothing for {silent} ticks")
+                write!(
+                    f,
+                    "voter {voter} crashes and starts; it should grant nothing for {silent} ticks"
+                )
             }
             Action::RestartContender { node } => write!(f, "{} crashes and starts", who(node)),
-            Action::Release { epoch } => write!(f, "epoch {epoch} is released"),
-            Action::GivenUp { voter, epoch } => write!(f, "voter {voter} learns that epoch {epoch} is given up"),
+            Action::Release { node } => write!(f, "{} releases", who(node)),
+            Action::ReleaseOne { epoch } => write!(f, "epoch {epoch} alone is released"),
+            Action::GivenUp { voter, epoch } => {
+                write!(f, "voter {voter} learns that epoch {epoch} is given up")
+            }
             Action::Wipe { voter, silent } => {
-                write!(f, "voter {voter} loses its storage and starts; it should grant nothing for {silent} ticks")
+                write!(
+                    f,
+                    "voter {voter} loses its storage and starts; it should grant nothing for {silent} ticks"
+                )
             }
             Action::Joint => write!(f, "the joint electorate is committed"),
             Action::Adopt { voter } => write!(f, "voter {voter} adopts the next electorate"),
             Action::Report { voter } => write!(f, "voter {voter} reports its floor"),
-            Action::Wait { lasts } => write!(f, "the coordinator begins to wait; that will take {lasts} ticks"),
+            Action::Wait { lasts } => {
+                write!(f, "the coordinator begins to wait; that will take {lasts} ticks")
+            }
             Action::NewCoordinator => write!(f, "another coordinator begins anew"),
             Action::Settle => write!(f, "the new electorate is committed"),
         }
@@ -154,7 +205,8 @@ impl Cluster {
     }
 
     fn voters(&self) -> Range<usize> {
-        0..if self.changes { VOTERS } else { self.old.len() }
+        let last = self.old.iter().chain(self.new).max();
+        0..last.map_or(0, |last| last + 1)
     }
 
     /// The claims that a contender may send now. H1: its own epochs, none below an earlier one.
@@ -170,7 +222,8 @@ impl Cluster {
                 let renewal = place.run == run && (!place.over || self.rules.breaks(Broken::H4ClaimsAgain));
                 let in_order = epoch >= highest || self.rules.breaks(Broken::H1LowerEpoch);
                 if (place.run == 0 || renewal) && in_order {
-                    (0..=state.change.committed).for_each(|electorate| with(node, Claim { epoch, electorate }));
+                    (0..=state.change.committed)
+                        .for_each(|electorate| with(node, Claim { epoch, electorate }));
                 }
             }
         }
@@ -197,15 +250,29 @@ impl Cluster {
         let promises = self.short(self.rules.promise());
         if self.network == Network::Prompt {
             self.claims(state, &mut |node, claim| {
-                let grants = self.voters().flat_map(|voter| promises.clone().map(move |lasts| (voter, lasts)));
-                actions.extend(grants.map(|(voter, lasts)| Action::Win { node, voter, claim, lasts }));
+                let grants = self
+                    .voters()
+                    .flat_map(|voter| promises.clone().map(move |lasts| (voter, lasts)));
+                actions.extend(grants.map(|(voter, lasts)| Action::Win {
+                    node,
+                    voter,
+                    claim,
+                    lasts,
+                }));
             });
             return;
         }
-        self.claims(state, &mut |node, claim| actions.push(Action::Claim { node, claim }));
+        self.claims(state, &mut |node, claim| {
+            actions.push(Action::Claim { node, claim })
+        });
         self.arrivals(state, &mut |claim, age| {
             for voter in self.voters().filter(|voter| self.admits(state, *voter, claim)) {
-                actions.extend(promises.clone().map(|lasts| Action::Grant { voter, claim, age, lasts }));
+                actions.extend(promises.clone().map(|lasts| Action::Grant {
+                    voter,
+                    claim,
+                    age,
+                    lasts,
+                }));
                 if self.rules.breaks(Broken::V1JudgedBeforeFlush) {
                     actions.push(Action::Flush { voter, claim, age });
                 }
@@ -224,20 +291,25 @@ impl Cluster {
     fn failures(&self, state: &State, actions: &mut Vec<Action>) {
         let silences = self.short(self.rules.promise());
         if self.voters_restart {
-            let restarts = self.voters().flat_map(|voter| silences.clone().map(move |silent| (voter, silent)));
+            let restarts = self
+                .voters()
+                .flat_map(|voter| silences.clone().map(move |silent| (voter, silent)));
             actions.extend(restarts.map(|(voter, silent)| Action::RestartVoter { voter, silent }));
         }
+        let owns = |node: &usize| state.line.iter().any(|place| place.run == state.run(*node));
         if self.contenders_restart {
-            let owns = |node: &usize| state.line.iter().any(|place| place.run == state.run(*node));
             actions.extend((0..2).filter(owns).map(|node| Action::RestartContender { node }));
+        }
+        if self.releases {
+            actions.extend((0..2).filter(owns).map(|node| Action::Release { node }));
         }
         if self.wipe && !state.wiped {
             actions.extend(silences.map(|silent| Action::Wipe { voter: 0, silent }));
         }
         for epoch in 1..=self.epochs {
             let place = state.place(epoch);
-            if self.releases && place.run > 0 && !place.given_up && (!place.over) {
-                actions.push(Action::Release { epoch });
+            if self.rules.breaks(Broken::H4OneEpochAlone) && place.run > 0 && !place.over {
+                actions.push(Action::ReleaseOne { epoch });
             }
             if place.given_up {
                 actions.extend(self.voters().map(|voter| Action::GivenUp { voter, epoch }));
@@ -255,25 +327,34 @@ impl Cluster {
                 actions.push(Action::Adopt { voter });
             }
             let may = column.voter.electorate == JOINT || early && column.voter.electorate == OLD;
-            if change.committed == JOINT && may && !column.reported && !column.voter.gone {
+            if self.coordinators_change
+                && change.committed == JOINT
+                && may
+                && !column.reported
+                && !column.voter.gone
+            {
                 actions.push(Action::Report { voter });
             }
         }
-        let reported = state.columns.map(|column| column.reported && column.voter.electorate == JOINT);
+        let reported = state
+            .columns
+            .map(|column| column.reported && column.voter.electorate == JOINT);
         match change.committed {
             OLD => actions.push(Action::Joint),
             JOINT if change.wait != NEVER => {
                 if change.wait == 0 || self.rules.breaks(Broken::V5NoWait) {
                     actions.push(Action::Settle);
                 }
-                actions.push(Action::NewCoordinator);
+                if self.coordinators_change {
+                    actions.push(Action::NewCoordinator);
+                }
             }
             JOINT => {
                 if majorities(&reported, self.old, self.new, &self.rules) {
                     let waits = self.short(self.rules.change());
                     actions.extend(waits.map(|lasts| Action::Wait { lasts }));
                 }
-                if state.columns.iter().any(|column| column.reported) {
+                if self.coordinators_change && state.columns.iter().any(|column| column.reported) {
                     actions.push(Action::NewCoordinator);
                 }
             }
@@ -288,12 +369,28 @@ impl Cluster {
         if age >= self.horizon() || state.line[usize::from(claim.epoch) - 1].over {
             return;
         }
-        let grant = Grant { age, electorate: claim.electorate };
+        let grant = Grant {
+            age,
+            electorate: claim.electorate,
+        };
         if self.network == Network::Slow {
             let sent = &mut column.sent[usize::from(claim.epoch) - 1];
             *sent = grant.min(*sent);
         } else if grant.age <= column.heard[usize::from(claim.epoch) - 1].age {
             state.hear(claim.epoch, voter, grant, self);
+        }
+    }
+
+    /// A contender's run gives up all that it ever claimed.
+    fn give_up(&self, state: &mut State, node: usize, stops: bool) {
+        let run = state.run(node);
+        for epoch in 1..=self.epochs {
+            if state.place(epoch).run == run {
+                if stops {
+                    state.stop(epoch);
+                }
+                state.place_mut(epoch).given_up = true;
+            }
         }
     }
 
@@ -311,46 +408,61 @@ impl Cluster {
                 Self::take(state, node, claim.epoch);
                 state.place_mut(claim.epoch).claims[usize::from(claim.electorate)] |= 1;
             }
-            Action::Grant { voter, claim, age, lasts } => self.granted(state, voter, claim, age, lasts),
-            Action::Win { node, voter, claim, lasts } => {
+            Action::Grant {
+                voter,
+                claim,
+                age,
+                lasts,
+            } => self.granted(state, voter, claim, age, lasts),
+            Action::Win {
+                node,
+                voter,
+                claim,
+                lasts,
+            } => {
                 Self::take(state, node, claim.epoch);
                 if self.admits(state, voter, claim) {
                     self.granted(state, voter, claim, 0, lasts);
                 }
             }
             Action::Hear { voter, epoch } => {
-                let sent = std::mem::replace(&mut state.columns[voter].sent[usize::from(epoch) - 1], NO_GRANT);
+                let sent =
+                    std::mem::replace(&mut state.columns[voter].sent[usize::from(epoch) - 1], NO_GRANT);
                 let late = self.rules.breaks(Broken::H2LeaseFromReceipt);
-                let grant = Grant { age: if late { 0 } else { sent.age }, ..sent };
+                let grant = Grant {
+                    age: if late { 0 } else { sent.age },
+                    ..sent
+                };
                 if grant.age <= state.columns[voter].heard[usize::from(epoch) - 1].age {
                     state.hear(epoch, voter, grant, self);
                 }
             }
             Action::Flush { voter, claim, age } => {
-                let grant = Grant { age: if age < self.horizon() { age } else { NEVER }, electorate: claim.electorate };
+                let grant = Grant {
+                    age: if age < self.horizon() { age } else { NEVER },
+                    electorate: claim.electorate,
+                };
                 state.columns[voter].flushing = Some((claim.epoch, grant));
             }
             Action::Flushed { voter, lasts } => {
                 if let Some((epoch, grant)) = state.columns[voter].flushing.take() {
-                    let claim = Claim { epoch, electorate: grant.electorate };
+                    let claim = Claim {
+                        epoch,
+                        electorate: grant.electorate,
+                    };
                     self.granted(state, voter, claim, grant.age, lasts);
                 }
             }
             Action::RestartVoter { voter, silent } => state.columns[voter].voter.restart(silent, &self.rules),
             Action::RestartContender { node } => {
-                let run = state.run(node);
-                for epoch in 1..=self.epochs {
-                    if state.place(epoch).run == run {
-                        state.stop(epoch);
-                        state.place_mut(epoch).given_up = true;
-                    }
-                }
+                self.give_up(state, node, true);
                 state.boots[node] += 1;
             }
-            Action::Release { epoch } => {
-                if !self.rules.breaks(Broken::H4ReleaseWhileActing) {
-                    state.stop(epoch);
-                }
+            Action::Release { node } => {
+                self.give_up(state, node, !self.rules.breaks(Broken::H4ReleaseWhileActing));
+            }
+            Action::ReleaseOne { epoch } => {
+                state.stop(epoch);
                 state.place_mut(epoch).given_up = true;
             }
             Action::GivenUp { voter, epoch } => {
@@ -370,11 +482,15 @@ impl Cluster {
         let change = &mut state.change;
         match action {
             Action::Joint => change.committed = JOINT,
-            Action::Adopt { voter } => {
-                let voter = &mut state.columns[voter].voter;
+            Action::Adopt { voter: number } => {
+                let voter = &mut state.columns[number].voter;
                 voter.electorate += 1;
-                if voter.electorate == NEW {
-                    voter.raise_floor(change.floor);
+                match voter.electorate {
+                    NEW => voter.raise_floor(change.floor),
+                    _ if !self.coordinators_change => {
+                        self.apply_change(state, Action::Report { voter: number })
+                    }
+                    _ => {}
                 }
             }
             Action::Report { voter } => {
@@ -387,11 +503,17 @@ impl Cluster {
             Action::Wait { lasts } => change.wait = lasts,
             Action::NewCoordinator => {
                 (change.floor, change.wait) = (0, NEVER);
-                state.columns.iter_mut().for_each(|column| column.reported = false);
+                state
+                    .columns
+                    .iter_mut()
+                    .for_each(|column| column.reported = false);
             }
             Action::Settle => {
                 (change.committed, change.wait) = (NEW, NEVER);
-                state.columns.iter_mut().for_each(|column| column.reported = false);
+                state
+                    .columns
+                    .iter_mut()
+                    .for_each(|column| column.reported = false);
             }
             _ => unreachable!("not a step of the change: {action:?}"),
         }
@@ -448,22 +570,30 @@ impl Model for Cluster {
                 state.taken_over() == Some((2, 3)) && state.was_active(1) && !state.same_run(1, 2)
             }));
         }
-        if self.releases || self.contenders_restart {
-            all.push(Property::sometimes("a takeover before the promises end", |cluster: &Cluster, state: &State| {
-                state.taken_over_early(cluster)
-            }));
+        if (self.releases || self.contenders_restart) && self.network != Network::Prompt {
+            all.push(Property::sometimes(
+                "a takeover before the promises end",
+                |cluster: &Cluster, state: &State| state.taken_over_early(cluster),
+            ));
         }
         if self.voters_restart || self.wipe {
-            all.push(Property::sometimes("a takeover while a voter is silent", |_, state: &State| {
-                let out = |voter: &crate::rules::Voter| voter.silent > 0 || voter.gone;
-                state.taken_over().is_some() && state.columns.iter().any(|column| out(&column.voter))
-            }));
+            all.push(Property::sometimes(
+                "a takeover while a voter is silent",
+                |_, state: &State| {
+                    let out = |voter: &crate::rules::Voter| voter.silent > 0 || voter.gone;
+                    state.taken_over().is_some() && state.columns.iter().any(|column| out(&column.voter))
+                },
+            ));
         }
         if self.changes {
-            all.push(Property::sometimes("a joint lease", |cluster: &Cluster, state: &State| state.joint_lease(cluster)));
-            all.push(Property::sometimes("a takeover in the new electorate", |cluster: &Cluster, state: &State| {
-                state.new_lease(cluster)
-            }));
+            all.push(Property::sometimes(
+                "a joint lease",
+                |cluster: &Cluster, state: &State| state.joint_lease(cluster),
+            ));
+            all.push(Property::sometimes(
+                "a takeover in the new electorate",
+                |cluster: &Cluster, state: &State| state.new_lease(cluster),
+            ));
         }
         all
     }

@@ -63,6 +63,8 @@ pub enum Broken {
     H3CachedFlag,
     /// H4: the release leaves while the application still acts.
     H4ReleaseWhileActing,
+    /// H4: a claim to move up is released alone, while the application acts on the lower epoch.
+    H4OneEpochAlone,
     /// H4: an epoch that was released is claimed again.
     H4ClaimsAgain,
 }
@@ -133,7 +135,8 @@ pub struct Voter {
 impl Voter {
     /// V1. `same_owner`: whether two epochs belong to one node and boot.
     pub fn admits(&self, claim: Claim, same_owner: impl Fn(u8, u8) -> bool, rules: &Rules) -> bool {
-        let electorate = claim.electorate == self.electorate || rules.breaks(Broken::V5OtherElectorateAccepted);
+        let electorate =
+            claim.electorate == self.electorate || rules.breaks(Broken::V5OtherElectorateAccepted);
         let promise = self.left == 0
             || same_owner(self.promised, claim.epoch)
             || rules.breaks(Broken::V1RunningPromiseIgnored);
@@ -171,8 +174,16 @@ impl Voter {
     /// grant (V4). That the floor was closed is not on disk.
     pub fn restart(&mut self, silent: u8, rules: &Rules) {
         *self = Voter {
-            floor: if rules.breaks(Broken::V3FloorNotDurable) { 0 } else { self.floor },
-            silent: if rules.breaks(Broken::V4Missing) { 0 } else { silent },
+            floor: if rules.breaks(Broken::V3FloorNotDurable) {
+                0
+            } else {
+                self.floor
+            },
+            silent: if rules.breaks(Broken::V4Missing) {
+                0
+            } else {
+                silent
+            },
             electorate: self.electorate,
             gone: self.gone,
             ..Voter::default()
@@ -217,7 +228,11 @@ pub fn count(ages: &[u8; VOTERS], electorate: u8, old: Set, new: Set, rules: &Ru
             sorted[place] = ages[*voter];
         }
         sorted.sort_unstable();
-        let kth = if rules.breaks(Broken::H2Minority) { 0 } else { set.len() / 2 };
+        let kth = if rules.breaks(Broken::H2Minority) {
+            0
+        } else {
+            set.len() / 2
+        };
         match sorted[kth] {
             NEVER => NEVER,
             _ if rules.breaks(Broken::H2LatestSend) => sorted[0],

@@ -16,7 +16,10 @@ pub struct Grant {
 }
 
 /// No grant, or one that is worth nothing any more.
-pub const NO_GRANT: Grant = Grant { age: NEVER, electorate: 0 };
+pub const NO_GRANT: Grant = Grant {
+    age: NEVER,
+    electorate: 0,
+};
 
 /// A voter, and what the contenders have of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -232,7 +235,9 @@ impl State {
         }
         let oldest = 1 << horizon;
         for place in &mut self.line {
-            place.claims = place.claims.map(|ages| (ages << 1) & (2 * oldest - 1) | ages & oldest);
+            place.claims = place
+                .claims
+                .map(|ages| (ages << 1) & (2 * oldest - 1) | ages & oldest);
             if !cluster.rules.breaks(Broken::H3CachedFlag) {
                 place.lease = older(place.lease);
             }
@@ -270,6 +275,7 @@ impl State {
 
     /// Somebody took over under the new electorate.
     pub fn new_lease(&self, cluster: &Cluster) -> bool {
-        self.taken_over().is_some_and(|(_, active)| self.rests_on(active, NEW, cluster))
+        self.taken_over()
+            .is_some_and(|(_, active)| self.rests_on(active, NEW, cluster))
     }
 }
