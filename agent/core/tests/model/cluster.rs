@@ -1,6 +1,6 @@
 //! Two contenders, up to four voters, and everything that may happen to them: the model that the checker exhausts.
 
-use crate::rules::{Broken, Claim, EPOCHS, JOINT, NEVER, NEW, OLD, Rules, Set, VOTERS, majorities};
+use crate::rules::{Broken, Claim, EPOCHS, JOINT, NEVER, NEW, OLD, Rules, Set, majorities};
 use crate::state::{Grant, NO_GRANT, State};
 use stateright::{Model, Property};
 use std::fmt;
@@ -38,9 +38,6 @@ pub struct Cluster {
     pub wipe: bool,
     /// The electorate changes from `old` to `new`.
     pub changes: bool,
-    /// While it changes, the coordinator may be another at any time; and floors are reported any time after adoption, not
-    /// with it.
-    pub coordinators_change: bool,
     /// The voters before the change.
     pub old: Set,
     /// The voters after the change.
@@ -327,12 +324,7 @@ impl Cluster {
                 actions.push(Action::Adopt { voter });
             }
             let may = column.voter.electorate == JOINT || early && column.voter.electorate == OLD;
-            if self.coordinators_change
-                && change.committed == JOINT
-                && may
-                && !column.reported
-                && !column.voter.gone
-            {
+            if change.committed == JOINT && may && !column.reported && !column.voter.gone {
                 actions.push(Action::Report { voter });
             }
         }
@@ -345,16 +337,14 @@ impl Cluster {
                 if change.wait == 0 || self.rules.breaks(Broken::V5NoWait) {
                     actions.push(Action::Settle);
                 }
-                if self.coordinators_change {
-                    actions.push(Action::NewCoordinator);
-                }
+                actions.push(Action::NewCoordinator);
             }
             JOINT => {
                 if majorities(&reported, self.old, self.new, &self.rules) {
                     let waits = self.short(self.rules.change());
                     actions.extend(waits.map(|lasts| Action::Wait { lasts }));
                 }
-                if self.coordinators_change && state.columns.iter().any(|column| column.reported) {
+                if state.columns.iter().any(|column| column.reported) {
                     actions.push(Action::NewCoordinator);
                 }
             }
@@ -482,15 +472,11 @@ impl Cluster {
         let change = &mut state.change;
         match action {
             Action::Joint => change.committed = JOINT,
-            Action::Adopt { voter: number } => {
-                let voter = &mut state.columns[number].voter;
+            Action::Adopt { voter } => {
+                let voter = &mut state.columns[voter].voter;
                 voter.electorate += 1;
-                match voter.electorate {
-                    NEW => voter.raise_floor(change.floor),
-                    _ if !self.coordinators_change => {
-                        self.apply_change(state, Action::Report { voter: number })
-                    }
-                    _ => {}
+                if voter.electorate == NEW {
+                    voter.raise_floor(change.floor);
                 }
             }
             Action::Report { voter } => {

@@ -24,7 +24,6 @@ use rules::{Broken, Rules, Set};
 use stateright::{Checker, HasDiscoveries, Model, Path};
 use std::fmt::Write;
 use std::ops::Range;
-use std::time::Instant;
 
 /// Three voters, two epochs, and nothing but delay, loss and drift.
 fn three() -> Cluster {
@@ -41,7 +40,6 @@ fn three() -> Cluster {
         releases: false,
         wipe: false,
         changes: false,
-        coordinators_change: false,
         old: &[0, 1, 2],
         new: &[0, 1, 2],
         alike: 0..3,
@@ -57,14 +55,14 @@ fn prompt() -> Cluster {
     }
 }
 
-/// A change of voters, with coordinators that change as well.
+/// A change of voters, with coordinators that change as well. In [`deep`] the first voter's storage may be lost and the last
+/// be what came back under a new id (V7): one that answers no more is one whose messages are lost.
 fn change(old: Set, new: Set, alike: Range<usize>) -> Cluster {
     let (network, epochs) = (Network::Prompt, 2);
     Cluster {
         network,
         epochs,
         changes: true,
-        coordinators_change: true,
         old,
         new,
         alike,
@@ -88,7 +86,6 @@ fn story<S, A: std::fmt::Display>(path: Path<S, A>) -> String {
 
 /// S1 and S2 hold in every reachable state, and what is said to happen sometimes does.
 fn holds(name: &str, cluster: Cluster) {
-    let since = Instant::now();
     let checker = cluster
         .clone()
         .checker()
@@ -110,10 +107,9 @@ fn holds(name: &str, cluster: Cluster) {
         );
     }
     println!(
-        "{name}: S1 and S2 hold in all {} states ({} steps, {:.1} s)",
+        "{name}: S1 and S2 hold in all {} states ({} steps)",
         checker.unique_state_count(),
-        checker.state_count(),
-        since.elapsed().as_secs_f32()
+        checker.state_count()
     );
 }
 
