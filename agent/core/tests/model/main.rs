@@ -1,6 +1,6 @@
 //! The rules of DESIGN §5, V1–V7 and H1–H6, exhausted: in every state that a small cluster can reach, S1 and S2 hold; and
-//! without any one of the rules they do not. This checks the rules; that the code follows them is for `chaos.rs` and the
-//! unit tests.
+//! without any one of the rules they do not (but for those in [`these_rules_are_not_what_safety_rests_on`]). This checks the
+//! rules; that the code follows them is for `chaos.rs` and the unit tests.
 //!
 //! **What is modelled.** Two contenders and one to four voters, each on a machine of its own (one that shares a machine is
 //! the case of messages that arrive at once). Claims and grants are delayed, lost, repeated and overtaken. Time is
@@ -15,6 +15,7 @@
 //! to one owner, and orders the changes of voters. Twins (one identity alive twice) and `confirm` are not modelled. States
 //! are told apart by 64-bit fingerprints.
 
+mod action;
 mod cluster;
 mod rules;
 mod state;
@@ -254,7 +255,7 @@ fn a_change_of_voters_makes_no_two_active() {
 }
 
 #[test]
-#[ignore = "minutes, and 10 GB of memory"]
+#[ignore = "takes minutes and gigabytes"]
 fn deep() {
     holds(
         "three voters, any drift, delayed claims",
