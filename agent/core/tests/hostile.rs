@@ -82,7 +82,7 @@ struct Trial {
 fn fuzz_core() {
     let heard = Arc::new(AtomicU64::new(0));
     let count = heard.clone();
-    baton_fuzz::fuzz("core", 1_500, move |input| {
+    baton_fuzz::fuzz("core", 1_000, move |input| {
         let mut trial = Trial::new();
         let mut rest = input;
         for _ in 0..MOST_STEPS {
