@@ -43,7 +43,11 @@ fn fuzz_seal() {
 fn header(bytes: &[u8]) -> Header {
     let mut all = [0; 25];
     all[..bytes.len()].copy_from_slice(bytes);
-    let word = |at: usize| all[at..at + 8].iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+    let word = |at: usize| {
+        all[at..at + 8]
+            .iter()
+            .fold(0, |n, byte| n << 8 | u64::from(*byte))
+    };
     Header {
         sender: NodeId(word(0)),
         boot: Boot(word(8)),
@@ -79,13 +83,21 @@ fn fuzz_heartbeat() {
         };
         count.fetch_add(1, Relaxed);
         let written = heartbeat.encode();
-        assert!(written.len() <= input.len(), "{} > {}", written.len(), input.len());
+        assert!(
+            written.len() <= input.len(),
+            "{} > {}",
+            written.len(),
+            input.len()
+        );
         assert_eq!(Heartbeat::decode(&written), Ok(heartbeat));
         assert!(Heartbeat::decode(&[&written[..], &[0]].concat()).is_err());
         assert!(Heartbeat::decode(&written[..written.len() - 1]).is_err());
     });
     let read = read.load(Relaxed);
-    assert!(read > 100, "only {read} inputs could be read: the corpus is of another format");
+    assert!(
+        read > 100,
+        "only {read} inputs could be read: the corpus is of another format"
+    );
 }
 
 /// A text and, behind a zero byte, overrides. It has a directory with `k` (a key) and `token` in it.
@@ -107,28 +119,45 @@ fn fuzz_config() {
         count.fetch_add(u64::from(configuration(&file, &text, &sets)), Relaxed);
     });
     let good = good.load(Relaxed);
-    assert!(good > 20, "only {good} configurations were accepted: the corpus is of another format");
+    assert!(
+        good > 20,
+        "only {good} configurations were accepted: the corpus is of another format"
+    );
 }
 
 /// Whether it was accepted. If so it is the same for every node; if not, the lines of the error can be used.
 fn configuration(file: &str, text: &str, sets: &[String]) -> bool {
     let loaded = Config::parse(text, file, None, sets);
-    assert_eq!(loaded, Config::parse(text, file, None, sets), "same text, same configuration");
+    assert_eq!(
+        loaded,
+        Config::parse(text, file, None, sets),
+        "same text, same configuration"
+    );
     let Loaded { config, .. } = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             assert!(!error.lines().is_empty());
-            error.lines().iter().for_each(|line| names_its_place(line, file, text, sets));
+            error
+                .lines()
+                .iter()
+                .for_each(|line| names_its_place(line, file, text, sets));
             return false;
         }
     };
     assert!(config.nodes.contains_key(&config.me));
-    assert!(!config.describe().contains('\u{1b}'), "nothing for the terminal but text");
+    assert!(
+        !config.describe().contains('\u{1b}'),
+        "nothing for the terminal but text"
+    );
     for other in config.nodes.keys() {
         // A listener may have no meaning on another node; that is an error then, and no panic.
         if let Ok(theirs) = Config::parse(text, file, Some(other), sets) {
             assert_eq!(theirs.config.me, *other);
-            assert_eq!(theirs.config.digest(), config.digest(), "all nodes must agree on it");
+            assert_eq!(
+                theirs.config.digest(),
+                config.digest(),
+                "all nodes must agree on it"
+            );
         }
     }
     let nobody = NodeName::new("nobody-of-this-name").expect("a name");
@@ -145,7 +174,9 @@ fn names_its_place(line: &str, file: &str, text: &str, sets: &[String]) {
     }
     assert!(!line.chars().any(char::is_control), "{line:?}");
     let place = line.strip_prefix(file).and_then(|rest| rest.strip_prefix(':'));
-    let (number, problem) = place.and_then(|rest| rest.split_once(": ")).unwrap_or_else(|| panic!("{line}"));
+    let (number, problem) = place
+        .and_then(|rest| rest.split_once(": "))
+        .unwrap_or_else(|| panic!("{line}"));
     let number: usize = number.parse().unwrap_or_else(|_| panic!("{line}"));
     assert!(number >= 1 && number <= text.split('\n').count(), "{line}");
     assert!(!problem.is_empty() && Path::new(file).is_absolute());

@@ -238,7 +238,9 @@ mod tests {
         let record = state.roles.entry(role.clone()).or_default();
         record.line = picture.line.clone();
         let given = picture.line.places.iter().map(|p| p.epoch);
-        let seen = given.chain(picture.holder.map(|h| h.epoch)).chain([picture.floor]);
+        let seen = given
+            .chain(picture.holder.map(|h| h.epoch))
+            .chain([picture.floor]);
         record.last = seen.max().unwrap_or_default();
         let last = record.last;
         let command = crate::Command::SetLine {
@@ -251,8 +253,14 @@ mod tests {
         };
         assert_eq!(state.apply(&command), crate::Outcome::Applied);
         let line = state.roles[&role].line.clone();
-        assert!(line.places.iter().all(|p| p.epoch > last), "above all that were given");
-        assert!(line.places.windows(2).all(|w| w[0].epoch < w[1].epoch), "ascending");
+        assert!(
+            line.places.iter().all(|p| p.epoch > last),
+            "above all that were given"
+        );
+        assert!(
+            line.places.windows(2).all(|w| w[0].epoch < w[1].epoch),
+            "ascending"
+        );
         assert_eq!(line.version, picture.line.version + 1);
         Picture {
             line,

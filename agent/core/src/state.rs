@@ -453,7 +453,12 @@ mod tests {
         let kind = || proptest::sample::select(vec![Kind::Member, Kind::Observer, Kind::Witness]);
         // Mostly small, so that they meet; sometimes where numbers end.
         let number = || prop_oneof![8 => 0u64..60, 1 => any::<u64>(), 1 => (u64::MAX - 200)..=u64::MAX];
-        let place = move || (number(), 0u64..6).prop_map(|(e, n)| Place { epoch: Epoch(e), owner: owner(n) });
+        let place = move || {
+            (number(), 0u64..6).prop_map(|(e, n)| Place {
+                epoch: Epoch(e),
+                owner: owner(n),
+            })
+        };
         let nodes = proptest::collection::vec((id(), name(), kind()), 0..6);
         let set_line = (
             role(),
@@ -499,13 +504,16 @@ mod tests {
     }
 
     fn floors() -> impl Strategy<Value = Floor> {
-        (0u64..5, proptest::option::of((0u64..3).prop_map(owner)), any::<bool>()).prop_map(
-            |(epoch, owner, open)| Floor {
+        (
+            0u64..5,
+            proptest::option::of((0u64..3).prop_map(owner)),
+            any::<bool>(),
+        )
+            .prop_map(|(epoch, owner, open)| Floor {
                 epoch: Epoch(epoch),
                 owner,
                 open,
-            },
-        )
+            })
     }
 
     proptest! {
@@ -540,7 +548,10 @@ mod tests {
         prop_assert!(before.cluster == ClusterId(0) || before.cluster == after.cluster);
         if before.electorate.next.is_some() {
             let done = before.electorate.next.as_ref() == Some(&after.electorate.voters);
-            prop_assert!(after.electorate == before.electorate || done, "only ever completed");
+            prop_assert!(
+                after.electorate == before.electorate || done,
+                "only ever completed"
+            );
         }
         prop_assert!(after.event_number >= before.event_number && after.events.len() <= MAX_EVENTS);
         for (role, was) in &before.roles {
@@ -549,7 +560,10 @@ mod tests {
             prop_assert!(is.active.map(|p| p.epoch) >= was.active.map(|p| p.epoch));
             prop_assert!(after.floor(role).epoch >= before.floor(role).epoch);
             if is.line.version > was.line.version {
-                prop_assert!(is.line.places.iter().all(|p| p.epoch > was.last), "each place is above all before");
+                prop_assert!(
+                    is.line.places.iter().all(|p| p.epoch > was.last),
+                    "each place is above all before"
+                );
             } else {
                 prop_assert_eq!(&is.line, &was.line);
             }
@@ -557,7 +571,12 @@ mod tests {
         for is in after.roles.values() {
             prop_assert!(is.line.places.len() <= MAX_PLACES);
             prop_assert!(is.line.places.windows(2).all(|w| w[0].epoch < w[1].epoch));
-            prop_assert!(is.line.places.iter().all(|p| p.epoch <= is.last && p.epoch > Epoch(0)));
+            prop_assert!(
+                is.line
+                    .places
+                    .iter()
+                    .all(|p| p.epoch <= is.last && p.epoch > Epoch(0))
+            );
         }
         Ok(())
     }

@@ -96,7 +96,10 @@ fn fuzz_core() {
         count.fetch_add(trial.seq - trial.core.stale().min(trial.seq), Relaxed);
     });
     let heard = heard.load(Relaxed);
-    assert!(heard > 1_000, "only {heard} heartbeats were taken in: the corpus is of another format");
+    assert!(
+        heard > 1_000,
+        "only {heard} heartbeats were taken in: the corpus is of another format"
+    );
 }
 
 impl Trial {
@@ -201,14 +204,25 @@ impl Trial {
                 reason: "fuzz".into(),
             }),
             Step::Acted(good) => {
-                if let Some(Input::ActionDone { role, epoch, action, .. }) = self.action.take() {
+                if let Some(Input::ActionDone {
+                    role, epoch, action, ..
+                }) = self.action.take()
+                {
                     let result = if good { Ok(()) } else { Err("fuzz".into()) };
-                    self.give(Input::ActionDone { role, epoch, action, result });
+                    self.give(Input::ActionDone {
+                        role,
+                        epoch,
+                        action,
+                        result,
+                    });
                 }
             }
             Step::Switchover => self.give(Input::Ask {
                 id: 1,
-                request: Request::Switchover { role: role(), to: None },
+                request: Request::Switchover {
+                    role: role(),
+                    to: None,
+                },
             }),
             Step::Stop => self.give(Input::Stop),
         }
@@ -237,7 +251,13 @@ impl Trial {
             if bits & 16 == 0
                 && let Some(grant) = &mut beat.grant
             {
-                (grant.owner, grant.seq) = (Owner { node: ME, boot: Boot(1) }, self.mine);
+                (grant.owner, grant.seq) = (
+                    Owner {
+                        node: ME,
+                        boot: Boot(1),
+                    },
+                    self.mine,
+                );
             }
             if let Some(refused) = &mut beat.refused
                 && let Refusal::Electorate(theirs) = &mut refused.why
@@ -250,7 +270,10 @@ impl Trial {
 
     fn learned(&mut self) {
         let state = Arc::new(self.state.clone());
-        self.give(Input::Learned { state, applied: self.applied });
+        self.give(Input::Learned {
+            state,
+            applied: self.applied,
+        });
     }
 
     fn flushed(&mut self) {
@@ -278,7 +301,10 @@ impl Trial {
         let mut outputs = 0;
         while let Some(output) = self.core.poll_output() {
             outputs += 1;
-            assert!(outputs <= MOST_OUTPUTS, "one input, more than {MOST_OUTPUTS} outputs: {output:?}");
+            assert!(
+                outputs <= MOST_OUTPUTS,
+                "one input, more than {MOST_OUTPUTS} outputs: {output:?}"
+            );
             self.act(output);
         }
     }
@@ -295,7 +321,9 @@ impl Trial {
                 ..
             } => panic!("the guard is open at {epoch}, and no majority granted"),
             Output::Persist { token, .. } => self.token = Some(token),
-            Output::Run { role, epoch, action, .. } => {
+            Output::Run {
+                role, epoch, action, ..
+            } => {
                 self.action = Some(Input::ActionDone {
                     role,
                     epoch,

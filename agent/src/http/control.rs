@@ -22,6 +22,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+mod fuzz;
+
 /// Operators and their scripts at once.
 const MAX_CONNECTIONS: usize = 128;
 /// Of a request's body: a list of a thousand nodes is shorter.

@@ -63,7 +63,11 @@ fn fuzz_dns() {
 fn check(query: &[u8], via: Via, reply: Reply, response: &[u8]) {
     let message = read(response);
     assert_eq!(response[..2], query[..2], "the id");
-    assert_eq!(response[2] & 0xf9, 0x80 | query[2] & 0x79, "response, opcode, recursion desired");
+    assert_eq!(
+        response[2] & 0xf9,
+        0x80 | query[2] & 0x79,
+        "response, opcode, recursion desired"
+    );
     assert_eq!(message.metadata.truncation, reply.truncated);
     let code = u16::from(message.metadata.response_code);
     assert_eq!(code & 0x0f, reply.rcode as u16 & 0x0f);
@@ -82,12 +86,19 @@ fn check(query: &[u8], via: Via, reply: Reply, response: &[u8]) {
         let end = response.len().min(query.len());
         let same = response[HEADER..end].iter().zip(&query[HEADER..end]);
         let len = same.take_while(|(a, b)| a == b).count();
-        assert!(len >= question.name.len() + 4, "the question as it came, in its upper and lower case");
+        assert!(
+            len >= question.name.len() + 4,
+            "the question as it came, in its upper and lower case"
+        );
         if let Ok(asked) = Message::from_vec(query) {
             assert_eq!(asked.queries, message.queries);
         }
     } else {
         assert!(message.queries.is_empty());
-        assert!(matches!(reply.rcode, Rcode::FormErr | Rcode::NotImp), "{:?}", reply.rcode);
+        assert!(
+            matches!(reply.rcode, Rcode::FormErr | Rcode::NotImp),
+            "{:?}",
+            reply.rcode
+        );
     }
 }

@@ -36,7 +36,10 @@ extern "C" fn one_input(data: *const u8, len: usize) -> c_int {
 
 /// Runs libFuzzer with the flags behind a second `--`. Ends the process.
 pub(crate) fn fuzz(kept: &Path, target: impl Fn(&[u8]) + Send + Sync + 'static) {
-    assert!(TARGET.set(Box::new(target)).is_ok(), "one target at a time: name it with --exact");
+    assert!(
+        TARGET.set(Box::new(target)).is_ok(),
+        "one target at a time: name it with --exact"
+    );
     // A panic must be seen before it unwinds.
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

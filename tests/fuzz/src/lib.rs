@@ -36,9 +36,16 @@ pub fn fuzz(name: &str, usual: u64, target: impl Fn(&[u8]) + Send + Sync + 'stat
 #[cfg_attr(baton_fuzz, allow(dead_code))]
 fn replay(name: &str, kept: &Path, usual: u64, target: impl Fn(&[u8])) {
     let corpus = corpus(kept);
-    assert!(!corpus.is_empty(), "{} is empty: nothing would be tested", kept.display());
+    assert!(
+        !corpus.is_empty(),
+        "{} is empty: nothing would be tested",
+        kept.display()
+    );
     for (file, input) in &corpus {
-        let _blame = Blame { input, of: || format!("file {}", file.display()) };
+        let _blame = Blame {
+            input,
+            of: || format!("file {}", file.display()),
+        };
         target(input);
     }
     let seed = number("BATON_FUZZ_SEED").unwrap_or(0);
@@ -70,7 +77,10 @@ fn corpus(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// A number in the environment.
 fn number(variable: &str) -> Option<u64> {
     let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: expected a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text}: expected a number")),
+    )
 }
 
 /// Says which input it was when the target panics on it.
@@ -82,7 +92,11 @@ struct Blame<'a, F: Fn() -> String> {
 impl<F: Fn() -> String> Drop for Blame<'_, F> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the input was {}: b\"{}\"", (self.of)(), self.input.escape_ascii());
+            eprintln!(
+                "the input was {}: b\"{}\"",
+                (self.of)(),
+                self.input.escape_ascii()
+            );
         }
     }
 }
@@ -94,7 +108,9 @@ mod tests {
     use std::sync::Mutex;
 
     fn inputs(seen: &Mutex<Vec<Vec<u8>>>, dir: &Path) -> Vec<Vec<u8>> {
-        replay("self", dir, 500, |input| seen.lock().unwrap().push(input.to_vec()));
+        replay("self", dir, 500, |input| {
+            seen.lock().unwrap().push(input.to_vec())
+        });
         std::mem::take(&mut seen.lock().unwrap())
     }
 

@@ -70,7 +70,11 @@ impl<'a> Mutator<'a> {
                 let edge = EDGES[self.below(EDGES.len())];
                 let (be, le) = (edge.to_be_bytes(), edge.to_le_bytes());
                 let len = [1, 2, 4, 8][self.below(4)];
-                let bytes = if self.below(2) == 0 { &be[8 - len..] } else { &le[..len] };
+                let bytes = if self.below(2) == 0 {
+                    &be[8 - len..]
+                } else {
+                    &le[..len]
+                };
                 let end = (at + len).min(input.len());
                 input.splice(at..end, bytes.iter().copied());
             }
