@@ -8,6 +8,8 @@ use baton_shared::id::RoleName;
 use baton_shared::view::Word;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// UDP payload that is offered and kept to: it passes every common path unfragmented (DNS flag day 2020).

@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod config;
+#[cfg(test)]
+mod fuzz;
 pub mod guard;
 pub mod id;
 pub mod key;

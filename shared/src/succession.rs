@@ -205,6 +205,7 @@ pub struct PromiseReport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn set(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().map(|id| NodeId(*id)).collect()
@@ -251,5 +252,74 @@ mod tests {
                 })
                 .open
         );
+    }
+
+    fn floors() -> impl Strategy<Value = Floor> {
+        (0u64..3, proptest::option::of(0u64..3), any::<bool>()).prop_map(|(epoch, node, open)| Floor {
+            epoch: Epoch(epoch),
+            owner: node.map(owner),
+            open,
+        })
+    }
+
+    fn owner(node: u64) -> Owner {
+        Owner {
+            node: NodeId(node),
+            boot: Boot(1),
+        }
+    }
+
+    /// All that a floor decides: who is admitted at which epoch.
+    fn admitted(floor: Floor) -> Vec<(u64, u64)> {
+        let claims = (0..4).flat_map(|epoch| (0..3).map(move |node| (epoch, node)));
+        claims
+            .filter(|(epoch, node)| floor.admits(Epoch(*epoch), owner(*node)))
+            .collect()
+    }
+
+    fn electorates() -> impl Strategy<Value = Electorate> {
+        let voters = || proptest::collection::btree_set((0u64..7).prop_map(NodeId), 0..6);
+        (voters(), proptest::option::of(voters())).prop_map(|(voters, next)| Electorate {
+            id: ElectorateId(1),
+            voters,
+            next,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_in_which_floors_are_joined_does_not_matter(a in floors(), b in floors(), c in floors()) {
+            prop_assert_eq!(admitted(a.max(b)), admitted(b.max(a)));
+            prop_assert_eq!(admitted(a.max(b).max(c)), admitted(a.max(b.max(c))));
+            prop_assert_eq!(admitted(a.max(a)), admitted(a));
+            prop_assert_eq!(admitted(a.max(b).max(b)), admitted(a.max(b)));
+        }
+
+        #[test]
+        fn joined_floors_admit_nobody_whom_one_of_them_does_not(a in floors(), b in floors()) {
+            let both: Vec<_> = admitted(a).into_iter().filter(|claim| admitted(b).contains(claim)).collect();
+            prop_assert_eq!(admitted(a.max(b)), both);
+            prop_assert!(a.max(b).epoch == a.epoch.max(b.epoch));
+        }
+
+        #[test]
+        fn the_kth_greatest_is_the_greatest_that_a_majority_reaches(
+            electorate in electorates(),
+            values in proptest::collection::vec(proptest::option::of(0u32..5), 7),
+        ) {
+            let value = |id: NodeId| values[id.0 as usize];
+            let reached = |least: u32| electorate.majority(|id| value(id).is_some_and(|v| v >= least));
+            let greatest = (0..5).rev().find(|least| reached(*least));
+            prop_assert_eq!(electorate.kth_greatest(value), greatest);
+        }
+
+        #[test]
+        fn two_majorities_share_a_voter(electorate in electorates(), one in 0u32..128, other in 0u32..128) {
+            let says = |bits: u32| move |id: NodeId| bits >> id.0 & 1 == 1;
+            if electorate.majority(says(one)) && electorate.majority(says(other)) {
+                let both = electorate.all().into_iter().any(|id| says(one & other)(id));
+                prop_assert!(both);
+            }
+        }
     }
 }

@@ -212,6 +212,9 @@ impl State {
                 ignored("the cluster has another id")
             };
         }
+        if cluster == ClusterId(0) {
+            return ignored("0 is no cluster's id");
+        }
         self.cluster = cluster;
         for (id, name, kind) in nodes {
             self.nodes.insert(
@@ -275,7 +278,8 @@ impl State {
         if self.electorate.id != from || self.electorate.next.is_some() {
             return ignored("the electorate changed meanwhile");
         }
-        if next.is_empty() {
+        // Without voters, as before `Init`, there is nobody to agree; and `Init` would count from 1 again.
+        if next.is_empty() || self.electorate.voters.is_empty() {
             return ignored("an electorate needs a voter");
         }
         self.electorate.id.0 += 1;
@@ -334,6 +338,7 @@ fn ignored(why: &str) -> Outcome {
 mod tests {
     use super::*;
     use baton_shared::id::Boot;
+    use proptest::prelude::*;
 
     fn owner(n: u64) -> Owner {
         Owner {
@@ -382,6 +387,23 @@ mod tests {
     }
 
     #[test]
+    fn there_is_no_electorate_before_the_cluster() {
+        let mut state = State::default();
+        let joint = Command::Joint {
+            from: ElectorateId(0),
+            next: [NodeId(1)].into(),
+        };
+        let nameless = Command::Init {
+            cluster: ClusterId(0),
+            nodes: vec![(NodeId(1), NodeName::new("a").unwrap(), Kind::Member)],
+        };
+        for early in [joint, nameless] {
+            assert!(matches!(state.apply(&early), Outcome::Ignored(_)));
+            assert_eq!(state, State::default());
+        }
+    }
+
+    #[test]
     fn joint_change_is_only_ever_completed() {
         let mut state = State::default();
         let nodes = (1..=3)
@@ -422,5 +444,140 @@ mod tests {
             }
         );
         assert!(matches!(state.apply(&settle), Outcome::Ignored(_)));
+    }
+
+    fn commands() -> impl Strategy<Value = Command> {
+        let role = || proptest::sample::select(vec!["main", "batch"]).prop_map(|r| RoleName::new(r).unwrap());
+        let name = || (0u64..5).prop_map(|n| NodeName::new(&format!("n{n}")).unwrap());
+        let id = || (0u64..6).prop_map(NodeId);
+        let kind = || proptest::sample::select(vec![Kind::Member, Kind::Observer, Kind::Witness]);
+        // Mostly small, so that they meet; sometimes where numbers end.
+        let number = || prop_oneof![8 => 0u64..60, 1 => any::<u64>(), 1 => (u64::MAX - 200)..=u64::MAX];
+        let place = move || {
+            (number(), 0u64..6).prop_map(|(e, n)| Place {
+                epoch: Epoch(e),
+                owner: owner(n),
+            })
+        };
+        let nodes = proptest::collection::vec((id(), name(), kind()), 0..6);
+        let set_line = (
+            role(),
+            0u64..5,
+            prop_oneof![9 => 0usize..8, 1 => 90usize..100],
+            number(),
+            proptest::option::of(number().prop_map(Epoch)),
+        );
+        let floors = proptest::collection::btree_map(role(), floors(), 0..3);
+        let record = (proptest::option::of(role()), proptest::option::of(place()));
+        prop_oneof![
+            1 => (0u64..3, nodes).prop_map(|(n, nodes)| Command::Init { cluster: ClusterId(n), nodes }),
+            4 => set_line.prop_map(|(role, replaces, places, wall_ms, handover)| Command::SetLine {
+                role,
+                replaces,
+                order: (0..places as u64).map(|n| owner(n % 6)).collect(),
+                wall_ms,
+                handover,
+                cause: "test".into(),
+            }),
+            2 => (0u64..6, proptest::collection::btree_set(id(), 0..5))
+                .prop_map(|(n, next)| Command::Joint { from: ElectorateId(n), next }),
+            2 => (0u64..6, floors).prop_map(|(n, floors)| Command::Settle { from: ElectorateId(n), floors }),
+            1 => (id(), name(), kind()).prop_map(|(id, name, kind)| Command::Node { id, name, kind }),
+            1 => id().prop_map(|id| Command::Forget { id }),
+            1 => (name(), any::<bool>()).prop_map(|(node, drained)| Command::Drain { node, drained }),
+            1 => any::<bool>().prop_map(Command::Pause),
+            2 => record.prop_map(|(role, place)| Command::Record {
+                event: Event {
+                    number: 0,
+                    wall_ms: 1,
+                    what: "takeover".into(),
+                    role,
+                    node: None,
+                    from: None,
+                    epoch: place.map(|p| p.epoch),
+                    cause: String::new(),
+                    stages: Vec::new(),
+                },
+                place,
+            }),
+        ]
+    }
+
+    fn floors() -> impl Strategy<Value = Floor> {
+        (
+            0u64..5,
+            proptest::option::of((0u64..3).prop_map(owner)),
+            any::<bool>(),
+        )
+            .prop_map(|(epoch, owner, open)| Floor {
+                epoch: Epoch(epoch),
+                owner,
+                open,
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn any_commands_in_one_order_give_one_state_and_nothing_ever_goes_back(
+            commands in proptest::collection::vec(commands(), 0..40),
+        ) {
+            let (mut state, mut other) = (State::default(), State::default());
+            for command in &commands {
+                let before = state.clone();
+                let outcome = state.apply(command);
+                prop_assert_eq!(&other.apply(command), &outcome);
+                prop_assert_eq!(&state, &other);
+                if let Outcome::Ignored(why) = &outcome {
+                    prop_assert!(!why.is_empty());
+                }
+                never_goes_back(&before, &state)?;
+                // Late or repeated, it does no harm: versions that depend on what was seen are named.
+                if !matches!(command, Command::Record { .. }) {
+                    let once = state.clone();
+                    state.apply(command);
+                    prop_assert_eq!(&state, &once, "twice: {:?}", command);
+                }
+            }
+        }
+    }
+
+    fn never_goes_back(before: &State, after: &State) -> Result<(), TestCaseError> {
+        prop_assert!(after.electorate.id >= before.electorate.id);
+        prop_assert!(before.cluster == ClusterId(0) || before.cluster == after.cluster);
+        if before.electorate.next.is_some() {
+            let done = before.electorate.next.as_ref() == Some(&after.electorate.voters);
+            prop_assert!(
+                after.electorate == before.electorate || done,
+                "only ever completed"
+            );
+        }
+        prop_assert!(after.event_number >= before.event_number && after.events.len() <= MAX_EVENTS);
+        for (role, was) in &before.roles {
+            let is = &after.roles[role];
+            prop_assert!(is.last >= was.last && is.line.version >= was.line.version);
+            prop_assert!(is.active.map(|p| p.epoch) >= was.active.map(|p| p.epoch));
+            prop_assert!(after.floor(role).epoch >= before.floor(role).epoch);
+            if is.line.version > was.line.version {
+                prop_assert!(
+                    is.line.places.iter().all(|p| p.epoch > was.last),
+                    "each place is above all before"
+                );
+            } else {
+                prop_assert_eq!(&is.line, &was.line);
+            }
+        }
+        for is in after.roles.values() {
+            prop_assert!(is.line.places.len() <= MAX_PLACES);
+            prop_assert!(is.line.places.windows(2).all(|w| w[0].epoch < w[1].epoch));
+            prop_assert!(
+                is.line
+                    .places
+                    .iter()
+                    .all(|p| p.epoch <= is.last && p.epoch > Epoch(0))
+            );
+        }
+        Ok(())
     }
 }

@@ -7,9 +7,12 @@ use snow::{Builder, HandshakeState, StatelessTransportState};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+#[cfg(test)]
+mod fuzz;
 
 /// Length of a frame's text at most: a batch of entries or a piece of a snapshot is far below it.
 pub(super) const MAX_FRAME: usize = 16 << 20;
@@ -98,7 +101,7 @@ async fn send(stream: &mut TcpStream, noise: &mut HandshakeState) -> io::Result<
     stream.write_all(&message).await
 }
 
-async fn receive(stream: &mut TcpStream, noise: &mut HandshakeState) -> io::Result<()> {
+async fn receive(stream: &mut (impl AsyncRead + Unpin), noise: &mut HandshakeState) -> io::Result<()> {
     if usize::from(stream.read_u16().await?) != HANDSHAKE_LEN {
         return Err(bad("not a baton stream"));
     }

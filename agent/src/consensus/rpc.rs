@@ -12,6 +12,9 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
+#[cfg(test)]
+mod fuzz;
+
 /// A question, and between whom (V7).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {

@@ -22,6 +22,9 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(test)]
+mod fuzz;
+
 /// Operators and their scripts at once.
 const MAX_CONNECTIONS: usize = 128;
 /// Of a request's body: a list of a thousand nodes is shorter.
@@ -299,6 +302,8 @@ async fn body(request: Request<Incoming>) -> Result<Vec<u8>, Refused> {
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Refused> {
     let text = if text.trim_ascii().is_empty() { b"{}" } else { text };
     serde_json::from_slice(text).map_err(|error| {
+        // It may repeat a part of the body: control characters of that stay out of terminals, and it stays one line.
+        let error = error.to_string().replace(char::is_control, "?");
         (
             StatusCode::BAD_REQUEST,
             format!("the body is not understood: {error}"),

@@ -3,6 +3,7 @@
 mod checks;
 mod control;
 pub(crate) mod fixture;
+mod fuzz;
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

@@ -1,0 +1,48 @@
+//! Queries from anybody who reaches the checks listener.
+
+use super::super::active::active;
+use super::super::answer::StatusCode;
+use super::super::health::{Confirmation, Statuses, health};
+use super::super::query::{encode_path, pairs};
+use super::fixture::{role, view_with_b_active};
+use baton_shared::clock::Mono;
+use baton_shared::view::Published;
+use hyper::header::LOCATION;
+
+#[test]
+fn fuzz_query() {
+    let published = Published::new(view_with_b_active(Mono::MAX), [role("main")]);
+    baton_fuzz::fuzz("query", 20_000, move |input| {
+        let text = String::from_utf8_lossy(input);
+        let query = Some(&*text);
+        assert!(pairs(query).count() <= 1 + text.matches('&').count());
+        let path = encode_path(&text);
+        assert!(path.bytes().all(|b| b.is_ascii_graphic() && b != b'"'), "{path}");
+
+        if let Ok(statuses) = Statuses::parse(query) {
+            let answer = health(
+                &published,
+                &role("main"),
+                &statuses,
+                Confirmation::NotAsked,
+                Mono(1),
+            );
+            assert!((200..=599).contains(&answer.status().as_u16()));
+        }
+        let answer = active(&published, &role("main"), query, Mono(1));
+        if answer.status() == StatusCode::TEMPORARY_REDIRECT {
+            let location = answer.headers()[LOCATION].to_str().expect("visible ASCII");
+            let there = location.split_once("://").map(|(_, rest)| rest);
+            assert!(
+                there.is_some_and(|rest| rest.starts_with("10.0.1.12")),
+                "nowhere else: {location}"
+            );
+            assert!(location.parse::<hyper::Uri>().is_ok(), "{location}");
+        } else {
+            assert!(matches!(
+                answer.status(),
+                StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND
+            ));
+        }
+    });
+}
