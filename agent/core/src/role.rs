@@ -7,6 +7,7 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
+use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::lease::Lease;
 use crate::output::{GuardChange, Level, Output};
@@ -364,10 +365,22 @@ impl RoleCore {
         let give_up = claiming.then(|| self.claiming_since + c.timing.window + c.timing.promise);
         // While it pauses, the window of the last try is no reason to wake: the loop would spin until the pause ends.
         let try_over = (claiming && self.paused_until.is_none()).then(|| self.tried + c.timing.window);
-        [lease_end, give_up, try_over, self.paused_until, self.demote_again]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Mono::MAX)
+        // A promise in its way may have ended sooner; the next try waits for answers to the last.
+        let again = self
+            .paused_until
+            .map(|_| self.tried + stagger(c))
+            .filter(|at| *at > now);
+        [
+            lease_end,
+            give_up,
+            try_over,
+            again,
+            self.paused_until,
+            self.demote_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(Mono::MAX)
     }
 }

@@ -369,7 +369,9 @@ fn floors_forgotten(w: &mut World, p: &mut Plot) {
     w.kill(late, false);
     let holder = p.holder;
     if p.dice.roll(2) == 0 && w.majority_without(|n| n == holder) {
+        // What the log knows, without who took over last, is all that it will know again.
         w.wipe(holder);
+        (w.nodes[holder].log_cut, w.nodes[early].log_cut, w.no_lines) = (false, false, true);
     } else {
         w.kill(holder, false);
     }
@@ -418,12 +420,20 @@ fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
     w.run(ms(300));
     // Whoever has the last word in the old set does not hear of the change; the coordinator does, and is cut off with it.
     (w.nodes[p.holder].log_cut, w.nodes[late].log_cut) = (true, true);
+    let old = w.members();
     resize(w, shape, 31);
+    let news: Vec<usize> = w.members().into_iter().filter(|n| !old.contains(n)).collect();
+    for n in &news {
+        w.set_health(*n, &role, false);
+    }
     if !until_joint(w) {
         return w.heal();
     }
     w.run(ms(150));
-    w.silence(early, BOTH);
+    // A refusal of somebody who knows would tell them.
+    for n in news.into_iter().chain([early]) {
+        w.silence(n, BOTH);
+    }
     w.no_lines = true;
     w.set_health(p.holder, &role, false);
     w.run(ms(700));

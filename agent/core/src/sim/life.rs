@@ -15,7 +15,7 @@ pub(super) const W: Duration = Duration::from_secs(1);
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time.
 const MAX_DRIFT_PPM: u64 = 4_900;
 /// Faults in one life.
-const FAULTS: usize = 30;
+const FAULTS: usize = 20;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub(super) struct Life {
 }
 
 /// How a life ended well.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Lived {
     /// True time, simulated.
     pub time: Duration,
@@ -109,6 +109,7 @@ pub(super) struct Lived {
     pub events: u64,
     /// Times that a node became active.
     pub takeovers: u64,
+    pub story: String,
 }
 
 /// How a life went wrong.
@@ -196,6 +197,7 @@ impl Life {
             None => Ok(Lived {
                 time: Duration::from_nanos(w.now - super::world::BEGINNING),
                 events: w.handled,
+                story: w.story(),
                 takeovers: w
                     .roles()
                     .iter()

@@ -11,9 +11,11 @@
 //! - `cargo simulate` runs lives without end, or as many as `BATON_SEEDS` says, or for `BATON_MINUTES`.
 //! - `BATON_SEED=17 cargo simulate` replays one with its log, and shortens it if it fails.
 
+mod candidates;
 mod corpus;
 mod dice;
 mod fault;
+mod hostile;
 mod invariants;
 mod life;
 mod log;

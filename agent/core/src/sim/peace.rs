@@ -216,11 +216,13 @@ fn silent_holder(w: &mut World, holder: usize) {
     }
 }
 
-/// It is heard, but hears nobody: after W/2 no voter grants its claims any more.
+/// It is heard, but hears nobody: after W/2 no voter grants its claims any more. When it would give up, it is not heard either.
 fn deaf_holder(w: &mut World, holder: usize) {
     if has_heir(w) {
         let since = w.now;
         w.one_way(holder, BOTH, false, true);
+        w.run(ms(930));
+        w.silence(holder, BOTH);
         let bound = BOUND + W.as_nanos() as u64 / 2;
         succeeded(w, holder, since, bound, "the holder heard nobody any more");
     }

@@ -1,7 +1,7 @@
 //! Named scenarios in virtual time: topology and outcome. The random, hostile ones are lives (`life.rs`).
 
 use super::MS;
-use super::world::{World, config, name, role};
+use super::world::{World, config_of, name, role};
 use crate::Request;
 use baton_shared::config::Config;
 use baton_shared::id::Kind;
@@ -36,8 +36,7 @@ impl Drop for Scene {
 }
 
 fn nodes(kinds: &[Kind]) -> Config {
-    let nodes: Vec<_> = kinds.iter().copied().enumerate().collect();
-    config(&nodes, 2, 1, Duration::from_secs(1))
+    config_of(kinds, Duration::from_secs(1))
 }
 
 fn scene(kinds: &[Kind], seed: u64) -> Scene {

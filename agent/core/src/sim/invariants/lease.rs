@@ -25,6 +25,8 @@ pub(super) struct Leases {
     sent: BTreeMap<Run, Vec<Mono>>,
     grants: BTreeMap<(Run, RoleName), Grants>,
     electorates: BTreeMap<ElectorateId, Electorate>,
+    /// The last end worked out for an application that acts since this epoch: it only ever gets later.
+    ends: BTreeMap<(Run, RoleName, Epoch), Mono>,
 }
 
 fn run(machine: &Machine) -> Run {
@@ -134,12 +136,17 @@ impl Leases {
     }
 
     /// Node `n` has done all that it was told: its applications act only within its leases.
-    pub fn acting(&self, world: &World, n: usize) -> Held {
+    pub fn acting(&mut self, world: &World, n: usize) -> Held {
         let node = &world.nodes[n];
         for (role, app) in &node.apps {
             let App::Acting(epoch) = app else { continue };
+            let (now, key) = (world.clock(n), (run(node), role.clone(), *epoch));
+            if self.ends.get(&key).is_some_and(|end| now < *end) {
+                continue;
+            }
             let end = self.end(world, n, role, *epoch, true);
-            if end.is_none_or(|end| world.clock(n) >= end) {
+            self.ends.insert(key, end.unwrap_or_default());
+            if end.is_none_or(|end| now >= end) {
                 return violated(
                     NAME,
                     format!(

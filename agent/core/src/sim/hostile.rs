@@ -4,10 +4,10 @@
 //! what comes of one input is bounded. Two things are taken as true, for a peer that has the key may say them: lines
 //! and electorates are those that the log has. Lines may still be any; electorates are the log's.
 
-mod world;
-
-use baton_core::output::{Durable, GuardChange};
-use baton_core::{Command, Core, Input, Output, Request, Start, State};
+use super::MS;
+use super::world::{config_of, name, role};
+use crate::output::{Durable, GuardChange};
+use crate::{Command, Core, Input, Output, Request, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::id::{Boot, ClusterId, ElectorateId, Epoch, Kind, NodeId, Owner};
@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use world::{MS, config, name, role};
 
 /// Outputs of one input at most: heartbeats to four peers on two networks, and a few things of each other kind.
 const MOST_OUTPUTS: usize = 32;
@@ -183,7 +182,7 @@ fn a_majority_opens_what_one_voter_alone_does_not() {
 impl Trial {
     /// A node that has been up for long enough to vote, in a cluster whose line it leads.
     fn new() -> Trial {
-        let config = config(&KINDS, Duration::from_secs(1));
+        let config = config_of(&KINDS, Duration::from_secs(1));
         let mut state = State::default();
         let nodes = (0..KINDS.len()).map(|n| (NodeId(100 + n as u64), name(n), KINDS[n]));
         state.apply(&Command::Init {
@@ -268,7 +267,7 @@ impl Trial {
             Step::Leader(me) => {
                 let leader = Some(if me { ME } else { NodeId(101) });
                 let voters = self.state.electorate.voters.clone();
-                self.give(Input::Coordinator(baton_core::input::Coordinator {
+                self.give(Input::Coordinator(crate::input::Coordinator {
                     term: 2,
                     leader,
                     matched: voters.iter().map(|id| (*id, self.applied)).collect(),

@@ -1,10 +1,10 @@
 //! Who is put in line by a coordinator: what its peers say of themselves, what operators say of them, what they are.
 
-mod world;
-
-use baton_core::input::Coordinator;
-use baton_core::output::Durable;
-use baton_core::{Command, Core, Input, Output, Start, State};
+use super::MS;
+use super::world::{config_of, name, role};
+use crate::input::Coordinator;
+use crate::output::Durable;
+use crate::{Command, Core, Input, Output, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, ClusterId, Kind, NodeId, NodeName};
 use baton_shared::seal::Header;
@@ -13,7 +13,6 @@ use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
-use world::{MS, config, name, role};
 
 const CLUSTER: ClusterId = ClusterId(77);
 
@@ -64,7 +63,7 @@ fn id(n: usize) -> NodeId {
 /// The orders that node 0 proposes as coordinator, in the order in which it does.
 fn proposed(nodes: &[Somebody]) -> Vec<Vec<NodeId>> {
     let kinds: Vec<Kind> = nodes.iter().map(|node| node.kind).collect();
-    let mut config = config(&kinds, Duration::from_secs(1));
+    let mut config = config_of(&kinds, Duration::from_secs(1));
     for (node, somebody) in config.nodes.values_mut().zip(nodes) {
         node.priority = somebody.priority;
     }
@@ -204,6 +203,6 @@ proptest! {
         let orders = proposed(&nodes);
         prop_assert_eq!(orders.len(), 1, "one proposal, until it is answered");
         let round: Vec<NodeId> = expected.into_iter().map(id).collect();
-        prop_assert_eq!(&orders[0], &round.repeat(baton_core::plan::ROUNDS));
+        prop_assert_eq!(&orders[0], &round.repeat(crate::plan::ROUNDS));
     }
 }
