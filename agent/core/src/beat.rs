@@ -342,7 +342,7 @@ fn receive_role(
         Some(refused) if refused.boot == c.boot && matches!(refused.why, Refusal::Starting { .. })
     );
     if !starting && beat.promise.is_none_or(|p| p.owner == c.owner()) {
-        role.lease.unblocked(header.sender);
+        role.unblocked(header.sender, c, now);
     }
     if let Some(claim) = &beat.claim
         && claim.waiting

@@ -96,6 +96,15 @@ impl RoleCore {
         }
     }
 
+    /// A voter that refused is free by now: it is asked again as soon as it can have answered the last try, not at the
+    /// next heartbeat.
+    pub(crate) fn unblocked(&mut self, voter: NodeId, c: &Cluster, now: Mono) {
+        let was_blocked = self.lease.unblocked(voter);
+        if was_blocked && self.state == RoleState::Claiming && self.paused_until.is_none() {
+            self.paused_until = Some((self.tried + stagger(c)).max(now));
+        }
+    }
+
     /// H6: a claim that was not won is released; nothing was started for it.
     fn give_up(&mut self, why: &str, c: &Cluster, q: &mut Queue) {
         q.log(Level::Info, format!("role {}: claim given up: {why}", self.name));

@@ -194,7 +194,7 @@ impl Core {
             }
             Input::Ask { id, request } => self.ask(id, request, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
-            Input::Dead(owner) => self.died(owner),
+            Input::Dead(owner) => self.died(owner, now),
             Input::Configured(config) => {
                 c.configure(config);
                 q.dirty = true;
@@ -211,7 +211,7 @@ impl Core {
     }
 
     /// V6: proof of death ends promises, and closes the floor, for exactly this boot.
-    fn died(&mut self, owner: Owner) {
+    fn died(&mut self, owner: Owner, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
         if !c.died(owner) {
             return;
@@ -223,7 +223,7 @@ impl Core {
         );
         for role in self.roles.values_mut() {
             role.voter.died(owner);
-            role.lease.unblocked(c.id);
+            role.unblocked(c.id, c, now);
         }
         // Whoever is next hears at once that this voter is free.
         q.urgent_all = true;

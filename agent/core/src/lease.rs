@@ -141,11 +141,10 @@ impl Lease {
         self.held.filter(|(_, until)| now < *until)
     }
 
-    /// The promise that was in the way at this voter is gone.
-    pub fn unblocked(&mut self, voter: NodeId) {
-        if matches!(self.said.get(&voter), Some(Said::Later { .. })) {
-            self.said.remove(&voter);
-        }
+    /// The promise that was in the way at this voter is gone. True if one was.
+    pub fn unblocked(&mut self, voter: NodeId) -> bool {
+        let blocked = matches!(self.said.get(&voter), Some(Said::Later { .. }));
+        blocked && self.said.remove(&voter).is_some()
     }
 
     /// The earliest instant at which the claim could be won, by what the voters said; `None`: never (H5).

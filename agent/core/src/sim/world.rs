@@ -24,7 +24,7 @@ use baton_shared::view::View;
 use baton_shared::wire::Heartbeat;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// When the world begins, in its own time.
@@ -840,6 +840,7 @@ impl World {
             return self.fail("bounded", text);
         }
         self.with_invariants(|invariants, world| invariants.sent(world, n, network, to, seq, &heartbeat));
+        self.trace(n, network, to, seq, &heartbeat);
         let Some(target) = self.nodes.iter().position(|m| m.name == *to) else {
             return;
         };
@@ -869,6 +870,22 @@ impl World {
             heartbeat,
         };
         self.to(target, delay, input);
+    }
+
+    /// With `BATON_TRACE=ms`, what heartbeats say of claims is part of the story from that millisecond on.
+    fn trace(&mut self, n: usize, network: usize, to: &NodeName, seq: u64, heartbeat: &Heartbeat) {
+        static FROM: OnceLock<Option<u64>> = OnceLock::new();
+        let from = FROM.get_or_init(|| super::seeds::number("BATON_TRACE"));
+        if network > 0 || from.is_none_or(|from| self.now < BEGINNING + from * MS) {
+            return;
+        }
+        for beat in &heartbeat.roles {
+            let (claim, grant, refused) = (beat.claim, beat.grant, &beat.refused);
+            let (promise, released) = (beat.promise, &beat.released);
+            self.say(n, || {
+                format!("-> {to} {seq}: {claim:?} {grant:?} {refused:?} {promise:?} released {released:?}")
+            });
+        }
     }
 
     /// Whether the two reach each other on some network, both ways.
