@@ -346,6 +346,16 @@ fn plot(w: &mut World, seed: u64, act: impl Fn(&mut World, &mut Plot)) {
     }
 }
 
+/// The next two in line among the others.
+fn heirs(w: &World, p: &Plot) -> Option<(usize, usize)> {
+    let state = w.log.state();
+    let places = &state.roles.get(&super::world::role())?.line.places;
+    let at = |n: usize| places.iter().position(|place| place.owner == w.nodes[n].owner());
+    let mut others: Vec<(usize, usize)> = p.others.iter().filter_map(|n| Some((at(*n)?, *n))).collect();
+    others.sort_unstable();
+    Some((others.first()?.1, others.get(1)?.1))
+}
+
 fn promises_forgotten(w: &mut World, p: &mut Plot) {
     let (free, forgets) = (p.others[0], p.others[1]);
     w.cut.extend([(p.holder, free, 0), (p.holder, free, 1)]);
@@ -357,7 +367,7 @@ fn promises_forgotten(w: &mut World, p: &mut Plot) {
 }
 
 fn floors_forgotten(w: &mut World, p: &mut Plot) {
-    let (early, late) = (p.others[0], p.others[1]);
+    let Some((early, late)) = heirs(w, p) else { return };
     for node in &mut w.nodes {
         node.log_cut = true;
     }
@@ -385,11 +395,11 @@ fn floors_forgotten(w: &mut World, p: &mut Plot) {
 
 /// Waits for a joint electorate, for up to three seconds.
 fn until_joint(w: &mut World) -> bool {
-    for _ in 0..300 {
+    for _ in 0..1500 {
         if w.log.state().electorate.next.is_some() {
             return true;
         }
-        w.run(ms(10));
+        w.run(ms(2));
     }
     false
 }
@@ -414,7 +424,7 @@ fn electorate_left(w: &mut World, p: &mut Plot, shape: Shape) {
 }
 
 fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
-    let (early, late) = (p.others[0], p.others[1]);
+    let Some((early, late)) = heirs(w, p) else { return };
     let role = super::world::role();
     w.lead(early);
     w.run(ms(300));
@@ -429,7 +439,7 @@ fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
     if !until_joint(w) {
         return w.heal();
     }
-    w.run(ms(150));
+    w.run(ms(3));
     // A refusal of somebody who knows would tell them.
     for n in news.into_iter().chain([early]) {
         w.silence(n, BOTH);

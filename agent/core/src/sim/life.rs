@@ -15,7 +15,7 @@ pub(super) const W: Duration = Duration::from_secs(1);
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time.
 const MAX_DRIFT_PPM: u64 = 4_900;
 /// Faults in one life.
-const FAULTS: usize = 20;
+const FAULTS: usize = 14;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,30 +31,23 @@ pub(super) fn peace(w: &mut World, seed: u64) {
             w.set_health(*n, role, true);
         }
     }
-    // What operators did in those days is taken back, and taken back again if no leader heard it.
-    for _ in 0..2 {
-        w.run(ms(4000));
-        for n in &members {
-            let node = name(*n);
-            let drained = false;
-            w.ask(*n, Request::Drain { node, drained });
-            w.ask(*n, Request::Pause(false));
+    w.run(ms(2500));
+    let mut calm_for = 0;
+    for step in 0..200 {
+        if step % 20 == 0 {
+            take_back(w);
         }
-        for n in &members {
-            // One who was told to stop has stopped, and is started again.
-            if w.nodes[*n].leaving {
-                w.kill(*n, false);
-                w.start(*n);
-            }
+        w.run(ms(100));
+        calm_for = if calm(w) { calm_for + 1 } else { 0 };
+        if calm_for >= 20 || w.violation.is_some() {
+            break;
         }
     }
-    w.run(ms(8000));
     let before = reigns(w);
-    w.run(ms(3000));
+    w.run(ms(2000));
     quiet(w, &before, "after the faults");
-    let electorate = w.log.state().electorate.clone();
-    let voting = w.config.nodes.values().filter(|node| node.kind.votes()).count();
-    if electorate.next.is_some() || electorate.voters.len() != voting {
+    if !voters_are_right(w) {
+        let electorate = w.log.state().electorate.clone();
         w.picture();
         w.fail(
             "live",
@@ -64,6 +57,43 @@ pub(super) fn peace(w: &mut World, seed: u64) {
     if w.violation.is_none() {
         trial(w, seed / 7 % 12);
     }
+}
+
+/// What operators did in those days is taken back, and taken back again if no leader heard it.
+fn take_back(w: &mut World) {
+    let state = w.log.state();
+    for n in w.members() {
+        let node = name(n);
+        if w.nodes[n].leaving {
+            // One who was told to stop has stopped, and is started again.
+            w.kill(n, false);
+            w.start(n);
+        }
+        if state.drained.contains(&node) {
+            let drained = false;
+            w.ask(n, Request::Drain { node, drained });
+        }
+        if state.paused {
+            w.ask(n, Request::Pause(false));
+        }
+    }
+}
+
+/// Every role is active, the voters are those configured, and nothing is asked of anybody.
+fn calm(w: &World) -> bool {
+    let state = w.log.state();
+    let active = w.roles().iter().all(|role| {
+        let handover = state.roles.get(role).and_then(|record| record.line.handover);
+        let holder = w.active(role);
+        holder.len() == 1 && handover.is_none_or(|at| at < holder[0].1)
+    });
+    active && voters_are_right(w) && !state.paused && state.drained.is_empty()
+}
+
+fn voters_are_right(w: &World) -> bool {
+    let electorate = &w.log.state().electorate;
+    let voting = w.config.nodes.values().filter(|node| node.kind.votes()).count();
+    electorate.next.is_none() && electorate.voters.len() == voting
 }
 
 /// How often each role changed hands. A holder that moves up to a greater epoch stays the holder; a gap ends its reign.

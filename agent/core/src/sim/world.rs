@@ -872,11 +872,14 @@ impl World {
         self.to(target, delay, input);
     }
 
-    /// With `BATON_TRACE=ms`, what heartbeats say of claims is part of the story from that millisecond on.
+    /// With `BATON_TRACE=ms`, what heartbeats say of claims is part of the story for two seconds from that millisecond on.
     fn trace(&mut self, n: usize, network: usize, to: &NodeName, seq: u64, heartbeat: &Heartbeat) {
         static FROM: OnceLock<Option<u64>> = OnceLock::new();
         let from = FROM.get_or_init(|| super::seeds::number("BATON_TRACE"));
-        if network > 0 || from.is_none_or(|from| self.now < BEGINNING + from * MS) {
+        let Some(from) = from.map(|from| BEGINNING + from * MS) else {
+            return;
+        };
+        if network > 0 || !(from..from + 2000 * MS).contains(&self.now) {
             return;
         }
         for beat in &heartbeat.roles {
