@@ -8,10 +8,12 @@ mod channel;
 mod dial;
 mod disk;
 mod engine;
+pub mod folder;
 mod founding;
 mod listener;
 mod log;
 mod machine;
+pub mod net;
 mod pledge;
 mod record;
 mod rpc;
@@ -35,6 +37,7 @@ use dial::Dial;
 use engine::{Engine, Metrics, Network, Peer};
 use log::LogStore;
 use machine::Machine;
+use net::{Listener, Net};
 use rpc::{Answer, Body};
 use service::{Proposal, Service, propose_here};
 use std::collections::BTreeMap;
@@ -42,7 +45,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streams::Streams;
 use tasks::Tasks;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -93,8 +95,10 @@ pub struct Start {
     pub store: Arc<Store>,
     /// Where peers are.
     pub addresses: Arc<Addresses>,
-    /// One bound TCP listener per network on which this node has an address.
-    pub listeners: Vec<std::net::TcpListener>,
+    /// Connects streams.
+    pub net: Arc<dyn Net>,
+    /// One bound listener per network on which this node has an address.
+    pub listeners: Vec<Box<dyn Listener>>,
     /// Counted: streams refused.
     pub counters: Arc<Counters>,
     /// A peer asks this node to read its configuration again.
@@ -107,7 +111,7 @@ impl Consensus {
         let tasks = Tasks::new();
         let store = start.store;
         let identity = store.identity();
-        let streams = Streams::new(start.config.clone(), start.addresses, tasks.clone());
+        let streams = Streams::new(start.config.clone(), start.addresses, start.net, tasks.clone());
         let dial = Dial {
             store: store.clone(),
             streams: streams.clone(),
@@ -135,7 +139,6 @@ impl Consensus {
             warned: Mutex::default(),
         });
         for listener in start.listeners {
-            let listener = bound(listener)?;
             tasks.keep("stream listener", listener::listen(listener, service.clone()));
         }
         let (says, coordinator) = watch::channel(engine::coordinator(&raft.metrics().borrow()));
@@ -281,15 +284,12 @@ impl Consensus {
         let _ = timeout(STOP, self.raft.shutdown()).await;
         let _ = timeout(STOP, self.tasks.close()).await;
         let store = self.store.clone();
-        let _ = timeout(STOP, tokio::task::spawn_blocking(move || store.close())).await;
+        let close = move || {
+            store.close();
+            Ok(())
+        };
+        let _ = timeout(STOP, self.store.disk().aside(close)).await;
     }
-}
-
-fn bound(listener: std::net::TcpListener) -> Result<TcpListener, String> {
-    listener
-        .set_nonblocking(true)
-        .and_then(|()| TcpListener::from_std(listener))
-        .map_err(|error| format!("the stream listener cannot be used: {error}"))
 }
 
 /// Translates the engine's metrics, and notices its end.
