@@ -1,0 +1,201 @@
+//! The simulated network under a node: turmoil's TCP and UDP, and the weather on it.
+//!
+//! turmoil knows hosts, not networks: each of a node's networks is a port of its host. Hosts are partitioned by turmoil; a
+//! single network between two of them is cut here, and datagrams are lost and doubled here.
+
+use super::dice::Dice;
+use crate::consensus::net::{Later, Listener, Net, Stream};
+use crate::control::ground::Datagrams;
+use baton_shared::clock::Mono;
+use baton_shared::seal::MAX_DATAGRAM;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+use turmoil::net::tcp::OwnedWriteHalf;
+use turmoil::net::{TcpListener, TcpStream, UdpSocket};
+
+/// The port of a node's first network; that of the next is one higher.
+pub(super) const PORT: u16 = 7400;
+
+/// What becomes of what is sent.
+#[derive(Debug)]
+pub(super) struct Weather {
+    /// From, to, and on which network nothing passes.
+    cut: Mutex<BTreeSet<(IpAddr, IpAddr, u16)>>,
+    /// Datagrams lost, of a thousand.
+    pub(super) loss: AtomicU64,
+    /// Datagrams that come twice, of a thousand.
+    pub(super) twice: AtomicU64,
+    dice: Dice,
+}
+
+impl Weather {
+    pub(super) fn new(dice: Dice) -> Arc<Weather> {
+        Arc::new(Weather {
+            cut: Mutex::default(),
+            loss: AtomicU64::new(0),
+            twice: AtomicU64::new(0),
+            dice,
+        })
+    }
+
+    /// Cuts one network from one node to another.
+    pub(super) fn cut(&self, from: IpAddr, to: IpAddr, network: usize) {
+        self.cut
+            .lock()
+            .unwrap()
+            .insert((from, to, PORT + network as u16));
+    }
+
+    /// Mends every cut, and the rest.
+    pub(super) fn clear(&self) {
+        self.cut.lock().unwrap().clear();
+        self.loss.store(0, Relaxed);
+        self.twice.store(0, Relaxed);
+    }
+
+    fn is_cut(&self, from: IpAddr, to: IpAddr, port: u16) -> bool {
+        self.cut.lock().unwrap().contains(&(from, to, port))
+    }
+}
+
+/// Binds the sockets of one network on the host that runs this.
+pub(super) async fn bind(
+    mine: IpAddr,
+    network: usize,
+    weather: &Arc<Weather>,
+) -> io::Result<(Port, Box<dyn Listener>)> {
+    let port = PORT + network as u16;
+    let here = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+    let bound = Port {
+        socket: Arc::new(UdpSocket::bind(here).await?),
+        mine,
+        port,
+        weather: weather.clone(),
+    };
+    let listener = Ear {
+        listener: TcpListener::bind(here).await?,
+        mine,
+        port,
+        weather: weather.clone(),
+    };
+    Ok((bound, Box::new(listener)))
+}
+
+/// One network's socket for heartbeats.
+pub(super) struct Port {
+    pub(super) socket: Arc<UdpSocket>,
+    mine: IpAddr,
+    port: u16,
+    weather: Arc<Weather>,
+}
+
+impl Datagrams for Port {
+    fn wake(&self, _now: Mono) -> Option<Mono> {
+        None
+    }
+
+    fn send(&mut self, datagram: &[u8], to: SocketAddr, _now: Mono) -> bool {
+        let weather = &self.weather;
+        if weather.is_cut(self.mine, to.ip(), self.port) || weather.dice.per_mille(weather.loss.load(Relaxed)) {
+            return true;
+        }
+        if weather.dice.per_mille(weather.twice.load(Relaxed)) {
+            let _ = self.socket.try_send_to(datagram, to); // one of two
+        }
+        self.socket.try_send_to(datagram, to).is_ok()
+    }
+
+    fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], _now: Mono) -> Option<(usize, IpAddr)> {
+        let (length, from) = self.socket.try_recv_from(buffer).ok()?;
+        Some((length, from.ip()))
+    }
+
+    fn repair(&mut self, _addr: Option<SocketAddr>, _now: Mono) {}
+}
+
+/// Connects streams.
+pub(super) struct Dialer {
+    pub(super) mine: IpAddr,
+    pub(super) weather: Arc<Weather>,
+}
+
+impl Net for Dialer {
+    fn connect<'a>(
+        &'a self,
+        to: SocketAddr,
+        _from: Option<IpAddr>,
+        _interface: Option<&'a str>,
+    ) -> Later<'a, io::Result<Stream>> {
+        Box::pin(async move {
+            if self.weather.is_cut(self.mine, to.ip(), to.port()) {
+                return std::future::pending().await;
+            }
+            let stream = TcpStream::connect(to).await?;
+            Ok(join(stream, self.mine, to.ip(), to.port(), &self.weather))
+        })
+    }
+}
+
+struct Ear {
+    listener: TcpListener,
+    mine: IpAddr,
+    port: u16,
+    weather: Arc<Weather>,
+}
+
+impl Listener for Ear {
+    fn accept(&self) -> Later<'_, io::Result<(Stream, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.listener.accept().await?;
+            let stream = join(stream, self.mine, from.ip(), self.port, &self.weather);
+            Ok((stream, from))
+        })
+    }
+}
+
+fn join(stream: TcpStream, mine: IpAddr, peer: IpAddr, port: u16, weather: &Arc<Weather>) -> Stream {
+    let (read, write) = stream.into_split();
+    let write = Mouth {
+        write,
+        mine,
+        peer,
+        port,
+        weather: weather.clone(),
+    };
+    Stream {
+        read: Box::new(read),
+        write: Box::new(write),
+    }
+}
+
+/// The writing half of a stream that breaks when its network is cut.
+struct Mouth {
+    write: OwnedWriteHalf,
+    mine: IpAddr,
+    peer: IpAddr,
+    port: u16,
+    weather: Arc<Weather>,
+}
+
+impl AsyncWrite for Mouth {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, text: &[u8]) -> Poll<io::Result<usize>> {
+        if self.weather.is_cut(self.mine, self.peer, self.port) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.write).poll_write(cx, text)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.write).poll_shutdown(cx)
+    }
+}
