@@ -3,7 +3,7 @@
 use super::node::{Run, Site, mark};
 use super::world::{Broken, W, name, role};
 use baton_core::{Request, State};
-use baton_shared::id::{Boot, Epoch, NodeId};
+use baton_shared::id::{Boot, Epoch, NodeId, NodeName};
 use baton_shared::view::Word;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,15 +26,30 @@ struct Past {
     state: Option<Arc<State>>,
     /// Since when no packet can reach it, or its loop stands still.
     alone: Option<Duration>,
-    /// Its last epoch as the active one, in this run.
-    epoch: Option<Epoch>,
 }
 
-/// A state that was applied somewhere.
-struct Seen {
-    hash: u64,
-    drained: BTreeSet<String>,
-    paused: bool,
+/// What an operator's request is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Drained(NodeName),
+    Paused,
+}
+
+/// What operators were told of one subject.
+#[derive(Default)]
+struct LastWord {
+    under_way: usize,
+    /// Two were under way at once, or one may be done at any time: nobody can say what holds.
+    unclear: bool,
+    last: Option<bool>,
+}
+
+fn subject(request: &Request) -> Option<(Subject, bool)> {
+    match request {
+        Request::Drain { node, drained } => Some((Subject::Drained(node.clone()), *drained)),
+        Request::Pause(paused) => Some((Subject::Paused, *paused)),
+        Request::Switchover { .. } | Request::Bootstrap { .. } => None,
+    }
 }
 
 /// The checks of one life, and what they remember.
@@ -47,13 +62,17 @@ pub(super) struct Invariants {
     /// Who is active now.
     pub(super) active: Option<usize>,
     /// The state applied at each index, by whoever was first.
-    seen: BTreeMap<u64, Seen>,
+    seen: BTreeMap<u64, u64>,
     /// Where each change was first seen applied.
     made: BTreeMap<u64, u64>,
     /// Changes that a client was told are made.
     pub(super) acknowledged: BTreeSet<u64>,
-    /// The greatest index at which a state was compared with that of another node.
+    /// How often a state was compared with that of another node at the same index.
     pub(super) compared: usize,
+    /// What operators were told.
+    words: BTreeMap<Subject, LastWord>,
+    /// How many of these were found kept.
+    pub(super) kept_words: usize,
     latency: Duration,
 }
 
@@ -68,6 +87,8 @@ impl Invariants {
             made: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             compared: 0,
+            words: BTreeMap::new(),
+            kept_words: 0,
             latency: Duration::from_millis(10),
         }
     }
@@ -145,18 +166,11 @@ impl Invariants {
         past.state = Some(state.clone());
         let hash = digest(&state);
         match self.seen.get(&index) {
-            Some(seen) if seen.hash != hash => {
+            Some(seen) if *seen != hash => {
                 return Err(format!("S3: at index {index} {} has applied another state", name(n)));
             }
             Some(_) => self.compared += 1,
-            None => {
-                let seen = Seen {
-                    hash,
-                    drained: state.drained.iter().map(ToString::to_string).collect(),
-                    paused: state.paused,
-                };
-                self.seen.insert(index, seen);
-            }
+            None => drop(self.seen.insert(index, hash)),
         }
         let here: BTreeSet<&str> = state.events.iter().map(|event| event.cause.as_str()).collect();
         for number in state.events.iter().filter_map(|event| event.cause.strip_prefix("change ")) {
@@ -211,13 +225,58 @@ impl Invariants {
         self.acknowledged.insert(number);
     }
 
-    /// An operator was told that something is done.
-    pub(super) fn asked(&mut self, _request: &Request, _since: u64) {}
+    /// An operator asks.
+    pub(super) fn asked(&mut self, request: &Request) {
+        if let Some((subject, _)) = subject(request) {
+            let word = self.words.entry(subject).or_default();
+            word.under_way += 1;
+            word.unclear |= word.under_way > 1;
+        }
+    }
+
+    /// An operator was told that it is done; or that it is not known to be, so that it may be done at any time.
+    pub(super) fn answered(&mut self, request: &Request, done: bool) {
+        if let Some((subject, value)) = subject(request) {
+            let word = self.words.entry(subject).or_default();
+            word.under_way -= 1;
+            word.unclear |= !done;
+            word.last = Some(value);
+        }
+    }
+
+    /// S3: what operators were told last is so, where all that they asked for came one after the other.
+    pub(super) fn last_words(&mut self, sites: &[Arc<Site>]) -> Result<(), Broken> {
+        let runs = sites.iter().filter_map(|site| site.run.lock().unwrap().clone());
+        for (n, run) in runs.enumerate() {
+            let state = run.learned.borrow().0.clone();
+            for (subject, word) in self.words.iter().filter(|(_, word)| !word.unclear) {
+                let is = match subject {
+                    Subject::Drained(node) => state.drained.contains(node),
+                    Subject::Paused => state.paused,
+                };
+                if word.last.is_some_and(|last| last != is) {
+                    return Err(format!(
+                        "S3: {subject:?} was acknowledged as {:?} last, and is {is} on {}",
+                        word.last,
+                        name(n)
+                    ));
+                }
+                self.kept_words += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this node has applied every acknowledged change.
+    pub(super) fn has_all(&self, run: &Run) -> bool {
+        let applied = run.learned.borrow().1;
+        let made = |number| self.made.get(number).is_some_and(|made| *made <= applied);
+        self.acknowledged.iter().all(made)
+    }
 
     /// A run has ended.
     pub(super) fn ended(&mut self, n: usize) {
         self.past[n].alone = None;
-        self.past[n].epoch = None;
     }
 
     /// The disk of a node is lost.

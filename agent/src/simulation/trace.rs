@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 /// Lines kept.
 const MAX_LINES: usize = 100_000;
 /// What is kept unless `BATON_TRACE` says otherwise.
-const FILTER: &str = "warn,world=debug,baton_agent=debug,openraft=error,turmoil=error";
+const FILTER: &str = "warn,world=debug,baton_agent=debug,openraft=error,turmoil=error,turmoil::sim=info";
 
 /// The trace of one life. Clones write to the same.
 #[derive(Clone, Default)]

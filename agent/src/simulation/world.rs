@@ -34,8 +34,6 @@ pub(super) type Broken = String;
 struct Asked {
     at: usize,
     request: Request,
-    /// Applied on the node asked when it was.
-    since: u64,
     answer: oneshot::Receiver<Result<String, String>>,
 }
 
@@ -336,11 +334,10 @@ impl World {
             answer,
         };
         if run.messages.try_send(message).is_ok() {
-            let since = run.learned.borrow().1;
+            self.invariants.asked(&request);
             self.asked.push(Asked {
                 at,
                 request,
-                since,
                 answer: answered,
             });
         }
@@ -352,6 +349,11 @@ impl World {
         self.changes += 1;
         run.changes.send(self.changes).ok()?;
         Some(self.changes)
+    }
+
+    /// Whether every request was answered.
+    pub(super) fn idle(&self) -> bool {
+        self.asked.is_empty()
     }
 
     fn take_answers(&mut self) -> Result<(), Broken> {
@@ -367,13 +369,14 @@ impl World {
         self.asked.retain_mut(|asked| match asked.answer.try_recv() {
             Ok(answer) => {
                 tracing::info!(target: "world", "{} answers {:?}: {answer:?}", name(asked.at), asked.request);
-                if answer.is_ok() {
-                    invariants.asked(&asked.request, asked.since);
-                }
+                invariants.answered(&asked.request, answer.is_ok());
                 false
             }
             Err(oneshot::error::TryRecvError::Empty) => true,
-            Err(oneshot::error::TryRecvError::Closed) => false,
+            Err(oneshot::error::TryRecvError::Closed) => {
+                invariants.answered(&asked.request, false);
+                false
+            }
         });
         Ok(())
     }
