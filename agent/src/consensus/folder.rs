@@ -2,6 +2,7 @@
 //! [`crate::simulation`]. What is flushed when is decided above, by the same code on both.
 
 use super::net::Later;
+use baton_shared::clock::wall_ms;
 use redb::{Builder, Database, DatabaseError};
 use rustix::fs::FlockOperation;
 use std::fmt::{Debug, Display};
@@ -31,6 +32,9 @@ pub trait Folder: Debug + Display + Send + Sync {
 
     /// Opens the database in a file, which is made if need be.
     fn database(&self, name: &str, builder: &Builder) -> Result<Database, DatabaseError>;
+
+    /// The wall clock, Unix milliseconds: for boots, and for names of files.
+    fn wall_ms(&self) -> u64;
 
     /// Runs what may wait for the disk away from the tasks that must not. What is cut off is dropped.
     fn aside(&self, work: Work) -> Later<'_, ()>;
@@ -123,6 +127,10 @@ impl Folder for Directory {
 
     fn database(&self, name: &str, builder: &Builder) -> Result<Database, DatabaseError> {
         builder.create(self.0.join(name))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        wall_ms()
     }
 
     fn aside(&self, work: Work) -> Later<'_, ()> {

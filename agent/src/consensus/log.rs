@@ -5,7 +5,6 @@
 use super::disk::{Disk, Failure, LOG, META, decode, encode};
 use super::engine::Types;
 use super::folder::{Blob, Folder, How};
-use baton_shared::clock::wall_ms;
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     AnyError, Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError,
@@ -197,7 +196,7 @@ fn save_overridden(folder: &dyn Folder, entries: &[Entry<Types>]) -> Result<(), 
 
 /// A file that was not there before.
 fn new_file(folder: &dyn Folder) -> std::io::Result<(String, Box<dyn Blob>)> {
-    let mut stamp = wall_ms();
+    let mut stamp = folder.wall_ms();
     loop {
         let name = format!("overridden-{stamp}.json");
         match folder.open(&name, How::New) {

@@ -76,7 +76,7 @@ impl Store {
     }
 
     fn in_memory() -> Result<Arc<Store>, String> {
-        let card = Card::fresh(draw()?, next_boot(Boot(0))?);
+        let card = Card::fresh(draw()?, next_boot(Boot(0), wall_ms())?);
         let node = card.node;
         Ok(Arc::new(Store {
             disk: Disk::in_memory(node.0)?,
@@ -232,13 +232,16 @@ fn load(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
         return Err(Unusable::Corrupt("promises are another node's".into()));
     }
     let disk = Disk::open(folder, DATABASE, card.node.0).map_err(named(DATABASE))?;
-    card.boot = next_boot(card.boot).map_err(failed)?;
+    card.boot = next_boot(card.boot, folder.wall_ms()).map_err(failed)?;
     assemble(card, identity, promises, record, disk)
 }
 
 /// Makes the files of a new node; the identity last, because without it the others count for nothing.
 fn create(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
-    let card = Card::fresh(draw().map_err(failed)?, next_boot(Boot(0)).map_err(failed)?);
+    let card = Card::fresh(
+        draw().map_err(failed)?,
+        next_boot(Boot(0), folder.wall_ms()).map_err(failed)?,
+    );
     let promises = Promises {
         node: card.node,
         durable: Durable::default(),
@@ -276,7 +279,7 @@ fn assemble(
 
 /// Renames what is there. The identity goes first: from then on, whatever happens, the rest counts for nothing.
 fn move_aside(folder: &dyn Folder, why: &str) -> io::Result<()> {
-    let stamp = wall_ms();
+    let stamp = folder.wall_ms();
     for name in [IDENTITY, PROMISES, DATABASE] {
         if folder.has(name)? {
             folder.rename(name, &format!("{name}.corrupt-{stamp}"))?;
@@ -345,10 +348,11 @@ pub(super) fn draw() -> Result<u64, String> {
     }
 }
 
-/// A boot above `last` and, but for a clock set back, above every boot of a node without storage.
-fn next_boot(last: Boot) -> Result<Boot, String> {
+/// A boot above `last` and, but for a clock set back, above every boot of a node without storage; `now` is Unix
+/// milliseconds.
+fn next_boot(last: Boot, now: u64) -> Result<Boot, String> {
     let low = draw()? & 0xf_ffff;
-    Ok(Boot((last.0.saturating_add(1)).max(wall_ms() << 20 | low)))
+    Ok(Boot((last.0.saturating_add(1)).max(now << 20 | low)))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The store above is the production one, and so is its order of writes and syncs; only the bottom is simulated.
 
 use super::dice::Dice;
+use super::time;
 use crate::consensus::folder::{Blob, Folder, How, Lock, Work};
 use crate::consensus::net::Later;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
@@ -331,6 +332,10 @@ impl Folder for Mounted {
         let file = self.platter.state().names.get(name).copied();
         let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         builder.create_with_backend(self.handle(file))
+    }
+
+    fn wall_ms(&self) -> u64 {
+        time::wall_ms()
     }
 
     fn aside(&self, work: Work) -> Later<'_, ()> {

@@ -3,7 +3,7 @@
 
 use super::world::{Broken, NETWORKS, W, World, name, role};
 use baton_core::{Input, Request};
-use baton_shared::id::{Kind, NodeId};
+use baton_shared::id::NodeId;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -239,9 +239,10 @@ fn everybody_learns(w: &mut World) -> Result<(), Broken> {
         };
         made = w.until(W * 4, |w| w.invariants.acknowledged.contains(&number))?;
     }
-    let learned = |w: &World| (0..w.sites.len()).all(|n| w.node(n).is_some_and(|run| w.invariants.has_all(&run)));
+    let learned =
+        |w: &World| (0..w.sites.len()).all(|n| w.node(n).is_some_and(|run| w.invariants.has_all(&run)));
     if !w.until(PATIENCE, learned)? {
-        return Err("not everybody learns what is acknowledged when the faults have stopped".into());
+        return Err("S3: not everybody has what was acknowledged, long after the faults have stopped".into());
     }
     Ok(())
 }
@@ -257,7 +258,3 @@ fn whole(w: &World) -> bool {
         })
     })
 }
-
-/// The clusters that are lived in.
-pub(super) const THREE: &[Kind] = &[Kind::Member; 3];
-pub(super) const WITNESS: &[Kind] = &[Kind::Member, Kind::Member, Kind::Witness];

@@ -167,13 +167,20 @@ impl Invariants {
         let hash = digest(&state);
         match self.seen.get(&index) {
             Some(seen) if *seen != hash => {
-                return Err(format!("S3: at index {index} {} has applied another state", name(n)));
+                return Err(format!(
+                    "S3: at index {index} {} has applied another state",
+                    name(n)
+                ));
             }
             Some(_) => self.compared += 1,
             None => drop(self.seen.insert(index, hash)),
         }
         let here: BTreeSet<&str> = state.events.iter().map(|event| event.cause.as_str()).collect();
-        for number in state.events.iter().filter_map(|event| event.cause.strip_prefix("change ")) {
+        for number in state
+            .events
+            .iter()
+            .filter_map(|event| event.cause.strip_prefix("change "))
+        {
             if let Ok(number) = number.parse() {
                 let first = self.made.entry(number).or_insert(index);
                 *first = index.min(*first);
@@ -192,14 +199,7 @@ impl Invariants {
     }
 
     /// S4: who hears nobody, or stands still, is not active for longer than its lease and does not go on naming others.
-    fn honest(
-        &mut self,
-        n: usize,
-        run: &Run,
-        site: &Site,
-        now: Duration,
-        alone: bool,
-    ) -> Result<(), Broken> {
+    fn honest(&mut self, n: usize, run: &Run, site: &Site, now: Duration, alone: bool) -> Result<(), Broken> {
         let since = match alone {
             true => *self.past[n].alone.get_or_insert(now),
             false => {

@@ -46,10 +46,7 @@ impl Weather {
 
     /// Cuts one network from one node to another.
     pub(super) fn cut(&self, from: IpAddr, to: IpAddr, network: usize) {
-        self.cut
-            .lock()
-            .unwrap()
-            .insert((from, to, PORT + network as u16));
+        self.cut.lock().unwrap().insert((from, to, PORT + network as u16));
     }
 
     /// Mends every cut, and the rest.
@@ -102,7 +99,8 @@ impl Datagrams for Port {
 
     fn send(&mut self, datagram: &[u8], to: SocketAddr, _now: Mono) -> bool {
         let weather = &self.weather;
-        if weather.is_cut(self.mine, to.ip(), self.port) || weather.dice.per_mille(weather.loss.load(Relaxed)) {
+        if weather.is_cut(self.mine, to.ip(), self.port) || weather.dice.per_mille(weather.loss.load(Relaxed))
+        {
             return true;
         }
         if weather.dice.per_mille(weather.twice.load(Relaxed)) {

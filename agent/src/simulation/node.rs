@@ -136,7 +136,13 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
     let mut tasks = JoinSet::new();
     tasks.spawn(calls::run(consensus.clone(), called, notices.clone()));
     tasks.spawn(feed::run(consensus.clone(), published.clone(), notices.clone()));
-    tasks.spawn(write(site.clone(), store.clone(), desk.clone(), take, notices.clone()));
+    tasks.spawn(write(
+        site.clone(),
+        store.clone(),
+        desk.clone(),
+        take,
+        notices.clone(),
+    ));
     tasks.spawn(serve(site.clone(), consensus.clone(), ordered));
     tokio::spawn(checks::run(configs, state_changes, notices.clone())); // no checks: ends after its one word
 

@@ -58,8 +58,13 @@ impl Clock for SimClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        WALL + u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+        wall_ms()
     }
+}
+
+/// The wall clock of every node, Unix milliseconds, on a simulated host.
+pub(super) fn wall_ms() -> u64 {
+    WALL + u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// True time, on a simulated host.

@@ -1,6 +1,7 @@
 //! What happened in a life: every log line of every node and of the world, with true time, the newest kept.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -41,6 +42,13 @@ impl Trace {
     pub(super) fn at(&self, now: Duration) {
         self.now
             .store(u64::try_from(now.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// A hash of what is kept.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.lines.lock().unwrap().hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Writes it all to a file in the directory for temporary files.

@@ -3,6 +3,7 @@
 use super::dice::Dice;
 use super::disk::Platter;
 use super::invariants::Invariants;
+use super::lives::Sabotage;
 use super::network::{PORT, Weather};
 use super::node::{self, Run, Site};
 use super::time::SimClock;
@@ -51,6 +52,8 @@ pub(super) struct World {
     asked: Vec<Asked>,
     /// Clients' changes so far.
     changes: u64,
+    /// Clients are told "done" when they ask: sabotage.
+    too_early: bool,
     trace: Trace,
 }
 
@@ -102,7 +105,7 @@ fn config(me: usize, kinds: &[Kind], ips: &[IpAddr]) -> Arc<Config> {
 
 impl World {
     /// A cluster whose nodes have just been started.
-    pub(super) fn new(kinds: &[Kind], seed: u64, trace: Trace) -> World {
+    pub(super) fn new(kinds: &[Kind], seed: u64, sabotage: Option<Sabotage>, trace: Trace) -> World {
         let dice = Dice::new(seed, "faults");
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)
@@ -120,14 +123,18 @@ impl World {
         };
         let table = ips.iter().enumerate().map(|(n, ip)| (name(n), places(ip)));
         addresses.set(table.collect());
-        let extremes = dice.one_in(2);
+        let bound = match sabotage {
+            Some(Sabotage::Clocks) => MAX_DRIFT * 50,
+            _ => MAX_DRIFT,
+        };
+        let extremes = sabotage.is_some() || dice.one_in(2);
         let mut sites = Vec::new();
         for n in 0..kinds.len() {
             let drift = match extremes {
-                true => dice.roll(2) * 2 * MAX_DRIFT,
-                false => dice.roll(2 * MAX_DRIFT),
+                true => dice.roll(2) * 2 * bound,
+                false => dice.roll(2 * bound),
             };
-            let drift = drift.cast_signed() - MAX_DRIFT.cast_signed();
+            let drift = drift.cast_signed() - bound.cast_signed();
             let site = Arc::new(Site {
                 config: config(n, kinds, &ips),
                 ip: ips[n],
@@ -141,6 +148,9 @@ impl World {
             });
             let host = site.clone();
             sim.host(NAMES[n], move || node::run(host.clone()));
+            if sabotage == Some(Sabotage::Disks) {
+                site.disk.lie();
+            }
             sites.push(site);
         }
         World {
@@ -153,6 +163,7 @@ impl World {
             dice,
             asked: Vec::new(),
             changes: 0,
+            too_early: sabotage == Some(Sabotage::Answers),
             trace,
         }
     }
@@ -185,7 +196,9 @@ impl World {
 
     fn step(&mut self) -> Result<(), Broken> {
         self.trace.at(self.now());
-        self.sim.step().map_err(|error| format!("a node failed: {error}"))?;
+        self.sim
+            .step()
+            .map_err(|error| format!("a node failed: {error}"))?;
         self.trace.at(self.now());
         for n in 0..self.sites.len() {
             if self.up[n] && !self.sites[n].disk.powered() {
@@ -200,6 +213,19 @@ impl World {
         self.take_answers()?;
         self.invariants
             .check(self.sim.elapsed(), &self.sites, &self.up, &self.deaf)
+    }
+
+    /// What came of it all.
+    pub(super) fn figures(&self) -> String {
+        let checks = &self.invariants;
+        format!(
+            "{:?}, {} takeovers, {} changes acknowledged, {} states compared, {} last words kept",
+            self.now(),
+            checks.takeovers,
+            checks.acknowledged.len(),
+            checks.compared,
+            checks.kept_words
+        )
     }
 
     /// The present run of a node, if it is up and has begun.
@@ -348,6 +374,9 @@ impl World {
         let run = self.node(at)?;
         self.changes += 1;
         run.changes.send(self.changes).ok()?;
+        if self.too_early {
+            self.invariants.acknowledged(self.changes);
+        }
         Some(self.changes)
     }
 
