@@ -158,6 +158,11 @@ impl Platter {
         self.state().fuse = Some(writes);
     }
 
+    /// From now on the power holds.
+    pub(super) fn hold(&self) {
+        self.state().fuse = None;
+    }
+
     /// Whether it still has power.
     pub(super) fn powered(&self) -> bool {
         self.state().powered

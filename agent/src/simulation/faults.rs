@@ -10,6 +10,9 @@ use std::time::Duration;
 
 /// Faults in one life.
 const FAULTS: usize = 30;
+/// Changes that are asked for at once, once in a life: more than the log keeps, so that who missed them needs a snapshot,
+/// and fewer than the history keeps.
+const CROWD: usize = 600;
 /// A cluster that was left alone starts, or comes right again, within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// ... and then stays as it is for this.
@@ -23,18 +26,21 @@ pub(super) fn life(w: &mut World) -> Result<(), Broken> {
     for _ in 0..FAULTS {
         fault(w)?;
         let pause = if w.dice.one_in(3) { 3000 } else { 600 };
-        changes(w);
+        clients(w);
         let pause = w.dice.up_to(Duration::from_millis(pause));
         w.run(pause)?;
     }
     peace(w)
 }
 
-/// Clients ask for a few changes, wherever.
-fn changes(w: &mut World) {
-    for _ in 0..w.dice.roll(3) {
+/// Clients ask for a few changes, wherever, and whether somebody is active.
+fn clients(w: &mut World) {
+    for _ in 0..w.dice.roll(4) {
         let at = w.dice.roll(w.sites.len() as u64) as usize;
         w.change(at);
+    }
+    for n in 0..w.sites.len() {
+        w.confirm(n);
     }
 }
 
@@ -47,7 +53,7 @@ fn fault(w: &mut World) -> Result<(), Broken> {
         _ => any,
     };
     let m = (n + 1 + w.dice.roll(nodes - 1) as usize) % w.sites.len();
-    let kind = w.dice.roll(29);
+    let kind = w.dice.roll(32);
     tracing::debug!(target: "world", "fault {kind} at {} ({})", name(n), name(m));
     match kind {
         0 => isolate(w, n, true, true),
@@ -86,11 +92,23 @@ fn fault(w: &mut World) -> Result<(), Broken> {
             restart(w, n, World::power_off)?;
         }
         27 => everybody_loses_power(w)?,
-        28 if w.up[n] && may_wipe(w, n) => {
+        28 if w.up[n] && may_wipe(w) => {
             restart(w, n, |w, n| {
                 w.power_off(n);
                 w.wipe(n);
             })?;
+        }
+        29 if w.up[n] => {
+            restart(w, n, World::power_off)?;
+            let writes = w.dice.roll(80);
+            w.sites[n].disk.fail_at(writes);
+        }
+        30 => w.weather.replayed.store(w.dice.roll(300), Relaxed),
+        31 if !w.crowded && w.dice.one_in(4) => {
+            w.crowded = true;
+            for _ in 0..CROWD {
+                w.change(n);
+            }
         }
         _ => {}
     }
@@ -169,13 +187,17 @@ fn set_health(w: &World, n: usize, healthy: bool) {
     }
 }
 
-/// Whether the others outlive the loss of this disk: everybody votes, and everybody has everything.
-fn may_wipe(w: &World, n: usize) -> bool {
+/// Whether the others outlive the loss of one disk: everybody votes, and everybody has everything.
+fn may_wipe(w: &World) -> bool {
     let runs: Vec<_> = (0..w.sites.len()).filter_map(|n| w.node(n)).collect();
-    let ids: BTreeSet<NodeId> = runs.iter().map(|run| run.identity.node).collect();
-    if ids.len() < w.sites.len() || !w.up[n] {
+    if runs.len() < w.sites.len() {
         return false;
     }
+    let votes = |n: &usize| w.sites[*n].config.my_node().kind.votes();
+    let ids: BTreeSet<NodeId> = (0..runs.len())
+        .filter(votes)
+        .map(|n| runs[n].identity.node)
+        .collect();
     let settled = runs.iter().any(|run| {
         let says = run.coordinator.borrow();
         let state = &run.learned.borrow().0;
@@ -197,6 +219,7 @@ fn peace(w: &mut World) -> Result<(), Broken> {
     for n in 0..w.sites.len() {
         w.freeze(n, Duration::ZERO);
         w.sites[n].disk.slow(Duration::from_millis(2));
+        w.sites[n].disk.hold();
     }
     start_all(w);
     w.run(Duration::from_secs(1))?;
@@ -216,9 +239,9 @@ fn peace(w: &mut World) -> Result<(), Broken> {
         return Err("not every configured node votes in the end".into());
     }
     w.run(QUIET)?;
-    let before = w.invariants.takeovers;
+    let before = w.invariants.figures.takeovers;
     w.run(QUIET)?;
-    if w.invariants.active.is_none() || w.invariants.takeovers != before {
+    if w.invariants.active.is_none() || w.invariants.figures.takeovers != before {
         return Err("the role finds no rest when the faults have stopped".into());
     }
     everybody_learns(w)
@@ -247,14 +270,14 @@ fn everybody_learns(w: &mut World) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Every configured node votes, and no change of voters is under way.
+/// Every configured voter votes, and no change of voters is under way.
 fn whole(w: &World) -> bool {
     (0..w.sites.len()).all(|n| {
         w.node(n).is_some_and(|run| {
             let electorate = &run.learned.borrow().0.electorate;
             electorate.next.is_none()
-                && electorate.voters.len() == w.sites.len()
-                && electorate.voters.contains(&run.identity.node)
+                && electorate.voters.len() == w.sites[n].config.voters().count()
+                && electorate.voters.contains(&run.identity.node) == w.sites[n].config.my_node().kind.votes()
         })
     })
 }

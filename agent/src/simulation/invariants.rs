@@ -14,7 +14,7 @@ use std::time::Duration;
 /// How far apart the world's look at a node and the node's own may be: a step of the simulation, at either end.
 const STEP: Duration = Duration::from_millis(3);
 
-/// Who is active at an instant.
+/// Who was active, and at which epoch.
 type Active = (NodeId, Boot, Epoch);
 
 /// What is known of one node over all its runs.
@@ -52,28 +52,42 @@ fn subject(request: &Request) -> Option<(Subject, bool)> {
     }
 }
 
+/// How often each invariant had something to say: a life in which nothing was checked proves nothing.
+#[derive(Default)]
+pub(super) struct Figures {
+    /// Somebody became active.
+    pub(super) takeovers: usize,
+    /// A state was compared with that of another node at the same index.
+    pub(super) compared: usize,
+    /// What operators were told last was found kept.
+    pub(super) kept: usize,
+    /// Somebody who had long heard nobody was looked at, in steps.
+    pub(super) silences: usize,
+    /// Somebody named another as active, in steps.
+    pub(super) named: usize,
+    /// A client was told "active, confirmed".
+    pub(super) confirmed: usize,
+}
+
 /// The checks of one life, and what they remember.
 pub(super) struct Invariants {
     past: Vec<Past>,
     /// The greatest epoch that was active, and whose.
     greatest: Option<Active>,
-    /// How often somebody became active.
-    pub(super) takeovers: usize,
     /// Who is active now.
     pub(super) active: Option<usize>,
+    /// When each epoch was last active, and on which node.
+    when: BTreeMap<(NodeName, Epoch), Duration>,
     /// The state applied at each index, by whoever was first.
     seen: BTreeMap<u64, u64>,
     /// Where each change was first seen applied.
     made: BTreeMap<u64, u64>,
     /// Changes that a client was told are made.
     pub(super) acknowledged: BTreeSet<u64>,
-    /// How often a state was compared with that of another node at the same index.
-    pub(super) compared: usize,
     /// What operators were told.
     words: BTreeMap<Subject, LastWord>,
-    /// How many of these were found kept.
-    pub(super) kept_words: usize,
     latency: Duration,
+    pub(super) figures: Figures,
 }
 
 impl Invariants {
@@ -81,19 +95,18 @@ impl Invariants {
         Invariants {
             past: (0..nodes).map(|_| Past::default()).collect(),
             greatest: None,
-            takeovers: 0,
             active: None,
+            when: BTreeMap::new(),
             seen: BTreeMap::new(),
             made: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
-            compared: 0,
             words: BTreeMap::new(),
-            kept_words: 0,
-            latency: Duration::from_millis(10),
+            latency: Duration::ZERO,
+            figures: Figures::default(),
         }
     }
 
-    /// Checks everything, at the true time `now`.
+    /// Checks everything, at the true time `now`; `deaf` has who cannot be heard by whom.
     pub(super) fn check(
         &mut self,
         now: Duration,
@@ -101,31 +114,44 @@ impl Invariants {
         up: &[bool],
         deaf: &BTreeSet<(usize, usize)>,
     ) -> Result<(), Broken> {
-        let mut active = None;
-        for (n, site) in sites.iter().enumerate() {
-            let run = site.run.lock().unwrap();
-            let Some(run) = run.as_ref().filter(|_| up[n]) else {
-                continue;
-            };
+        self.active = None;
+        let runs: Vec<Option<Run>> = sites
+            .iter()
+            .map(|site| site.run.lock().unwrap().clone())
+            .collect();
+        let runs = || {
+            runs.iter()
+                .enumerate()
+                .filter_map(|(n, run)| Some((n, run.as_ref()?)))
+        };
+        for (n, run) in runs() {
             self.applied(n, run)?;
-            let alone = (0..sites.len()).all(|m| m == n || !up[m] || deaf.contains(&(m, n)));
-            let frozen = Duration::from_nanos(site.frozen.load(Relaxed)) > now;
-            self.honest(n, run, site, now, alone || frozen)?;
-            let clock = site.clock.at(now);
-            let Some(epoch) = run.published.guards[&role()].active(clock) else {
-                continue;
-            };
-            if let Some((other, other_epoch)) = active.replace((n, epoch)) {
-                return Err(format!(
-                    "S1: {} at epoch {other_epoch} and {} at epoch {epoch} are active at once",
-                    name(other),
-                    name(n)
-                ));
+            if let Some(epoch) = run.published.guards[&role()].active(sites[n].clock.at(now)) {
+                self.alone_active(n, epoch)?;
+                self.grown(n, run, epoch)?;
+                self.when.insert((name(n), epoch), now);
             }
-            self.grown(n, run, epoch)?;
         }
-        self.active = active.map(|(n, _)| n);
+        for (n, run) in runs() {
+            let word = run.published.word(&role(), sites[n].clock.at(now));
+            self.fresh(n, &word, now)?;
+            let unheard = (0..sites.len()).all(|m| m == n || !up[m] || deaf.contains(&(m, n)));
+            let frozen = Duration::from_nanos(sites[n].frozen.load(Relaxed)) > now;
+            self.quiet(n, &sites[n], &word, now, unheard || frozen)?;
+        }
         Ok(())
+    }
+
+    /// S1: one is active at most.
+    fn alone_active(&mut self, n: usize, epoch: Epoch) -> Result<(), Broken> {
+        match self.active.replace(n) {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "S1: {} is active at epoch {epoch}, and so is {}",
+                name(n),
+                name(other)
+            )),
+        }
     }
 
     /// S2: whoever becomes active has a greater epoch than everybody before.
@@ -135,16 +161,15 @@ impl Invariants {
             Some(greatest) if greatest == me => return Ok(()),
             Some(greatest) if greatest.2 >= epoch => {
                 return Err(format!(
-                    "S2: {} is active at epoch {epoch} after {:?}",
-                    name(n),
-                    greatest
+                    "S2: {} is active at epoch {epoch} after {greatest:?}",
+                    name(n)
                 ));
             }
             _ => {}
         }
         tracing::info!(target: "world", "{} is active at epoch {epoch}", name(n));
         self.greatest = Some(me);
-        self.takeovers += 1;
+        self.figures.takeovers += 1;
         Ok(())
     }
 
@@ -164,60 +189,104 @@ impl Invariants {
         }
         past.applied = Some((run.identity.node, index));
         past.state = Some(state.clone());
-        let hash = digest(&state);
-        match self.seen.get(&index) {
-            Some(seen) if *seen != hash => {
-                return Err(format!(
-                    "S3: at index {index} {} has applied another state",
-                    name(n)
-                ));
-            }
-            Some(_) => self.compared += 1,
-            None => drop(self.seen.insert(index, hash)),
+        self.same(n, &state, index)?;
+        self.holds(n, &state, index)
+    }
+
+    /// Whoever has applied as much has applied the same.
+    fn same(&mut self, n: usize, state: &State, index: u64) -> Result<(), Broken> {
+        let hash = digest(state);
+        if *self.seen.entry(index).or_insert(hash) != hash {
+            return Err(format!(
+                "S3: at index {index} {} has applied another state",
+                name(n)
+            ));
         }
-        let here: BTreeSet<&str> = state.events.iter().map(|event| event.cause.as_str()).collect();
-        for number in state
-            .events
-            .iter()
-            .filter_map(|event| event.cause.strip_prefix("change "))
-        {
-            if let Ok(number) = number.parse() {
-                let first = self.made.entry(number).or_insert(index);
-                *first = index.min(*first);
-            }
-        }
-        for number in &self.acknowledged {
-            let made = self.made.get(number).copied();
-            if made.is_some_and(|made| index >= made) && !here.contains(mark(*number).as_str()) {
-                return Err(format!(
-                    "S3: change {number} was acknowledged, made at {made:?}, and is not in the state of {} at {index}",
-                    name(n)
-                ));
-            }
-        }
+        self.figures.compared += 1;
         Ok(())
     }
 
-    /// S4: who hears nobody, or stands still, is not active for longer than its lease and does not go on naming others.
-    fn honest(&mut self, n: usize, run: &Run, site: &Site, now: Duration, alone: bool) -> Result<(), Broken> {
-        let since = match alone {
-            true => *self.past[n].alone.get_or_insert(now),
-            false => {
-                self.past[n].alone = None;
-                return Ok(());
-            }
+    /// Whoever has applied as much has every acknowledged change.
+    fn holds(&mut self, n: usize, state: &State, index: u64) -> Result<(), Broken> {
+        let here: BTreeSet<u64> = state
+            .events
+            .iter()
+            .filter_map(|event| mark::number(&event.cause))
+            .collect();
+        for number in &here {
+            let first = self.made.entry(*number).or_insert(index);
+            *first = index.min(*first);
+        }
+        let missing = |number: &&u64| {
+            self.made.get(number).is_some_and(|made| *made <= index) && !here.contains(number)
         };
-        let limit = site.clock.truly(W) + self.latency + STEP;
-        if now <= since + limit {
+        match self.acknowledged.iter().find(missing) {
+            None => Ok(()),
+            Some(number) => Err(format!(
+                "S3: change {number} was acknowledged, and is not in what {} has applied at {index}",
+                name(n)
+            )),
+        }
+    }
+
+    /// S4: whoever is named as active was so a window ago or later.
+    fn fresh(&mut self, n: usize, word: &Word, now: Duration) -> Result<(), Broken> {
+        let Word::Other(who, epoch) = word else {
+            return Ok(());
+        };
+        self.figures.named += 1;
+        let last = self.when.get(&(who.clone(), *epoch)).copied();
+        // A clock that is 0.5 % slow takes so much longer for a window.
+        if last.is_some_and(|last| now <= last + W + W / 150 + STEP) {
             return Ok(());
         }
-        match run.published.word(&role(), site.clock.at(now)) {
-            Word::Unknown | Word::Nobody => Ok(()),
+        Err(format!(
+            "S4: at {now:?} {} names {who} at epoch {epoch}, which was last so at {last:?}",
+            name(n)
+        ))
+    }
+
+    /// S4: who hears nobody, or stands still, soon says so: it is not active, and does not know who is.
+    fn quiet(
+        &mut self,
+        n: usize,
+        site: &Site,
+        word: &Word,
+        now: Duration,
+        alone: bool,
+    ) -> Result<(), Broken> {
+        if !alone {
+            self.past[n].alone = None;
+            return Ok(());
+        }
+        let since = *self.past[n].alone.get_or_insert(now);
+        if now <= since + site.clock.truly(W) + self.latency + STEP {
+            return Ok(());
+        }
+        self.figures.silences += 1;
+        match word {
+            Word::Unknown => Ok(()),
             word => Err(format!(
                 "S4: {} has heard nobody since {since:?}, and says {word:?} at {now:?}",
                 name(n)
             )),
         }
+    }
+
+    /// The greatest epoch that was active so far.
+    pub(super) fn greatest(&self) -> Epoch {
+        self.greatest.map_or(Epoch(0), |(_, _, epoch)| epoch)
+    }
+
+    /// S1 in `confirm` mode: a client was told "active at this epoch"; `greatest` was the greatest when it asked.
+    pub(super) fn confirmed(&mut self, epoch: Epoch, greatest: Epoch) -> Result<(), Broken> {
+        self.figures.confirmed += 1;
+        if epoch >= greatest {
+            return Ok(());
+        }
+        Err(format!(
+            "S1: epoch {epoch} was confirmed to who asked after {greatest} had been active"
+        ))
     }
 
     /// A client was told that a change is made.
@@ -261,7 +330,7 @@ impl Invariants {
                         name(n)
                     ));
                 }
-                self.kept_words += 1;
+                self.figures.kept += 1;
             }
         }
         Ok(())

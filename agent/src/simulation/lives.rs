@@ -26,6 +26,7 @@ const SABOTAGE: &str = "BATON_SABOTAGE";
 pub(super) enum Cluster {
     Three,
     Witness,
+    Observer,
 }
 
 /// What is broken on purpose.
@@ -44,6 +45,7 @@ impl Cluster {
         match self {
             Cluster::Three => &[Kind::Member; 3],
             Cluster::Witness => &[Kind::Member, Kind::Member, Kind::Witness],
+            Cluster::Observer => &[Kind::Member, Kind::Member, Kind::Member, Kind::Observer],
         }
     }
 }
@@ -119,10 +121,9 @@ pub(super) fn in_a_process(
 pub(super) fn one() {
     let says = |name: &str| std::env::var(name).unwrap_or_default();
     let seed = says(SEED).parse().unwrap_or(0);
-    let cluster = match says(CLUSTER).as_str() {
-        "Witness" => Cluster::Witness,
-        _ => Cluster::Three,
-    };
+    let named = |cluster: &Cluster| format!("{cluster:?}") == says(CLUSTER);
+    let cluster = [Cluster::Witness, Cluster::Observer].into_iter().find(named);
+    let cluster = cluster.unwrap_or(Cluster::Three);
     let sabotage = [Sabotage::Disks, Sabotage::Clocks, Sabotage::Answers]
         .into_iter()
         .find(|what| format!("{what:?}") == says(SABOTAGE));

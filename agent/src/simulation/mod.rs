@@ -26,6 +26,11 @@ fn two_members_and_a_witness_under_random_faults() {
 }
 
 #[test]
+fn three_members_and_an_observer_under_random_faults() {
+    lives::live(Cluster::Observer);
+}
+
+#[test]
 fn a_seed_gives_the_same_life_again() {
     let lives = [3, 3].map(|seed| lives::in_a_process(Cluster::Three, seed, None));
     let [first, second] = lives.map(|life| life.unwrap());

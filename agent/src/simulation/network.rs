@@ -22,6 +22,9 @@ use turmoil::net::{TcpListener, TcpStream, UdpSocket};
 /// The port of a node's first network; that of the next is one higher.
 pub(super) const PORT: u16 = 7400;
 
+/// Datagrams that a stranger keeps, to send them again.
+const OVERHEARD: u64 = 200;
+
 /// What becomes of what is sent.
 #[derive(Debug)]
 pub(super) struct Weather {
@@ -31,6 +34,10 @@ pub(super) struct Weather {
     pub(super) loss: AtomicU64,
     /// Datagrams that come twice, of a thousand.
     pub(super) twice: AtomicU64,
+    /// Datagrams sent again by a stranger long after, of a thousand.
+    pub(super) replayed: AtomicU64,
+    /// What the stranger has overheard.
+    overheard: Mutex<Vec<(SocketAddr, Vec<u8>)>>,
     dice: Dice,
 }
 
@@ -40,6 +47,8 @@ impl Weather {
             cut: Mutex::default(),
             loss: AtomicU64::new(0),
             twice: AtomicU64::new(0),
+            replayed: AtomicU64::new(0),
+            overheard: Mutex::default(),
             dice,
         })
     }
@@ -54,6 +63,20 @@ impl Weather {
         self.cut.lock().unwrap().clear();
         self.loss.store(0, Relaxed);
         self.twice.store(0, Relaxed);
+        self.replayed.store(0, Relaxed);
+    }
+
+    /// A stranger overhears a datagram, and may send an older one again.
+    fn overhear(&self, to: SocketAddr, datagram: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let mut overheard = self.overheard.lock().unwrap();
+        let at = self.dice.roll(OVERHEARD) as usize;
+        match overheard.get_mut(at) {
+            Some(old) if self.dice.one_in(16) => *old = (to, datagram.to_vec()),
+            Some(_) => {}
+            None => overheard.push((to, datagram.to_vec())),
+        }
+        let again = self.dice.per_mille(self.replayed.load(Relaxed));
+        overheard.get(at).filter(|_| again).cloned()
     }
 
     fn is_cut(&self, from: IpAddr, to: IpAddr, port: u16) -> bool {
@@ -102,6 +125,11 @@ impl Datagrams for Port {
         if weather.is_cut(self.mine, to.ip(), self.port) || weather.dice.per_mille(weather.loss.load(Relaxed))
         {
             return true;
+        }
+        if let Some((to, old)) = weather.overhear(to, datagram)
+            && to.ip() != self.mine
+        {
+            let _ = self.socket.try_send_to(&old, to); // whether it arrives is nobody's concern
         }
         if weather.dice.per_mille(weather.twice.load(Relaxed)) {
             let _ = self.socket.try_send_to(datagram, to); // one of two

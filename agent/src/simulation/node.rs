@@ -58,8 +58,18 @@ pub(super) struct Run {
 }
 
 /// How a client's change is found again in the history.
-pub(super) fn mark(number: u64) -> String {
-    format!("change {number}")
+pub(super) mod mark {
+    const WORD: &str = "change ";
+
+    /// The mark of a change.
+    pub(crate) fn of(number: u64) -> String {
+        format!("{WORD}{number}")
+    }
+
+    /// The change of this mark.
+    pub(crate) fn number(mark: &str) -> Option<u64> {
+        mark.strip_prefix(WORD)?.parse().ok()
+    }
 }
 
 /// Runs the node until it has stopped in order; the host's software.
@@ -298,7 +308,7 @@ fn change(number: u64) -> Command {
             node: None,
             from: None,
             epoch: None,
-            cause: mark(number),
+            cause: mark::of(number),
             stages: Vec::new(),
         },
         place: None,

@@ -12,7 +12,7 @@ use crate::addresses::Addresses;
 use crate::handle::Message;
 use baton_core::{Input, Request};
 use baton_shared::config::{Cluster, Config, Host, Network, Node, Role};
-use baton_shared::id::{ClusterName, Kind, NetworkName, NodeName, RoleName};
+use baton_shared::id::{ClusterName, Epoch, Kind, NetworkName, NodeName, RoleName};
 use baton_shared::key::ClusterKey;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +25,8 @@ use tokio::sync::oneshot;
 pub(super) const W: Duration = Duration::from_secs(1);
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time, in millionths.
 const MAX_DRIFT: u64 = 4_900;
+/// How late a packet is at most, in peace.
+const LATENCY: Duration = Duration::from_millis(10);
 /// Networks that every node shares.
 pub(super) const NETWORKS: usize = 2;
 
@@ -36,6 +38,13 @@ struct Asked {
     at: usize,
     request: Request,
     answer: oneshot::Receiver<Result<String, String>>,
+}
+
+/// A client's request to be told who is active, and be sure, under way.
+struct Confirmed {
+    /// The greatest epoch that was active when it asked.
+    greatest: Epoch,
+    answer: oneshot::Receiver<Option<Epoch>>,
 }
 
 /// The world of one life.
@@ -50,8 +59,11 @@ pub(super) struct World {
     /// From whom no packet arrives at whom: partitions and holds of turmoil's.
     pub(super) deaf: BTreeSet<(usize, usize)>,
     asked: Vec<Asked>,
+    confirming: Vec<Confirmed>,
     /// Clients' changes so far.
     changes: u64,
+    /// Whether there was a crowd of changes already.
+    pub(super) crowded: bool,
     /// Clients are told "done" when they ask: sabotage.
     too_early: bool,
     trace: Trace,
@@ -111,7 +123,7 @@ impl World {
             .rng_seed(seed)
             .enable_random_order()
             .tick_duration(Duration::from_millis(1))
-            .max_message_latency(Duration::from_millis(10))
+            .max_message_latency(LATENCY)
             .build();
         let weather = Weather::new(Dice::new(seed, "weather"));
         let ips: Vec<IpAddr> = (0..kinds.len()).map(|n| sim.lookup(NAMES[n])).collect();
@@ -153,16 +165,20 @@ impl World {
             }
             sites.push(site);
         }
+        let mut invariants = Invariants::new(kinds.len());
+        invariants.latency(LATENCY);
         World {
             sim,
-            invariants: Invariants::new(kinds.len()),
+            invariants,
             up: vec![true; sites.len()],
             deaf: BTreeSet::new(),
             sites,
             weather,
             dice,
             asked: Vec::new(),
+            confirming: Vec::new(),
             changes: 0,
+            crowded: false,
             too_early: sabotage == Some(Sabotage::Answers),
             trace,
         }
@@ -201,30 +217,39 @@ impl World {
             .map_err(|error| format!("a node failed: {error}"))?;
         self.trace.at(self.now());
         for n in 0..self.sites.len() {
-            if self.up[n] && !self.sites[n].disk.powered() {
-                tracing::info!(target: "world", "{} loses power in the midst of a write", name(n));
-                self.power_off(n);
-            }
-            if self.up[n] && !self.sim.is_host_running(NAMES[n]) {
-                self.end(n); // it stopped in order
-                self.sites[n].disk.outlive();
-            }
+            self.attend(n);
         }
-        self.take_answers()?;
         self.invariants
-            .check(self.sim.elapsed(), &self.sites, &self.up, &self.deaf)
+            .check(self.sim.elapsed(), &self.sites, &self.up, &self.deaf)?;
+        self.take_answers()
+    }
+
+    /// Sees to a node that has stopped, or whose disk has.
+    fn attend(&mut self, n: usize) {
+        if self.up[n] && !self.sites[n].disk.powered() {
+            tracing::info!(target: "world", "the power fails in the midst of a write");
+            self.power_off(n);
+        }
+        if self.up[n] && !self.sim.is_host_running(NAMES[n]) {
+            self.end(n);
+            self.sites[n].disk.outlive();
+        }
     }
 
     /// What came of it all.
     pub(super) fn figures(&self) -> String {
-        let checks = &self.invariants;
+        let figures = &self.invariants.figures;
         format!(
-            "{:?}, {} takeovers, {} changes acknowledged, {} states compared, {} last words kept",
+            "{:?}, {} takeovers, {} changes acknowledged, {} states compared, {} last words kept, {} confirmed, named for {} \
+             ms, silent for {} ms",
             self.now(),
-            checks.takeovers,
-            checks.acknowledged.len(),
-            checks.compared,
-            checks.kept_words
+            figures.takeovers,
+            self.invariants.acknowledged.len(),
+            figures.compared,
+            figures.kept,
+            figures.confirmed,
+            figures.named,
+            figures.silences
         )
     }
 
@@ -332,7 +357,7 @@ impl World {
             }
         }
         self.weather.clear();
-        self.latency(Duration::from_millis(10));
+        self.latency(LATENCY);
     }
 
     /// How late a packet may be.
@@ -385,6 +410,21 @@ impl World {
         self.asked.is_empty()
     }
 
+    /// A client asks a node whether it is active, and wants to be sure.
+    pub(super) fn confirm(&mut self, at: usize) {
+        let Some(run) = self.node(at) else {
+            return;
+        };
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Confirm { role: role(), answer };
+        if run.messages.try_send(message).is_ok() {
+            self.confirming.push(Confirmed {
+                greatest: self.invariants.greatest(),
+                answer: answered,
+            });
+        }
+    }
+
     fn take_answers(&mut self) -> Result<(), Broken> {
         for (n, site) in self.sites.iter().enumerate() {
             for (number, answer) in site.answers.lock().unwrap().drain(..) {
@@ -395,6 +435,15 @@ impl World {
             }
         }
         let invariants = &mut self.invariants;
+        let mut end = Ok(());
+        self.confirming.retain_mut(|asked| match asked.answer.try_recv() {
+            Ok(Some(epoch)) => {
+                end = end.clone().and(invariants.confirmed(epoch, asked.greatest));
+                false
+            }
+            Ok(None) | Err(oneshot::error::TryRecvError::Closed) => false,
+            Err(oneshot::error::TryRecvError::Empty) => true,
+        });
         self.asked.retain_mut(|asked| match asked.answer.try_recv() {
             Ok(answer) => {
                 tracing::info!(target: "world", "{} answers {:?}: {answer:?}", name(asked.at), asked.request);
@@ -407,6 +456,6 @@ impl World {
                 false
             }
         });
-        Ok(())
+        end
     }
 }
