@@ -105,12 +105,12 @@ impl Contents {
         }
     }
 
-    /// Each write since the last sync is there, lost, or there in some of its sectors.
-    fn lose_power(&mut self, dice: &Dice, all: bool) {
+    /// Each write since the last sync is there, lost, or there in some of its sectors; all are lost if the disk `lied`.
+    fn lose_power(&mut self, dice: &Dice, lied: bool) {
         for write in std::mem::take(&mut self.unsynced) {
             match (write, dice.roll(3)) {
                 (_, 0) => {}
-                _ if all => {}
+                _ if lied => {}
                 (Write::Bytes(at, bytes), 1) => {
                     for (n, sector) in bytes.chunks(SECTOR).enumerate() {
                         if dice.one_in(2) {
@@ -430,5 +430,74 @@ impl StorageBackend for Handle {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.put(Write::Bytes(place(offset)?, data.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of two sectors, synced as `a`, then written as `b`.
+    fn written(platter: &Arc<Platter>) -> Box<dyn Blob> {
+        let folder = platter.folder();
+        let file = folder.open("file", How::New).unwrap();
+        file.write(&[b'a'; 2 * SECTOR], 0).unwrap();
+        file.sync_data().unwrap();
+        folder.sync().unwrap();
+        file.write(&[b'b'; 2 * SECTOR], 0).unwrap();
+        file
+    }
+
+    fn reopened(platter: &Arc<Platter>) -> Option<[u8; 2 * SECTOR]> {
+        let file = platter.folder().open("file", How::Existing).ok()?;
+        let mut bytes = [0; 2 * SECTOR];
+        file.read(&mut bytes, 0).unwrap();
+        Some(bytes)
+    }
+
+    #[test]
+    fn what_was_synced_is_kept_and_the_rest_is_there_or_lost_or_torn() {
+        let mut ends = std::collections::BTreeSet::new();
+        for seed in 0..100 {
+            let platter = Platter::new(Dice::new(seed, "disk"));
+            let before = written(&platter);
+            platter.lose_power();
+            assert!(before.write(b"x", 0).is_err(), "that run is over");
+            let bytes = reopened(&platter).unwrap();
+            ends.insert((bytes[0], bytes[SECTOR]));
+        }
+        let all = [(b'a', b'a'), (b'a', b'b'), (b'b', b'a'), (b'b', b'b')];
+        assert_eq!(ends, all.into());
+    }
+
+    #[test]
+    fn a_process_that_ends_loses_nothing_and_a_wiped_disk_has_nothing() {
+        let platter = Platter::new(Dice::new(1, "disk"));
+        written(&platter);
+        platter.outlive();
+        assert_eq!(reopened(&platter), Some([b'b'; 2 * SECTOR]));
+        platter.wipe();
+        assert_eq!(reopened(&platter), None);
+    }
+
+    #[test]
+    fn the_power_fails_at_the_write_that_was_said() {
+        let platter = Platter::new(Dice::new(1, "disk"));
+        let file = written(&platter);
+        platter.fail_at(1);
+        file.write(b"x", 0).unwrap();
+        assert!(platter.powered());
+        assert!(file.write(b"y", 0).is_err() && !platter.powered());
+        assert!(file.sync_data().is_err());
+    }
+
+    #[test]
+    fn a_disk_that_lies_loses_what_it_said_was_synced() {
+        let platter = Platter::new(Dice::new(1, "disk"));
+        platter.lie();
+        written(&platter);
+        platter.lose_power();
+        let file = platter.folder().open("file", How::Existing).unwrap();
+        assert!(file.read(&mut [0], 0).is_err(), "it is empty");
     }
 }

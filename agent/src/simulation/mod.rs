@@ -1,4 +1,23 @@
-//! Whole agents under a simulated network, in virtual time.
+//! Whole agents on a simulated network, in virtual time: random faults from a seed, the promises S1 to S4 checked from
+//! outside in every millisecond, and peace at the end, in which everything must come right.
+//!
+//! What runs is the production code: control loop and core, sealed datagrams, openraft, Noise streams, store and database.
+//! Exchanged is the ground under it alone: sockets ([`network`], on turmoil's hosts), clocks ([`time`]), disks ([`disk`]) and
+//! the system's randomness ([`entropy`]). [`node`] puts a node together and says what is left out; [`world`] has true time
+//! and the power to cut, hold, kill and wipe; [`faults`] is a life; [`invariants`] is what must hold in it.
+//!
+//! **Replay.** A seed gives the same life again, to the last line of its trace; a test holds that. openraft draws its
+//! election timeouts from the kernel, past any seed, and tokio's `select!` and hash maps from the C library: so the test
+//! build gives the engine a runtime with other random numbers ([`runtime`]), replaces the C library's `getrandom`, and lives
+//! each life on a thread of its own in a process of its own ([`lives`]). What is not repeated: the wall clock in the names of
+//! snapshots, which nobody reads. Another build, or another version of a dependency, makes another life of the same seed.
+//!
+//! **A life that goes wrong** prints its cluster, seed, the promise that broke, and the file with everything that its nodes
+//! and the world logged. `BATON_SEED=17 cargo test -p baton-agent simulation::three` lives that one alone;
+//! `BATON_TRACE=warn,world=debug,baton_agent=trace` says what is traced, and keeps the trace of a life that came right too.
+//!
+//! **Time.** A step is 1 ms of true time; hosts take their steps one after the other, in an order that changes. What happens
+//! within a step is not seen from outside. Only the control loop can be frozen, not the whole process.
 
 mod dice;
 mod disk;
