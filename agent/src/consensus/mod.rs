@@ -115,6 +115,7 @@ impl Consensus {
         let dial = Dial {
             store: store.clone(),
             streams: streams.clone(),
+            last: Arc::default(),
         };
         let (machine, learned) = Machine::open(store.disk())?;
         let raft = Engine::new(
@@ -177,17 +178,18 @@ impl Consensus {
 
     /// Proposes through the leader, wherever it is. Bounded in time; an error may mean "not known".
     ///
-    /// A command may be applied twice, when a network dies before the answer came.
+    /// A command may be applied twice, when a network dies before the answer came; but not after it was answered here.
     pub async fn propose(&self, command: Command) -> Result<Outcome, String> {
         if disk::encode(&command)?.len() > MAX_COMMAND {
             return Err("the change is too large".into());
         }
         let until = Instant::now() + PROPOSE;
+        let change = self.dial.number();
         let mut why = "no coordinator is known; are enough voters up and in touch?".to_owned();
         loop {
             let leader = self.leader();
             let left = until.saturating_duration_since(Instant::now());
-            match timeout_at(until, self.propose_at(leader, command.clone(), left)).await {
+            match timeout_at(until, self.propose_at(leader, change, &command, left)).await {
                 Ok(Ok(outcome)) => return Ok(outcome),
                 Ok(Err(Some(reason))) => why = reason,
                 Ok(Err(None)) => {}
@@ -203,22 +205,24 @@ impl Consensus {
     /// One try. An error is a reason to look for a leader again.
     async fn propose_at(
         &self,
-        leader: Option<(NodeId, Peer)>,
-        command: Command,
+        leader: Option<(NodeId, Peer, u64)>,
+        change: u64,
+        command: &Command,
         limit: Duration,
     ) -> Result<Outcome, Option<String>> {
-        let Some((id, peer)) = leader else {
+        let Some((id, peer, term)) = leader else {
             return Err(None);
         };
         if id == self.store.identity().node {
-            return match propose_here(&self.raft, command).await {
+            return match propose_here(&self.raft, command.clone()).await {
                 Proposal::Done(outcome) => Ok(outcome),
                 Proposal::Leader(_) => Err(None),
                 Proposal::Failed(why) => Err(Some(why)),
             };
         }
         let name = peer.name.ok_or(None)?;
-        match self.dial.ask(&name, id, Body::Propose(command), limit).await {
+        let answer = self.dial.propose((&name, id), term, change, command, limit);
+        match answer.await {
             Ok(Answer::Proposed(outcome)) => Ok(outcome),
             Ok(Answer::NotLeader(_)) => Err(None),
             Ok(other) => Err(Some(format!("the coordinator {name} refused: {}", other.why()))),
@@ -226,12 +230,13 @@ impl Consensus {
         }
     }
 
-    fn leader(&self) -> Option<(NodeId, Peer)> {
+    /// The leader, and its term.
+    fn leader(&self) -> Option<(NodeId, Peer, u64)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let leader = metrics.current_leader?;
         let peer = metrics.membership_config.membership().get_node(&leader)?;
-        Some((NodeId(leader), peer.clone()))
+        Some((NodeId(leader), peer.clone(), metrics.current_term))
     }
 
     /// Changes the engine's membership; on the leader only. Idempotent.

@@ -62,7 +62,7 @@ struct Road {
 
 /// A question that waits for its answer.
 struct Call {
-    text: Arc<[u8]>,
+    text: Vec<u8>,
     answer: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
@@ -103,31 +103,37 @@ impl Streams {
         self.peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
-    /// Asks `peer`, at most for `limit`. What is asked may be asked twice, when a network dies before it answered.
+    /// Asks `peer`, at most for `limit`. What is asked may be asked twice, when a network dies before it answered: `letter`
+    /// is called for each try.
     pub(super) async fn call(
         &self,
         peer: &NodeName,
-        text: Vec<u8>,
+        letter: impl FnMut() -> Result<Vec<u8>, String> + Send,
         limit: Duration,
     ) -> Result<Vec<u8>, String> {
-        if text.len() > MAX_FRAME {
-            return Err("the message is too long".into());
-        }
         let roads = self.roads(peer);
-        match timeout(limit, self.try_each(peer, &roads, text.into())).await {
+        match timeout(limit, self.try_each(peer, &roads, letter)).await {
             Ok(result) => result.map_err(|why| format!("{peer} cannot be reached: {why}")),
             Err(_) => Err(format!("{peer} did not answer in time")),
         }
     }
 
-    async fn try_each(&self, peer: &NodeName, roads: &Roads, text: Arc<[u8]>) -> Result<Vec<u8>, String> {
+    async fn try_each(
+        &self,
+        peer: &NodeName,
+        roads: &Roads,
+        mut letter: impl FnMut() -> Result<Vec<u8>, String> + Send,
+    ) -> Result<Vec<u8>, String> {
         let mut why = "no address of it is known".to_owned();
         for network in roads.order() {
             if self.addresses.get(peer, network).is_none() {
                 continue;
             }
             let (answer, answered) = oneshot::channel();
-            let text = text.clone();
+            let text = letter()?;
+            if text.len() > MAX_FRAME {
+                return Err("the message is too long".into());
+            }
             if roads.roads[network]
                 .calls
                 .try_send(Call { text, answer })

@@ -10,19 +10,52 @@ use std::time::Duration;
 
 /// Faults in one life.
 const FAULTS: usize = 30;
-/// Changes that are asked for at once, once in a life: more than the log keeps, so that who missed them needs a snapshot,
-/// and fewer than the history keeps.
+/// Changes that are asked for at once, once in a life: more than the log keeps, so that who missed them needs a snapshot.
 const CROWD: usize = 600;
 /// A cluster that was left alone starts, or comes right again, within this.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// ... and then stays as it is for this.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// An order that a network held back, and that went over the other meanwhile, arrives when another was given since.
+pub(super) fn late_order(w: &mut World) -> Result<(), Broken> {
+    started(w)?;
+    let leads = |w: &World, n: usize| {
+        w.node(n)
+            .is_some_and(|run| run.coordinator.borrow().leader == Some(run.identity.node))
+    };
+    let leader = (0..w.sites.len()).find(|n| leads(w, *n)).ok_or("nobody leads")?;
+    let asked = (leader + 1) % w.sites.len();
+    let order = |w: &mut World, drained| {
+        let node = name(asked);
+        w.ask(asked, Request::Drain { node, drained });
+        match w.until(W * 4, World::idle)? {
+            true => Ok(()),
+            false => Err("an order is not answered".to_owned()),
+        }
+    };
+    order(w, false)?;
+    let (from, to) = (w.sites[asked].ip, w.sites[leader].ip);
+    w.weather.cut(from, to, 0);
+    w.weather.cut(to, from, 0);
+    order(w, true)?;
+    order(w, false)?;
+    w.mend_all();
+    w.run(W)?;
+    let sites = w.sites.clone();
+    w.invariants.last_words(&sites)
+}
+
+fn started(w: &mut World) -> Result<(), Broken> {
+    match w.until(PATIENCE, |w| w.invariants.active.is_some())? {
+        true => Ok(()),
+        false => Err("the cluster does not start".into()),
+    }
+}
+
 /// Faults, then peace.
 pub(super) fn life(w: &mut World) -> Result<(), Broken> {
-    if !w.until(PATIENCE, |w| w.invariants.active.is_some())? {
-        return Err("the cluster does not start".into());
-    }
+    started(w)?;
     for _ in 0..FAULTS {
         fault(w)?;
         let pause = if w.dice.one_in(3) { 3000 } else { 600 };

@@ -2,9 +2,10 @@
 
 use super::node::{Run, Site, mark};
 use super::world::{Broken, W, name, role};
+use baton_core::state::MAX_EVENTS;
 use baton_core::{Request, State};
 use baton_shared::id::{Boot, Epoch, NodeId, NodeName};
-use baton_shared::view::Word;
+use baton_shared::view::{Event, Word};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -80,8 +81,8 @@ pub(super) struct Invariants {
     when: BTreeMap<(NodeName, Epoch), Duration>,
     /// The state applied at each index, by whoever was first.
     seen: BTreeMap<u64, u64>,
-    /// Where each change was first seen applied.
-    made: BTreeMap<u64, u64>,
+    /// Each change that was seen applied: at which index first, and its last place in the history.
+    made: BTreeMap<u64, (u64, u64)>,
     /// Changes that a client was told are made.
     pub(super) acknowledged: BTreeSet<u64>,
     /// What operators were told.
@@ -208,17 +209,18 @@ impl Invariants {
 
     /// Whoever has applied as much has every acknowledged change.
     fn holds(&mut self, n: usize, state: &State, index: u64) -> Result<(), Broken> {
-        let here: BTreeSet<u64> = state
-            .events
-            .iter()
-            .filter_map(|event| mark::number(&event.cause))
-            .collect();
-        for number in &here {
-            let first = self.made.entry(*number).or_insert(index);
+        let change = |event: &Event| Some((mark::number(&event.cause)?, event.number));
+        let here: BTreeMap<u64, u64> = state.events.iter().filter_map(change).collect();
+        for (number, place) in &here {
+            let (first, last) = self.made.entry(*number).or_insert((index, *place));
             *first = index.min(*first);
+            *last = (*place).max(*last);
         }
+        // The history keeps the newest.
+        let kept = |place: u64| place + MAX_EVENTS as u64 > state.event_number;
         let missing = |number: &&u64| {
-            self.made.get(number).is_some_and(|made| *made <= index) && !here.contains(number)
+            let made = self.made.get(number);
+            made.is_some_and(|(first, place)| *first <= index && kept(*place)) && !here.contains_key(number)
         };
         match self.acknowledged.iter().find(missing) {
             None => Ok(()),
@@ -339,7 +341,7 @@ impl Invariants {
     /// Whether this node has applied every acknowledged change.
     pub(super) fn has_all(&self, run: &Run) -> bool {
         let applied = run.learned.borrow().1;
-        let made = |number| self.made.get(number).is_some_and(|made| *made <= applied);
+        let made = |number| self.made.get(number).is_some_and(|(first, _)| *first <= applied);
         self.acknowledged.iter().all(made)
     }
 

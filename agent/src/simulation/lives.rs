@@ -2,7 +2,7 @@
 
 use super::entropy;
 use super::faults;
-use super::trace::Trace;
+use super::trace::{self, Trace};
 use super::world::World;
 use baton_shared::id::Kind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +19,7 @@ const ILL: &str = "broken: ";
 
 const SEED: &str = "BATON_SEED";
 const CLUSTER: &str = "BATON_CLUSTER";
+const STORY: &str = "BATON_STORY";
 const SABOTAGE: &str = "BATON_SABOTAGE";
 
 /// The clusters that are lived in.
@@ -30,6 +31,15 @@ pub(super) enum Cluster {
     Witness,
     /// Three members and an observer.
     Observer,
+}
+
+/// What happens in a life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Story {
+    /// Random faults, then peace.
+    Faults,
+    /// See [`faults::late_order`].
+    LateOrder,
 }
 
 /// What is broken on purpose.
@@ -55,6 +65,14 @@ impl Cluster {
     }
 }
 
+impl Story {
+    const ALL: [Story; 2] = [Story::Faults, Story::LateOrder];
+}
+
+impl Sabotage {
+    const ALL: [Sabotage; 3] = [Sabotage::Disks, Sabotage::Clocks, Sabotage::Answers];
+}
+
 /// Lives of this cluster, from seed to seed.
 ///
 /// `BATON_SEEDS=300 cargo test -p baton-agent simulation` lives more of them; `BATON_SEED=17` that one alone. Figures are shown
@@ -67,13 +85,12 @@ pub(super) fn live(cluster: Cluster) {
     };
     let mut broken = Vec::new();
     for seed in seeds {
-        match in_a_process(cluster, seed, None) {
-            Ok(figures) => println!("{cluster:?} seed {seed}: {figures}"),
-            Err(why) => {
-                println!("{cluster:?} seed {seed}: {why}"); // at once: the others may take long
-                broken.push(format!("{cluster:?} seed {seed}: {why}"));
-            }
-        }
+        let end = Life::new(cluster, seed).in_a_process();
+        println!(
+            "{cluster:?} seed {seed}: {}",
+            end.as_ref().unwrap_or_else(|why| why)
+        );
+        broken.extend(end.err().map(|why| format!("{cluster:?} seed {seed}: {why}")));
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
@@ -82,7 +99,11 @@ pub(super) fn live(cluster: Cluster) {
 pub(super) fn found_out(sabotage: Sabotage, invariants: &[&str]) {
     let mut ends = Vec::new();
     for seed in 0..SABOTAGED {
-        let end = in_a_process(Cluster::Three, seed, Some(sabotage));
+        let life = Life {
+            sabotage: Some(sabotage),
+            ..Life::new(Cluster::Three, seed)
+        };
+        let end = life.in_a_process();
         let breaks = |why: &String| invariants.iter().any(|name| why.starts_with(name));
         if end.as_ref().is_err_and(breaks) {
             return;
@@ -92,95 +113,121 @@ pub(super) fn found_out(sabotage: Sabotage, invariants: &[&str]) {
     panic!("{sabotage:?} goes unnoticed: {}", ends.join("\n"));
 }
 
-/// One life in another process. Its figures, or what went wrong.
-pub(super) fn in_a_process(
-    cluster: Cluster,
-    seed: u64,
-    sabotage: Option<Sabotage>,
-) -> Result<String, String> {
-    let life = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "simulation::one_life", "--ignored", "--nocapture"])
-        .env(SEED, seed.to_string())
-        .env(CLUSTER, format!("{cluster:?}"))
-        .env(
-            SABOTAGE,
-            sabotage.map(|what| format!("{what:?}")).unwrap_or_default(),
-        )
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&life.stdout);
-    let line = |mark: &str| {
-        said.lines()
-            .find_map(|line| line.split_once(mark))
-            .map(|(_, rest)| rest.to_owned())
-    };
-    match (line(WELL), line(ILL)) {
-        (Some(figures), None) => Ok(figures),
-        (None, Some(why)) => Err(why),
-        _ => Err(format!(
-            "it ended with {}: {said}{}",
-            life.status,
-            String::from_utf8_lossy(&life.stderr)
-        )),
+/// One life that is to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Life {
+    pub(super) cluster: Cluster,
+    pub(super) seed: u64,
+    pub(super) story: Story,
+    pub(super) sabotage: Option<Sabotage>,
+}
+
+impl Life {
+    /// One of random faults.
+    pub(super) fn new(cluster: Cluster, seed: u64) -> Life {
+        Life {
+            cluster,
+            seed,
+            story: Story::Faults,
+            sabotage: None,
+        }
+    }
+
+    /// Lives it in another process. Its figures, or what went wrong.
+    pub(super) fn in_a_process(self) -> Result<String, String> {
+        let sabotage = self.sabotage.map(|what| format!("{what:?}"));
+        let life = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "simulation::one_life", "--ignored", "--nocapture"])
+            .env(SEED, self.seed.to_string())
+            .env(CLUSTER, format!("{:?}", self.cluster))
+            .env(STORY, format!("{:?}", self.story))
+            .env(SABOTAGE, sabotage.unwrap_or_default())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&life.stdout);
+        let after = |mark: &str| {
+            let mut lines = said.lines();
+            lines.find_map(|line| Some(line.split_once(mark)?.1.to_owned()))
+        };
+        match (after(WELL), after(ILL)) {
+            (Some(figures), None) => Ok(figures),
+            (None, Some(why)) => Err(why),
+            _ => {
+                let errors = String::from_utf8_lossy(&life.stderr);
+                Err(format!("it ended with {}: {said}{errors}", life.status))
+            }
+        }
+    }
+
+    /// The one that the environment names.
+    fn named() -> Life {
+        let says = |name: &str| std::env::var(name).unwrap_or_default();
+        fn find<T: std::fmt::Debug>(all: impl IntoIterator<Item = T>, name: &str) -> Option<T> {
+            all.into_iter().find(|one| format!("{one:?}") == name)
+        }
+        Life {
+            cluster: find(Cluster::ALL, &says(CLUSTER)).unwrap_or(Cluster::Three),
+            seed: says(SEED).parse().unwrap_or(0),
+            story: find(Story::ALL, &says(STORY)).unwrap_or(Story::Faults),
+            sabotage: find(Sabotage::ALL, &says(SABOTAGE)),
+        }
+    }
+
+    /// Lives it on this thread.
+    fn live(self) -> Result<String, String> {
+        let trace = Trace::default();
+        let lived = tracing::subscriber::with_default(trace.subscriber(), || {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut w = World::new(self.cluster.kinds(), self.seed, self.sabotage, trace.clone());
+                let end = match self.story {
+                    Story::Faults => faults::life(&mut w),
+                    Story::LateOrder => faults::late_order(&mut w),
+                };
+                if let Err(why) = &end {
+                    tracing::error!(target: "world", "{why}");
+                }
+                end.map(|()| w.figures())
+            }))
+        });
+        let why = match lived {
+            Ok(Ok(figures)) => {
+                if trace::is_wanted() {
+                    println!("{}", self.save(&trace));
+                }
+                return Ok(format!("{figures}; trace {:016x}", trace.digest()));
+            }
+            Ok(Err(why)) => why,
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(panic.downcast_ref::<&str>().copied());
+                format!("a panic: {}", text.unwrap_or("?"))
+            }
+        };
+        match self.sabotage {
+            Some(_) => Err(why),
+            None => Err(format!("{why}; {}", self.save(&trace))),
+        }
+    }
+
+    fn save(self, trace: &Trace) -> String {
+        let name = format!("baton-{:?}-{:?}-{}.trace", self.story, self.cluster, self.seed);
+        match trace.save(&name) {
+            Ok(path) => format!("what happened is in {}", path.display()),
+            Err(error) => format!("what happened could not be saved: {error}"),
+        }
     }
 }
 
-/// The life that the environment names, on this thread.
+/// The life that the environment names, on a thread that has drawn nothing yet.
 pub(super) fn one() {
-    let says = |name: &str| std::env::var(name).unwrap_or_default();
-    let seed = says(SEED).parse().unwrap_or(0);
-    let named = |cluster: &Cluster| format!("{cluster:?}") == says(CLUSTER);
-    let cluster = Cluster::ALL.into_iter().find(named).unwrap_or(Cluster::Three);
-    let sabotage = [Sabotage::Disks, Sabotage::Clocks, Sabotage::Answers]
-        .into_iter()
-        .find(|what| format!("{what:?}") == says(SABOTAGE));
-    // A thread that has drawn nothing yet.
-    let life = std::thread::spawn(move || {
-        entropy::seed(seed);
-        life(cluster, seed, sabotage)
+    let life = Life::named();
+    let thread = std::thread::spawn(move || {
+        entropy::seed(life.seed);
+        life.live()
     });
-    match life.join().unwrap() {
+    match thread.join().unwrap() {
         Ok(figures) => println!("{WELL}{figures}"),
         Err(why) => println!("{ILL}{why}"),
-    }
-}
-
-fn life(cluster: Cluster, seed: u64, sabotage: Option<Sabotage>) -> Result<String, String> {
-    let trace = Trace::default();
-    let lived = tracing::subscriber::with_default(trace.subscriber(), || {
-        catch_unwind(AssertUnwindSafe(|| {
-            let mut w = World::new(cluster.kinds(), seed, sabotage, trace.clone());
-            let end = faults::life(&mut w);
-            if let Err(why) = &end {
-                tracing::error!(target: "world", "{why}");
-            }
-            end.map(|()| w.figures())
-        }))
-    });
-    let why = match lived {
-        Ok(Ok(figures)) => {
-            if std::env::var_os("BATON_TRACE").is_some() {
-                save(&trace, cluster, seed);
-            }
-            return Ok(format!("{figures}; trace {:016x}", trace.digest()));
-        }
-        Ok(Err(why)) => why,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-            format!("a panic: {text}")
-        }
-    };
-    if sabotage.is_some() {
-        return Err(why);
-    }
-    Err(format!("{why}; {}", save(&trace, cluster, seed)))
-}
-
-fn save(trace: &Trace, cluster: Cluster, seed: u64) -> String {
-    match trace.save(&format!("baton-{cluster:?}-{seed}.trace")) {
-        Ok(path) => format!("what happened is in {}", path.display()),
-        Err(error) => format!("what happened could not be saved: {error}"),
     }
 }

@@ -15,8 +15,16 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 /// Lines kept.
 const MAX_LINES: usize = 100_000;
-/// What is kept unless `BATON_TRACE` says otherwise.
+/// What is kept otherwise.
 const FILTER: &str = "warn,world=debug,baton_agent=debug,openraft=error,turmoil=error,turmoil::sim=info";
+
+/// Says what is kept, in the manner of `--log`.
+const WANTED: &str = "BATON_TRACE";
+
+/// Whether the trace is wanted in any case.
+pub(super) fn is_wanted() -> bool {
+    std::env::var_os(WANTED).is_some()
+}
 
 /// The trace of one life. Clones write to the same.
 #[derive(Clone, Default)]
@@ -29,7 +37,7 @@ pub(super) struct Trace {
 impl Trace {
     /// Hears whatever is logged on this thread while it is the default.
     pub(super) fn subscriber(&self) -> impl Subscriber + Send + Sync + 'static {
-        let filter = std::env::var("BATON_TRACE").unwrap_or_else(|_| FILTER.to_owned());
+        let filter = std::env::var(WANTED).unwrap_or_else(|_| FILTER.to_owned());
         tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(filter))
             .with_ansi(false)
