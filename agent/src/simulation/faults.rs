@@ -254,8 +254,10 @@ fn peace(w: &mut World) -> Result<(), Broken> {
         w.sites[n].disk.slow(Duration::from_millis(2));
         w.sites[n].disk.hold();
     }
-    start_all(w);
-    w.run(Duration::from_secs(1))?;
+    for _ in 0..5 {
+        start_all(w); // again: some were about to stop
+        w.run(W)?;
+    }
     everybody_learns(w)?;
     w.invariants.last_words(&w.sites)?;
     let last = w.sites.len() - 1;
