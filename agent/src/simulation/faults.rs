@@ -1,7 +1,8 @@
 //! One life of a cluster: random faults while clients and operators go on asking, then peace, in which everything must
 //! come right.
 
-use super::world::{Broken, NETWORKS, W, World, name, role};
+use super::settings::{NETWORKS, W, name, role};
+use super::world::{Broken, World};
 use baton_core::{Input, Request};
 use baton_shared::id::NodeId;
 use std::collections::BTreeSet;

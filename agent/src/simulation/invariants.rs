@@ -1,7 +1,8 @@
 //! What must hold at every instant of every life (the promises S1 to S4 of the README), seen from outside with true time.
 
 use super::node::{Run, Site, mark};
-use super::world::{Broken, W, name, role};
+use super::settings::{W, name, role};
+use super::world::Broken;
 use baton_core::state::MAX_EVENTS;
 use baton_core::{Request, State};
 use baton_shared::id::{Boot, Epoch, NodeId, NodeName};
@@ -365,4 +366,20 @@ fn digest(state: &State) -> u64 {
     let mut hasher = DefaultHasher::new();
     postcard::to_stdvec(state).unwrap().hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_states_at_one_index_are_found_out() {
+        let mut invariants = Invariants::new(2);
+        let (one, mut other) = (State::default(), State::default());
+        other.apply(&baton_core::Command::Pause(true));
+        assert_eq!(invariants.same(0, &one, 5), Ok(()));
+        assert_eq!(invariants.same(1, &one, 5), Ok(()));
+        assert_eq!(invariants.same(1, &other, 6), Ok(()));
+        assert!(invariants.same(1, &other, 5).is_err());
+    }
 }

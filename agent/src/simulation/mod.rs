@@ -28,6 +28,7 @@ mod lives;
 mod network;
 mod node;
 pub(crate) mod runtime;
+mod settings;
 mod time;
 mod trace;
 mod world;

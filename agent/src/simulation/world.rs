@@ -6,29 +6,24 @@ use super::invariants::Invariants;
 use super::lives::Sabotage;
 use super::network::{PORT, Weather};
 use super::node::{self, Run, Site};
+use super::settings::{NAMES, NETWORKS, config, name, role};
 use super::time::SimClock;
 use super::trace::Trace;
 use crate::addresses::Addresses;
 use crate::handle::Message;
 use baton_core::{Input, Request};
-use baton_shared::config::{Cluster, Config, Host, Network, Node, Role};
-use baton_shared::id::{ClusterName, Epoch, Kind, NetworkName, NodeName, RoleName};
-use baton_shared::key::ClusterKey;
-use std::collections::{BTreeMap, BTreeSet};
+use baton_shared::id::{Epoch, Kind};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The window of every life.
-pub(super) const W: Duration = Duration::from_secs(1);
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time, in millionths.
 const MAX_DRIFT: u64 = 4_900;
 /// How late a packet is at most, in peace.
 const LATENCY: Duration = Duration::from_millis(10);
-/// Networks that every node shares.
-pub(super) const NETWORKS: usize = 2;
 
 /// What went wrong.
 pub(super) type Broken = String;
@@ -67,52 +62,6 @@ pub(super) struct World {
     /// Clients are told "done" when they ask: sabotage.
     too_early: bool,
     trace: Trace,
-}
-
-pub(super) fn name(n: usize) -> NodeName {
-    NodeName::new(NAMES[n]).unwrap()
-}
-
-const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-
-pub(super) fn role() -> RoleName {
-    RoleName::new("main").unwrap()
-}
-
-fn config(me: usize, kinds: &[Kind], ips: &[IpAddr]) -> Arc<Config> {
-    let node = |(n, kind): (usize, &Kind)| {
-        let host = Host::Ip(ips[n]);
-        let node = Node {
-            kind: *kind,
-            addresses: vec![Some(host.clone()); NETWORKS],
-            serves: vec![host],
-            priority: 0,
-        };
-        (name(n), node)
-    };
-    let network = |n| Network {
-        name: NetworkName::new(&format!("net{n}")).unwrap(),
-        port: PORT + n as u16,
-        interface: None,
-    };
-    Arc::new(Config {
-        me: name(me),
-        cluster: Cluster {
-            name: ClusterName::new("simulated").unwrap(),
-            window: W,
-            key: ClusterKey::from_bytes([7; 32]),
-            join_wait: Duration::from_secs(30),
-            join_exit: false,
-            preempt_after: None,
-        },
-        networks: (0..NETWORKS).map(network).collect(),
-        nodes: kinds.iter().enumerate().map(node).collect(),
-        storage: None,
-        roles: BTreeMap::from([(role(), Role::default())]),
-        http: None,
-        control: None,
-        dns: None,
-    })
 }
 
 impl World {
