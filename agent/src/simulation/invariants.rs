@@ -134,9 +134,10 @@ impl Invariants {
                 self.when.insert((name(n), epoch), now);
             }
         }
+        let slowest = sites.iter().map(|site| site.clock.truly(W)).max().unwrap_or(W);
         for (n, run) in runs() {
             let word = run.published.word(&role(), sites[n].clock.at(now));
-            self.fresh(n, &word, now)?;
+            self.fresh(n, &word, now, slowest)?;
             let unheard = (0..sites.len()).all(|m| m == n || !up[m] || deaf.contains(&(m, n)));
             let frozen = Duration::from_nanos(sites[n].frozen.load(Relaxed)) > now;
             self.quiet(n, &sites[n], &word, now, unheard || frozen)?;
@@ -232,15 +233,14 @@ impl Invariants {
         }
     }
 
-    /// S4: whoever is named as active was so a window ago or later.
-    fn fresh(&mut self, n: usize, word: &Word, now: Duration) -> Result<(), Broken> {
+    /// S4: whoever is named as active was so a window ago or later, by the slowest clock that may have measured it.
+    fn fresh(&mut self, n: usize, word: &Word, now: Duration, window: Duration) -> Result<(), Broken> {
         let Word::Other(who, epoch) = word else {
             return Ok(());
         };
         self.figures.named += 1;
         let last = self.when.get(&(who.clone(), *epoch)).copied();
-        // A clock that is 0.5 % slow takes so much longer for a window.
-        if last.is_some_and(|last| now <= last + W + W / 150 + STEP) {
+        if last.is_some_and(|last| now <= last + window + STEP) {
             return Ok(());
         }
         Err(format!(

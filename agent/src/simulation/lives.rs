@@ -9,9 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 
 /// Seeds unless `BATON_SEEDS` says otherwise.
-const SEEDS: u64 = 5;
+const SEEDS: u64 = 4;
 /// Seeds in which a sabotage must be found out.
-const SABOTAGED: u64 = 6;
+const SABOTAGED: u64 = 12;
 /// What a life that came right prints before its figures.
 const WELL: &str = "life: ";
 /// ... and one that did not, before the reason.

@@ -22,6 +22,8 @@ use tokio::sync::oneshot;
 
 /// Clocks differ by less than 1 % in rate (S1): each is at most half of that from true time, in millionths.
 const MAX_DRIFT: u64 = 4_900;
+/// Drift of clocks that are wrong on purpose, in millionths.
+const WRONG_DRIFT: i64 = 300_000;
 /// How late a packet is at most, in peace.
 const LATENCY: Duration = Duration::from_millis(10);
 
@@ -84,18 +86,19 @@ impl World {
         };
         let table = ips.iter().enumerate().map(|(n, ip)| (name(n), places(ip)));
         addresses.set(table.collect());
-        let bound = match sabotage {
-            Some(Sabotage::Clocks) => MAX_DRIFT * 50,
-            _ => MAX_DRIFT,
-        };
-        let extremes = sabotage.is_some() || dice.one_in(2);
+        let extremes = dice.one_in(2);
         let mut sites = Vec::new();
         for n in 0..kinds.len() {
             let drift = match extremes {
-                true => dice.roll(2) * 2 * bound,
-                false => dice.roll(2 * bound),
+                true => dice.roll(2) * 2 * MAX_DRIFT,
+                false => dice.roll(2 * MAX_DRIFT),
             };
-            let drift = drift.cast_signed() - bound.cast_signed();
+            let drift = match sabotage {
+                // The first holder is slow, the voters are fast.
+                Some(Sabotage::Clocks) if n == 0 => -WRONG_DRIFT,
+                Some(Sabotage::Clocks) => WRONG_DRIFT,
+                _ => drift.cast_signed() - MAX_DRIFT.cast_signed(),
+            };
             let site = Arc::new(Site {
                 config: config(n, kinds, &ips),
                 ip: ips[n],
