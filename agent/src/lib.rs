@@ -10,3 +10,5 @@ pub mod control;
 pub mod demo;
 pub mod handle;
 pub mod http;
+#[cfg(test)]
+mod simulation;

@@ -33,8 +33,6 @@ pub(crate) enum Rule {
     FloorsBeforeAdoption,
     /// V5: an electorate is reported before it is on disk.
     AdoptionNotDurable,
-    /// V5: granted under an electorate before its entry, with its floors, is applied.
-    EntryNotApplied,
     /// V5: during a change only the new set counts.
     NewSetOnly,
     /// V6: any release of a node ends a promise to any of its boots.

@@ -240,8 +240,7 @@ impl Cluster {
     /// Whether claims may be granted under the electorate known here: it is on disk, and its entry is applied here,
     /// for that names floors which a refusal, from which it may have been learned, does not (V3, V5).
     pub fn adopted_here(&self) -> bool {
-        let applied = self.state.electorate.id >= self.electorate.id || broken!(EntryNotApplied);
-        self.adopted == self.electorate.id && applied
+        self.adopted == self.electorate.id && self.state.electorate.id >= self.electorate.id
     }
 
     /// The electorate that this node may say it has adopted. Not while promises of an earlier run may still be
@@ -422,5 +421,71 @@ impl Cluster {
             q.log(Level::Info, format!("no longer so: {text}"));
             q.dirty = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{MS, config_of};
+    use baton_shared::id::Kind;
+
+    fn owner(node: u64, boot: u64) -> Owner {
+        Owner {
+            node: NodeId(node),
+            boot: Boot(boot),
+        }
+    }
+
+    fn started(at: Mono) -> Cluster {
+        let start = crate::Start {
+            config: Arc::new(config_of(&[Kind::Member; 3], Duration::from_secs(1))),
+            id: NodeId(100),
+            boot: Boot(1),
+            cluster: ClusterId(1),
+            durable: Durable::default(),
+        };
+        Cluster::new(&start, at)
+    }
+
+    /// V5: its entry names floors, and a refusal, from which it may have been learned, does not.
+    #[test]
+    fn v5_an_electorate_learned_from_a_refusal_is_granted_under_only_once_its_entry_is_applied() {
+        let (mut c, mut q) = (started(Mono(0)), Queue::default());
+        let electorate = Electorate {
+            id: ElectorateId(3),
+            voters: [NodeId(100), NodeId(101)].into(),
+            next: None,
+        };
+        c.learn_electorate(&electorate, &mut q);
+        c.adopted = electorate.id;
+        assert!(!c.adopted_here(), "on disk, but its floors are not known");
+        let state = State {
+            electorate,
+            ..State::default()
+        };
+        c.state = Arc::new(state);
+        assert!(c.adopted_here());
+    }
+
+    /// V4, V5: until then promises of a longer window may run than the change of voters waits for.
+    #[test]
+    fn v5_nothing_is_adopted_while_promises_of_the_run_before_may_run() {
+        let mut c = started(Mono(1000 * MS));
+        c.adopted = ElectorateId(2);
+        assert_eq!(c.adoption(Mono(2009 * MS)), ElectorateId(0));
+        assert_eq!(c.adoption(Mono(2010 * MS)), ElectorateId(2));
+    }
+
+    #[test]
+    fn v6_the_dead_are_remembered_within_bounds_and_one_is_never_dead_to_itself() {
+        let mut c = started(Mono(0));
+        assert!(!c.died(owner(100, 1)), "not this very boot");
+        assert!(c.died(owner(7, 1)) && !c.died(owner(7, 1)));
+        for boot in 2..1000 {
+            c.died(owner(7, boot));
+        }
+        assert_eq!(c.dead.len(), MAX_DEAD);
+        assert!(c.dead.contains(&owner(7, 999)));
     }
 }

@@ -4,6 +4,7 @@ use super::running::Parts;
 use super::tasks::Tasks;
 use crate::actions::{self, Actions, Whose};
 use crate::consensus::{Consensus, Store};
+use crate::control::ground::System;
 use crate::control::port::Port;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
 use crate::handle::{Counters, MAX_WAITING, Message};
@@ -44,6 +45,7 @@ impl Loop {
         let news = feed::run(consensus.clone(), parts.published.clone(), notices.clone());
         tasks.start("news of consensus", news);
         let stopped = control::start(control::Start {
+            clock: System,
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),

@@ -8,7 +8,7 @@ use super::{DONE, ENVIRONMENT, Options};
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
-use crate::consensus::{self, Consensus, Store};
+use crate::consensus::{self, Consensus, Store, net};
 use crate::handle::{Counters, Handle, Reload};
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
@@ -87,11 +87,13 @@ impl Running {
         let signals = Signals::new()?;
         let config = parts.config.clone();
         let (tell, told) = mpsc::channel(MAX_RELOADS);
+        let listeners = sockets.listeners.into_iter().map(net::listener);
         let consensus = Consensus::start(consensus::Start {
             config: config.clone(),
             store: parts.store.clone(),
             addresses: parts.addresses.clone(),
-            listeners: sockets.listeners,
+            net: Arc::new(net::Kernel),
+            listeners: listeners.collect::<Result<_, _>>()?,
             counters: parts.counters.clone(),
             reload: tell,
         })

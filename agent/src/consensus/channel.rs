@@ -3,13 +3,12 @@
 //! A frame is a length of 4 bytes, a kind, a number and a text, cut into sealed pieces of at most 64 KiB. Reading and
 //! flushing can be given up and resumed at any point (they are polled side by side with other things).
 
+use super::net::Stream;
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 #[cfg(test)]
 mod fuzz;
@@ -21,7 +20,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(3);
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// Both sides must speak this version.
-const PROLOGUE: &[u8] = b"baton stream 1";
+const PROLOGUE: &[u8] = b"baton stream 2";
 /// Both messages of the handshake: an ephemeral key and a tag.
 const HANDSHAKE_LEN: usize = 32 + TAG;
 const TAG: usize = 16;
@@ -50,7 +49,7 @@ pub(super) struct Frame {
 
 /// The reading half.
 pub(super) struct Reader {
-    stream: OwnedReadHalf,
+    stream: Box<dyn AsyncRead + Send + Unpin>,
     noise: Arc<StatelessTransportState>,
     nonce: u64,
     sealed: Vec<u8>,
@@ -60,7 +59,7 @@ pub(super) struct Reader {
 
 /// The writing half.
 pub(super) struct Writer {
-    stream: OwnedWriteHalf,
+    stream: Box<dyn AsyncWrite + Send + Unpin>,
     noise: Arc<StatelessTransportState>,
     nonce: u64,
     sealed: Vec<u8>,
@@ -72,17 +71,17 @@ fn bad(error: impl ToString) -> io::Error {
 }
 
 /// The side that connected.
-pub(super) async fn initiate(mut stream: TcpStream, key: &[u8; 32]) -> io::Result<(Reader, Writer)> {
+pub(super) async fn initiate(mut stream: Stream, key: &[u8; 32]) -> io::Result<(Reader, Writer)> {
     let mut noise = builder(key)?.build_initiator().map_err(bad)?;
     send(&mut stream, &mut noise).await?;
-    receive(&mut stream, &mut noise).await?;
+    receive(&mut stream.read, &mut noise).await?;
     split(stream, noise)
 }
 
 /// The side that accepted. An error says that the other side does not have the key, or is gone.
-pub(super) async fn respond(mut stream: TcpStream, key: &[u8; 32]) -> io::Result<(Reader, Writer)> {
+pub(super) async fn respond(mut stream: Stream, key: &[u8; 32]) -> io::Result<(Reader, Writer)> {
     let mut noise = builder(key)?.build_responder().map_err(bad)?;
-    receive(&mut stream, &mut noise).await?;
+    receive(&mut stream.read, &mut noise).await?;
     send(&mut stream, &mut noise).await?;
     split(stream, noise)
 }
@@ -94,11 +93,11 @@ fn builder(key: &[u8; 32]) -> io::Result<Builder<'_>> {
         .map_err(bad)
 }
 
-async fn send(stream: &mut TcpStream, noise: &mut HandshakeState) -> io::Result<()> {
+async fn send(stream: &mut Stream, noise: &mut HandshakeState) -> io::Result<()> {
     let mut message = [0; 2 + HANDSHAKE_LEN];
     message[..2].copy_from_slice(&(HANDSHAKE_LEN as u16).to_be_bytes());
     noise.write_message(&[], &mut message[2..]).map_err(bad)?;
-    stream.write_all(&message).await
+    stream.write.write_all(&message).await
 }
 
 async fn receive(stream: &mut (impl AsyncRead + Unpin), noise: &mut HandshakeState) -> io::Result<()> {
@@ -113,18 +112,17 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin), noise: &mut HandshakeSta
     Ok(())
 }
 
-fn split(stream: TcpStream, noise: HandshakeState) -> io::Result<(Reader, Writer)> {
+fn split(stream: Stream, noise: HandshakeState) -> io::Result<(Reader, Writer)> {
     let noise = Arc::new(noise.into_stateless_transport_mode().map_err(bad)?);
-    let (read, write) = stream.into_split();
     let reader = Reader {
-        stream: read,
+        stream: stream.read,
         noise: noise.clone(),
         nonce: 0,
         sealed: Vec::new(),
         plain: Vec::new(),
     };
     let writer = Writer {
-        stream: write,
+        stream: stream.write,
         noise,
         nonce: 0,
         sealed: Vec::new(),
@@ -252,13 +250,14 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     async fn pair(mine: u8, theirs: u8) -> (io::Result<(Reader, Writer)>, io::Result<(Reader, Writer)>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connect = async { initiate(TcpStream::connect(address).await.unwrap(), &[mine; 32]).await };
-        let accept = async { respond(listener.accept().await.unwrap().0, &[theirs; 32]).await };
+        let connect =
+            async { initiate(TcpStream::connect(address).await.unwrap().into(), &[mine; 32]).await };
+        let accept = async { respond(listener.accept().await.unwrap().0.into(), &[theirs; 32]).await };
         tokio::join!(connect, accept)
     }
 

@@ -2,11 +2,13 @@
 
 use super::channel::MAX_FRAME;
 use super::disk::{decode, encode};
-use super::rpc::{Answer, Body, Request};
+use super::rpc::{Answer, Body, Request, Try};
 use super::store::Store;
 use super::streams::Streams;
+use baton_core::Command;
 use baton_shared::id::{NodeId, NodeName};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Room for what a request adds to its body.
@@ -17,6 +19,8 @@ const ENVELOPE: usize = 64;
 pub(super) struct Dial {
     pub(super) store: Arc<Store>,
     pub(super) streams: Arc<Streams>,
+    /// The last number given to a change or to a try.
+    pub(super) last: Arc<AtomicU64>,
 }
 
 impl Dial {
@@ -28,15 +32,54 @@ impl Dial {
         body: Body,
         limit: Duration,
     ) -> Result<Answer, String> {
+        let text = self.letter(to, body)?;
+        self.send(name, || Ok(text.clone()), limit).await
+    }
+
+    /// A number for a change that is to be proposed.
+    pub(super) fn number(&self) -> u64 {
+        self.last.fetch_add(1, Relaxed)
+    }
+
+    /// Asks the leader of `term` to put `command` into the log; `change` is its number.
+    pub(super) async fn propose(
+        &self,
+        (name, to): (&NodeName, NodeId),
+        term: u64,
+        change: u64,
+        command: &Command,
+        limit: Duration,
+    ) -> Result<Answer, String> {
+        let letter = || {
+            let one = Try {
+                term,
+                change,
+                number: self.number(),
+                command: command.clone(),
+            };
+            self.letter(to, Body::Propose(one))
+        };
+        self.send(name, letter, limit).await
+    }
+
+    fn letter(&self, to: NodeId, body: Body) -> Result<Vec<u8>, String> {
         let me = self.store.identity();
-        let request = Request {
+        encode(&Request {
             cluster: me.cluster,
             from: me.node,
             boot: me.boot,
             to,
             body,
-        };
-        let text = self.streams.call(name, encode(&request)?, limit).await?;
+        })
+    }
+
+    async fn send(
+        &self,
+        name: &NodeName,
+        letter: impl FnMut() -> Result<Vec<u8>, String> + Send,
+        limit: Duration,
+    ) -> Result<Answer, String> {
+        let text = self.streams.call(name, letter, limit).await?;
         decode(&text).map_err(|why| format!("{name} answered nonsense: {why}"))
     }
 

@@ -3,16 +3,15 @@
 //! Every write is one transaction and is flushed before it returns. Other records (identity, promises) are elsewhere, so
 //! that nothing here ever delays them.
 
+use super::folder::{Folder, How, on_a_thread};
 use super::record::Unusable;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use tokio::sync::oneshot;
 
 /// Entries by index.
 pub(super) const LOG: TableDefinition<u64, &[u8]> = TableDefinition::new("log");
@@ -31,7 +30,7 @@ const CACHE: usize = 16 << 20;
 pub(super) struct Disk {
     database: RwLock<Option<Database>>,
     /// Where overridden entries are saved; `None` in memory.
-    pub(super) dir: Option<PathBuf>,
+    pub(super) folder: Option<Arc<dyn Folder>>,
 }
 
 /// Why a read or write failed, in a sentence.
@@ -49,30 +48,26 @@ impl Disk {
             .map_err(says)?;
         let disk = Disk {
             database: RwLock::new(Some(database)),
-            dir: None,
+            folder: None,
         };
         disk.found(node)?;
         Ok(Arc::new(disk))
     }
 
-    /// A new database at `path`, for `node`.
-    pub(super) fn create(path: &Path, node: u64) -> Result<Arc<Disk>, Unusable> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        let disk = Disk::at(path)?;
+    /// A new database in the file `name`, for `node`.
+    pub(super) fn create(folder: &Arc<dyn Folder>, name: &str, node: u64) -> Result<Arc<Disk>, Unusable> {
+        folder.open(name, How::New)?;
+        let disk = Disk::at(folder, name)?;
         disk.found(node)
             .map_err(|failure| Unusable::Io(std::io::Error::other(failure)))?;
         Ok(Arc::new(disk))
     }
 
-    /// The database at `path`, which must be that of `node`. Every page is checked.
-    pub(super) fn open(path: &Path, node: u64) -> Result<Arc<Disk>, Unusable> {
+    /// The database in the file `name`, which must be that of `node`. Every page is checked.
+    pub(super) fn open(folder: &Arc<dyn Folder>, name: &str, node: u64) -> Result<Arc<Disk>, Unusable> {
         // redb's own assertions panic on some damaged files where its release build returns an error.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let disk = Disk::at(path)?;
+            let disk = Disk::at(folder, name)?;
             let form: Option<u32> = disk.get(FORM).map_err(Unusable::Corrupt)?;
             let owner: Option<u64> = disk.get(NODE).map_err(Unusable::Corrupt)?;
             match (form, owner) {
@@ -84,15 +79,13 @@ impl Disk {
         opened.unwrap_or_else(|_| Err(Unusable::Corrupt("the database is damaged".into())))
     }
 
-    fn at(path: &Path) -> Result<Disk, Unusable> {
-        let database = Database::builder()
-            .set_cache_size(CACHE)
-            .set_check_integrity_on_open(true)
-            .create(path)
-            .map_err(unusable)?;
+    fn at(folder: &Arc<dyn Folder>, name: &str) -> Result<Disk, Unusable> {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE).set_check_integrity_on_open(true);
+        let database = folder.database(name, &builder).map_err(unusable)?;
         Ok(Disk {
             database: RwLock::new(Some(database)),
-            dir: path.parent().map(Path::to_owned),
+            folder: Some(folder.clone()),
         })
     }
 
@@ -152,6 +145,21 @@ impl Disk {
         })
     }
 
+    /// Runs what may wait for the disk away from the tasks that must not.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (tell, told) = oneshot::channel();
+        let work = Box::new(move || drop(tell.send(act()))); // dropped: nobody waits any more
+        match &self.folder {
+            Some(folder) => folder.aside(work).await,
+            None => on_a_thread(work).await,
+        }
+        told.await
+            .unwrap_or_else(|_| Err("a disk operation was cut off".into()))
+    }
+
     /// Waits for what is under way, and closes the file.
     pub(super) fn close(&self) {
         *self.database.write().unwrap_or_else(|e| e.into_inner()) = None;
@@ -180,13 +188,4 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
         Ok(_) => Err("a record is longer than it should be".into()),
         Err(error) => Err(format!("a record cannot be read: {error}")),
     }
-}
-
-/// Runs what may wait for the disk away from the tasks that must not.
-pub(super) async fn aside<T: Send + 'static>(
-    act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::task::spawn_blocking(act)
-        .await
-        .unwrap_or_else(|error| Err(format!("a disk operation was cut off: {error}")))
 }

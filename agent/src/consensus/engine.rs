@@ -31,7 +31,14 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = u64,
         Node = Peer,
+        AsyncRuntime = Runtime,
 );
+
+/// The same, with random numbers that a simulation can repeat.
+#[cfg(test)]
+use crate::simulation::runtime::Runtime;
+#[cfg(not(test))]
+use openraft::TokioRuntime as Runtime;
 
 /// The engine.
 pub(super) type Engine = openraft::Raft<Types>;

@@ -4,6 +4,7 @@
 
 use super::channel::{self, Frame, HANDSHAKE, Kind, Reader, Writer};
 use super::disk::{decode, encode};
+use super::net::{Listener, Stream};
 use super::rpc::Answer;
 use super::service::Service;
 use crate::handle::Counters;
@@ -12,7 +13,6 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -73,7 +73,7 @@ impl Drop for Slot {
 }
 
 /// Accepts and serves until it is dropped. Ends only when a stream's task panicked.
-pub(super) async fn listen(listener: TcpListener, service: Arc<Service>) {
+pub(super) async fn listen(listener: Box<dyn Listener>, service: Arc<Service>) {
     let mut streams = JoinSet::new();
     let strangers = Arc::new(Strangers::default());
     loop {
@@ -102,10 +102,9 @@ pub(super) async fn listen(listener: TcpListener, service: Arc<Service>) {
     }
 }
 
-async fn receive(stream: TcpStream, slot: Slot, service: Arc<Service>) {
+async fn receive(stream: Stream, slot: Slot, service: Arc<Service>) {
     let key = service.key();
     let greeted = timeout(HANDSHAKE, async {
-        stream.set_nodelay(true)?;
         let (mut reader, writer) = channel::respond(stream, &key).await?;
         // A replayed greeting gets this far, and no further: only a peer can seal a frame.
         let first = reader.next().await?;

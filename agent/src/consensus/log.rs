@@ -2,9 +2,9 @@
 //!
 //! Invariant: what is acknowledged is flushed; what the cluster overrides is saved beside the store before it is cut.
 
-use super::disk::{Disk, Failure, LOG, META, aside, decode, encode};
+use super::disk::{Disk, Failure, LOG, META, decode, encode};
 use super::engine::Types;
-use baton_shared::clock::wall_ms;
+use super::folder::{Blob, Folder, How};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
     AnyError, Entry, EntryPayload, LogId, LogState, OptionalSend, RaftLogReader, StorageError,
@@ -12,11 +12,7 @@ use openraft::{
 };
 use redb::ReadableTable;
 use std::fmt::Debug;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::ops::{Bound, RangeBounds};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 const VOTE: &str = "vote";
@@ -111,7 +107,8 @@ impl RaftLogStorage<Types> for LogStore {
         let fault = |failure: Failure| Fault::from(StorageIOError::write_vote(AnyError::error(failure)));
         let text = encode(vote).map_err(fault)?;
         let disk = self.disk.clone();
-        aside(move || disk.put(&[(VOTE, text)])).await.map_err(fault)
+        let put = move || disk.put(&[(VOTE, text)]);
+        self.disk.aside(put).await.map_err(fault)
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote<u64>>, Fault> {
@@ -130,7 +127,7 @@ impl RaftLogStorage<Types> for LogStore {
             .map(|entry| Ok((entry.log_id.index, encode(&entry)?)))
             .collect::<Result<Vec<_>, Failure>>();
         let disk = self.disk.clone();
-        let result = aside(move || {
+        let write = move || {
             let texts = texts?;
             disk.write(|transaction| {
                 let mut log = transaction.open_table(LOG)?;
@@ -139,8 +136,8 @@ impl RaftLogStorage<Types> for LogStore {
                 }
                 Ok(())
             })
-        })
-        .await;
+        };
+        let result = self.disk.aside(write).await;
         flushed.log_io_completed(result.clone().map_err(std::io::Error::other));
         result.map_err(write_fault)
     }
@@ -148,22 +145,21 @@ impl RaftLogStorage<Types> for LogStore {
     async fn truncate(&mut self, from: LogId<u64>) -> Result<(), Fault> {
         let this = self.clone();
         let range = (Bound::Included(from.index), Bound::Unbounded);
-        aside(move || {
-            if let Some(dir) = &this.disk.dir {
-                save_overridden(dir, &this.entries(range, usize::MAX)?)?;
+        let cut = move || {
+            if let Some(folder) = &this.disk.folder {
+                save_overridden(&**folder, &this.entries(range, usize::MAX)?)?;
             }
             this.disk.write(|transaction| {
                 transaction.open_table(LOG)?.retain_in(range, |_, _| false)?;
                 Ok(())
             })
-        })
-        .await
-        .map_err(write_fault)
+        };
+        self.disk.aside(cut).await.map_err(write_fault)
     }
 
     async fn purge(&mut self, upto: LogId<u64>) -> Result<(), Fault> {
         let disk = self.disk.clone();
-        aside(move || {
+        let cut = move || {
             let text = encode(&upto)?;
             disk.write(|transaction| {
                 transaction.open_table(META)?.insert(PURGED, text.as_slice())?;
@@ -172,46 +168,39 @@ impl RaftLogStorage<Types> for LogStore {
                     .retain_in(..=upto.index, |_, _| false)?;
                 Ok(())
             })
-        })
-        .await
-        .map_err(write_fault)
+        };
+        self.disk.aside(cut).await.map_err(write_fault)
     }
 }
 
 /// Writes the entries to `overridden-<Unix ms>.json`, for a person to read. An entry without content is not worth it.
-fn save_overridden(dir: &Path, entries: &[Entry<Types>]) -> Result<(), Failure> {
+fn save_overridden(folder: &dyn Folder, entries: &[Entry<Types>]) -> Result<(), Failure> {
     if entries
         .iter()
         .all(|entry| matches!(entry.payload, EntryPayload::Blank))
     {
         return Ok(());
     }
-    let (path, mut file) = new_file(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let (name, file) = new_file(folder).map_err(|error| format!("{folder}: {error}"))?;
     let text = serde_json::to_vec_pretty(entries).map_err(|error| error.to_string())?;
-    file.write_all(&text)
+    file.write(&text, 0)
         .and_then(|()| file.sync_all())
-        .and_then(|()| File::open(dir)?.sync_all())
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+        .and_then(|()| folder.sync())
+        .map_err(|error| format!("{folder}/{name}: {error}"))?;
     tracing::warn!(
-        "the cluster overrode {} changes that were recorded here alone; they are saved in {}",
+        "the cluster overrode {} changes that were recorded here alone; they are saved in {folder}/{name}",
         entries.len(),
-        path.display()
     );
     Ok(())
 }
 
 /// A file that was not there before.
-fn new_file(dir: &Path) -> std::io::Result<(std::path::PathBuf, File)> {
-    let mut stamp = wall_ms();
+fn new_file(folder: &dyn Folder) -> std::io::Result<(String, Box<dyn Blob>)> {
+    let mut stamp = folder.wall_ms();
     loop {
-        let path = dir.join(format!("overridden-{stamp}.json"));
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)
-        {
-            Ok(file) => return Ok((path, file)),
+        let name = format!("overridden-{stamp}.json");
+        match folder.open(&name, How::New) {
+            Ok(file) => return Ok((name, file)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => stamp += 1,
             Err(error) => return Err(error),
         }

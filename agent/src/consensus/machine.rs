@@ -2,7 +2,7 @@
 //!
 //! Invariant: a state is on disk before anyone hears of it, so what was applied is never rolled back (DESIGN §5).
 
-use super::disk::{Disk, Failure, aside, decode, encode};
+use super::disk::{Disk, Failure, decode, encode};
 use super::engine::{Peer, Types};
 use baton_core::{Outcome, State};
 use baton_shared::clock::wall_ms;
@@ -73,7 +73,7 @@ impl Machine {
         let disk = self.disk.clone();
         let mut values = vec![(APPLIED, encode(&applied)?)];
         values.extend(snapshot.map(|text| (SNAPSHOT, text)));
-        aside(move || disk.put(&values)).await?;
+        self.disk.aside(move || disk.put(&values)).await?;
         self.learned.send_replace(applied.learned());
         self.applied = applied;
         Ok(())
@@ -166,7 +166,8 @@ impl RaftSnapshotBuilder<Types> for Taker {
         })
         .map_err(fault)?;
         let disk = self.disk.clone();
-        aside(move || disk.put(&[(SNAPSHOT, kept)]))
+        self.disk
+            .aside(move || disk.put(&[(SNAPSHOT, kept)]))
             .await
             .map_err(fault)?;
         Ok(Snapshot {

@@ -8,10 +8,12 @@ mod channel;
 mod dial;
 mod disk;
 mod engine;
+pub mod folder;
 mod founding;
 mod listener;
 mod log;
 mod machine;
+pub mod net;
 mod pledge;
 mod record;
 mod rpc;
@@ -35,6 +37,7 @@ use dial::Dial;
 use engine::{Engine, Metrics, Network, Peer};
 use log::LogStore;
 use machine::Machine;
+use net::{Listener, Net};
 use rpc::{Answer, Body};
 use service::{Proposal, Service, propose_here};
 use std::collections::BTreeMap;
@@ -42,7 +45,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streams::Streams;
 use tasks::Tasks;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -93,8 +95,10 @@ pub struct Start {
     pub store: Arc<Store>,
     /// Where peers are.
     pub addresses: Arc<Addresses>,
-    /// One bound TCP listener per network on which this node has an address.
-    pub listeners: Vec<std::net::TcpListener>,
+    /// Connects streams.
+    pub net: Arc<dyn Net>,
+    /// One bound listener per network on which this node has an address.
+    pub listeners: Vec<Box<dyn Listener>>,
     /// Counted: streams refused.
     pub counters: Arc<Counters>,
     /// A peer asks this node to read its configuration again.
@@ -107,10 +111,11 @@ impl Consensus {
         let tasks = Tasks::new();
         let store = start.store;
         let identity = store.identity();
-        let streams = Streams::new(start.config.clone(), start.addresses, tasks.clone());
+        let streams = Streams::new(start.config.clone(), start.addresses, start.net, tasks.clone());
         let dial = Dial {
             store: store.clone(),
             streams: streams.clone(),
+            last: Arc::default(),
         };
         let (machine, learned) = Machine::open(store.disk())?;
         let raft = Engine::new(
@@ -135,7 +140,6 @@ impl Consensus {
             warned: Mutex::default(),
         });
         for listener in start.listeners {
-            let listener = bound(listener)?;
             tasks.keep("stream listener", listener::listen(listener, service.clone()));
         }
         let (says, coordinator) = watch::channel(engine::coordinator(&raft.metrics().borrow()));
@@ -174,17 +178,18 @@ impl Consensus {
 
     /// Proposes through the leader, wherever it is. Bounded in time; an error may mean "not known".
     ///
-    /// A command may be applied twice, when a network dies before the answer came.
+    /// A command may be applied twice, when a network dies before the answer came; but not after it was answered here.
     pub async fn propose(&self, command: Command) -> Result<Outcome, String> {
         if disk::encode(&command)?.len() > MAX_COMMAND {
             return Err("the change is too large".into());
         }
         let until = Instant::now() + PROPOSE;
+        let change = self.dial.number();
         let mut why = "no coordinator is known; are enough voters up and in touch?".to_owned();
         loop {
             let leader = self.leader();
             let left = until.saturating_duration_since(Instant::now());
-            match timeout_at(until, self.propose_at(leader, command.clone(), left)).await {
+            match timeout_at(until, self.propose_at(leader, change, &command, left)).await {
                 Ok(Ok(outcome)) => return Ok(outcome),
                 Ok(Err(Some(reason))) => why = reason,
                 Ok(Err(None)) => {}
@@ -200,22 +205,24 @@ impl Consensus {
     /// One try. An error is a reason to look for a leader again.
     async fn propose_at(
         &self,
-        leader: Option<(NodeId, Peer)>,
-        command: Command,
+        leader: Option<(NodeId, Peer, u64)>,
+        change: u64,
+        command: &Command,
         limit: Duration,
     ) -> Result<Outcome, Option<String>> {
-        let Some((id, peer)) = leader else {
+        let Some((id, peer, term)) = leader else {
             return Err(None);
         };
         if id == self.store.identity().node {
-            return match propose_here(&self.raft, command).await {
+            return match propose_here(&self.raft, command.clone()).await {
                 Proposal::Done(outcome) => Ok(outcome),
                 Proposal::Leader(_) => Err(None),
                 Proposal::Failed(why) => Err(Some(why)),
             };
         }
         let name = peer.name.ok_or(None)?;
-        match self.dial.ask(&name, id, Body::Propose(command), limit).await {
+        let answer = self.dial.propose((&name, id), term, change, command, limit);
+        match answer.await {
             Ok(Answer::Proposed(outcome)) => Ok(outcome),
             Ok(Answer::NotLeader(_)) => Err(None),
             Ok(other) => Err(Some(format!("the coordinator {name} refused: {}", other.why()))),
@@ -223,12 +230,13 @@ impl Consensus {
         }
     }
 
-    fn leader(&self) -> Option<(NodeId, Peer)> {
+    /// The leader, and its term.
+    fn leader(&self) -> Option<(NodeId, Peer, u64)> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
         let leader = metrics.current_leader?;
         let peer = metrics.membership_config.membership().get_node(&leader)?;
-        Some((NodeId(leader), peer.clone()))
+        Some((NodeId(leader), peer.clone(), metrics.current_term))
     }
 
     /// Changes the engine's membership; on the leader only. Idempotent.
@@ -281,15 +289,12 @@ impl Consensus {
         let _ = timeout(STOP, self.raft.shutdown()).await;
         let _ = timeout(STOP, self.tasks.close()).await;
         let store = self.store.clone();
-        let _ = timeout(STOP, tokio::task::spawn_blocking(move || store.close())).await;
+        let close = move || {
+            store.close();
+            Ok(())
+        };
+        let _ = timeout(STOP, self.store.disk().aside(close)).await;
     }
-}
-
-fn bound(listener: std::net::TcpListener) -> Result<TcpListener, String> {
-    listener
-        .set_nonblocking(true)
-        .and_then(|()| TcpListener::from_std(listener))
-        .map_err(|error| format!("the stream listener cannot be used: {error}"))
 }
 
 /// Translates the engine's metrics, and notices its end.

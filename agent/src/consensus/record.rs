@@ -4,11 +4,9 @@
 //! touched again the second is on disk. So neither a torn write nor one rotten copy brings back an older record: the
 //! one good copy is never older than what was last acknowledged.
 
+use super::folder::{Blob, Folder, How};
 use sha2::{Digest, Sha256};
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 
 /// Form and version of a copy; another version is another magic.
 const MAGIC: [u8; 8] = *b"batonR01";
@@ -41,24 +39,18 @@ impl From<io::Error> for Unusable {
 /// An open record.
 #[derive(Debug)]
 pub(super) struct Record {
-    file: File,
+    file: Box<dyn Blob>,
     serial: u64,
     /// A flush failed: what is on disk is not known any more, and trying again would only hide that.
     broken: bool,
 }
 
 impl Record {
-    /// Makes the file at `path` whole or not at all.
-    pub(super) fn create(path: &Path, text: &[u8]) -> io::Result<Record> {
-        let fresh = path.with_extension("new");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&fresh)?;
-        file.write_all_at(&vec![0; 2 * COPY], 0)?;
+    /// Makes the file whole or not at all.
+    pub(super) fn create(folder: &dyn Folder, name: &str, text: &[u8]) -> io::Result<Record> {
+        let fresh = format!("{name}.new");
+        let file = folder.open(&fresh, How::Emptied)?;
+        file.write(&vec![0; 2 * COPY], 0)?;
         let mut record = Record {
             file,
             serial: 0,
@@ -66,14 +58,14 @@ impl Record {
         };
         record.save(text)?;
         record.file.sync_all()?;
-        std::fs::rename(&fresh, path)?;
+        folder.rename(&fresh, name)?;
         Ok(record)
     }
 
     /// Opens the file and reads the newest copy; mends the other.
-    pub(super) fn open(path: &Path) -> Result<(Record, Vec<u8>), Unusable> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        let copies = [0, 1].map(|n| read_copy(&file, n));
+    pub(super) fn open(folder: &dyn Folder, name: &str) -> Result<(Record, Vec<u8>), Unusable> {
+        let file = folder.open(name, How::Existing)?;
+        let copies = [0, 1].map(|n| read_copy(&*file, n));
         let newest = match &copies {
             [Ok(a), Ok(b)] => usize::from(b.0 > a.0),
             [Ok(_), Err(_)] => 0,
@@ -88,7 +80,7 @@ impl Record {
         let (serial, text) = if newest == 0 { a? } else { b? };
         if !same {
             // A write was torn here. The next one starts with copy 0: both must be good before that.
-            file.write_all_at(&encode(serial, &text), ((1 - newest) * COPY) as u64)?;
+            file.write(&encode(serial, &text), ((1 - newest) * COPY) as u64)?;
             file.sync_data()?;
         }
         let record = Record {
@@ -118,10 +110,10 @@ impl Record {
     fn write_both(&mut self, text: &[u8]) -> io::Result<()> {
         let copy = encode(self.serial + 1, text);
         self.file.sync_data()?; // copy 1 of the last save; most often long there
-        self.file.write_all_at(&copy, 0)?;
+        self.file.write(&copy, 0)?;
         self.file.sync_data()?;
         self.serial += 1;
-        self.file.write_all_at(&copy, COPY as u64)
+        self.file.write(&copy, COPY as u64)
     }
 }
 
@@ -143,10 +135,10 @@ fn checksum(head: &[u8], text: &[u8]) -> [u8; 32] {
         .into()
 }
 
-fn read_copy(file: &File, n: usize) -> Result<(u64, Vec<u8>), Unusable> {
+fn read_copy(file: &dyn Blob, n: usize) -> Result<(u64, Vec<u8>), Unusable> {
     let torn = || Unusable::Corrupt("checksum".into());
     let mut copy = vec![0; COPY];
-    file.read_exact_at(&mut copy, (n * COPY) as u64)?;
+    file.read(&mut copy, (n * COPY) as u64)?;
     let (magic, rest) = copy.split_first_chunk::<8>().ok_or_else(torn)?;
     if *magic != MAGIC {
         let other_version = magic[..FAMILY] == MAGIC[..FAMILY];
@@ -164,56 +156,59 @@ fn read_copy(file: &File, n: usize) -> Result<(u64, Vec<u8>), Unusable> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::folder::Directory;
     use super::*;
 
-    fn damage(path: &Path, at: usize) {
-        let file = OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(b"torn!", at as u64).unwrap();
+    const NAME: &str = "record";
+
+    fn damage(folder: &Directory, at: usize) {
+        let file = folder.open(NAME, How::Existing).unwrap();
+        file.write(b"torn!", at as u64).unwrap();
     }
 
     #[test]
     fn a_torn_copy_gives_way_to_the_other_and_is_mended() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("record");
+        let folder = Directory::new(dir.path());
         for copy in [0, COPY] {
-            let mut record = Record::create(&path, b"one").unwrap();
+            let mut record = Record::create(&folder, NAME, b"one").unwrap();
             record.save(b"two").unwrap();
             drop(record);
-            damage(&path, copy + HEADER);
-            assert_eq!(Record::open(&path).unwrap().1, b"two");
+            damage(&folder, copy + HEADER);
+            assert_eq!(Record::open(&folder, NAME).unwrap().1, b"two");
             // Mended: now the other copy may go.
-            damage(&path, COPY - copy + HEADER);
-            let (mut record, text) = Record::open(&path).unwrap();
+            damage(&folder, COPY - copy + HEADER);
+            let (mut record, text) = Record::open(&folder, NAME).unwrap();
             assert_eq!(text, b"two");
             record.save(b"three").unwrap();
             drop(record);
-            assert_eq!(Record::open(&path).unwrap().1, b"three");
+            assert_eq!(Record::open(&folder, NAME).unwrap().1, b"three");
         }
     }
 
     #[test]
     fn a_crash_between_the_copies_keeps_the_newer() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("record");
-        let record = Record::create(&path, b"one").unwrap();
-        record.file.write_all_at(&encode(2, b"two"), 0).unwrap();
+        let folder = Directory::new(dir.path());
+        let record = Record::create(&folder, NAME, b"one").unwrap();
+        record.file.write(&encode(2, b"two"), 0).unwrap();
         drop(record);
-        assert_eq!(Record::open(&path).unwrap().1, b"two");
+        assert_eq!(Record::open(&folder, NAME).unwrap().1, b"two");
     }
 
     #[test]
     fn two_bad_copies_or_a_short_file_are_corrupt_and_another_version_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("record");
-        Record::create(&path, b"one").unwrap();
-        damage(&path, 9);
-        damage(&path, COPY + 9);
-        assert!(matches!(Record::open(&path), Err(Unusable::Corrupt(_))));
-        std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(Record::open(&path), Err(Unusable::Corrupt(_))));
+        let folder = Directory::new(dir.path());
+        Record::create(&folder, NAME, b"one").unwrap();
+        damage(&folder, 9);
+        damage(&folder, COPY + 9);
+        assert!(matches!(Record::open(&folder, NAME), Err(Unusable::Corrupt(_))));
+        std::fs::write(dir.path().join(NAME), b"short").unwrap();
+        assert!(matches!(Record::open(&folder, NAME), Err(Unusable::Corrupt(_))));
         let mut other = vec![0; 2 * COPY];
         other[..8].copy_from_slice(b"batonR02");
-        std::fs::write(&path, other).unwrap();
-        assert!(matches!(Record::open(&path), Err(Unusable::Version)));
+        std::fs::write(dir.path().join(NAME), other).unwrap();
+        assert!(matches!(Record::open(&folder, NAME), Err(Unusable::Version)));
     }
 }

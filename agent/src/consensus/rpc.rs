@@ -42,11 +42,28 @@ pub(super) enum Body {
     /// The engine's.
     Snapshot(InstallSnapshotRequest<Types>),
     /// Put this into the log, if you lead.
-    Propose(Command),
+    Propose(Try),
     /// Say yes to this initialiser.
     Pledge(Pledge),
     /// Read your configuration again.
     Reload,
+}
+
+/// One try to put a command into the log.
+///
+/// A try that a broken network held back may arrive long after it was given up, when another made the change and later
+/// changes followed. It must not be made then: it names the leader's term, and a leader of that term remembers which tries
+/// were followed by others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Try {
+    /// Of the leader that is asked.
+    pub(super) term: u64,
+    /// The same for every try to make one change, and for nothing else of this run of the sender. Grows.
+    pub(super) change: u64,
+    /// Of this try. Grows.
+    pub(super) number: u64,
+    /// The change.
+    pub(super) command: Command,
 }
 
 /// What is answered.

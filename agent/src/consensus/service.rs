@@ -3,7 +3,7 @@
 
 use super::engine::{Engine, Peer};
 use super::pledge::Pledge;
-use super::rpc::{Answer, Body, Request};
+use super::rpc::{Answer, Body, Request, Try};
 use super::store::Store;
 use super::streams::Streams;
 use crate::handle::Counters;
@@ -16,8 +16,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-/// Senders that are remembered; then all are forgotten, which costs nothing but a late refusal.
+/// Senders that are remembered, far more than a cluster has; then all are forgotten.
 const MAX_SENDERS: usize = 1024;
+/// Changes of one sender that are remembered, with room for all that it has under way.
+const MAX_CHANGES: usize = 1024;
 /// Reading a configuration takes longer than this only if something is wrong.
 const RELOAD: Duration = Duration::from_secs(5);
 /// Between two reports of nodes of other clusters.
@@ -31,10 +33,46 @@ pub(super) struct Service {
     pub(super) counters: Arc<Counters>,
     pub(super) cluster: watch::Sender<ClusterId>,
     pub(super) reload: mpsc::Sender<oneshot::Sender<Result<String, String>>>,
-    /// The newest boot heard of each sender.
-    pub(super) senders: Mutex<BTreeMap<NodeId, Boot>>,
+    /// What is remembered of each sender.
+    pub(super) senders: Mutex<BTreeMap<NodeId, Sender>>,
     /// When another cluster's node was last reported.
     pub(super) warned: Mutex<Option<Instant>>,
+}
+
+/// A sender, as far as what it sent may come late.
+pub(super) struct Sender {
+    /// The newest that was heard.
+    boot: Boot,
+    /// Its latest changes, each with the number of its last try.
+    changes: BTreeMap<u64, u64>,
+    /// Changes before this are forgotten.
+    forgotten: u64,
+}
+
+impl Sender {
+    fn new(boot: Boot) -> Sender {
+        Sender {
+            boot,
+            changes: BTreeMap::new(),
+            forgotten: 0,
+        }
+    }
+
+    /// Whether a try comes so late that another may have followed it.
+    fn is_late(&mut self, one: &Try) -> bool {
+        if one.change < self.forgotten {
+            return true;
+        }
+        let last = self.changes.entry(one.change).or_insert(one.number);
+        let late = one.number < *last;
+        *last = one.number.max(*last);
+        if self.changes.len() > MAX_CHANGES
+            && let Some((oldest, _)) = self.changes.pop_first()
+        {
+            self.forgotten = oldest + 1;
+        }
+        late
+    }
 }
 
 impl Service {
@@ -86,7 +124,11 @@ impl Service {
                 }
                 Err(error) => Answer::Failed(error.to_string()),
             },
-            Body::Propose(command) => match propose_here(&self.raft, command).await {
+            Body::Propose(one) if !self.leads(one.term) => Answer::NotLeader(None),
+            Body::Propose(one) if self.is_late(request.from, request.boot, &one) => {
+                Answer::Refused("it was asked again since".into())
+            }
+            Body::Propose(one) => match propose_here(&self.raft, one.command).await {
                 Proposal::Done(outcome) => Answer::Proposed(outcome),
                 Proposal::Leader(leader) => Answer::NotLeader(leader),
                 Proposal::Failed(why) => Answer::Failed(why),
@@ -112,9 +154,25 @@ impl Service {
         if senders.len() >= MAX_SENDERS && !senders.contains_key(&from) {
             senders.clear();
         }
-        let newest = senders.entry(from).or_insert(boot);
-        *newest = boot.max(*newest);
-        boot < *newest
+        let sender = senders.entry(from).or_insert_with(|| Sender::new(boot));
+        if boot > sender.boot {
+            *sender = Sender::new(boot);
+        }
+        boot < sender.boot
+    }
+
+    /// Whether this node leads in that very term.
+    fn leads(&self, term: u64) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.current_leader == Some(metrics.id) && metrics.current_term == term
+    }
+
+    /// Whether a try was followed by another, or may have been. Those of other terms never come here.
+    fn is_late(&self, from: NodeId, boot: Boot, one: &Try) -> bool {
+        let mut senders = self.senders.lock().unwrap_or_else(|e| e.into_inner());
+        let sender = senders.entry(from).or_insert_with(|| Sender::new(boot));
+        boot < sender.boot || sender.is_late(one)
     }
 
     /// Why the sender's cluster has nothing to say here. A fresh node is let in by the engine's own messages alone, and
@@ -205,5 +263,44 @@ pub(super) async fn propose_here(raft: &Engine, command: Command) -> Proposal {
         Ok(written) => Proposal::Done(written.data),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => Proposal::Leader(to.leader_node),
         Err(error) => Proposal::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(change: u64, number: u64) -> Try {
+        Try {
+            term: 1,
+            change,
+            number,
+            command: Command::Pause(true),
+        }
+    }
+
+    #[test]
+    fn a_try_that_another_followed_comes_too_late() {
+        let mut sender = Sender::new(Boot(1));
+        assert!(!sender.is_late(&one(1, 2)), "the first");
+        assert!(
+            !sender.is_late(&one(3, 6)),
+            "the second try of another, the first is held back"
+        );
+        assert!(sender.is_late(&one(3, 4)));
+        assert!(!sender.is_late(&one(1, 7)));
+        assert!(sender.is_late(&one(1, 2)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_late_and_memory_has_a_bound() {
+        let mut sender = Sender::new(Boot(1));
+        let changes = MAX_CHANGES as u64 + 10;
+        for change in 0..changes {
+            assert!(!sender.is_late(&one(change, change + 1)));
+        }
+        assert_eq!(sender.changes.len(), MAX_CHANGES);
+        assert!(sender.is_late(&one(9, changes * 2)));
+        assert!(!sender.is_late(&one(10, changes * 2)));
     }
 }

@@ -6,20 +6,17 @@
 
 use super::Identity;
 use super::disk::{Disk, decode, encode};
+use super::folder::{Directory, Folder, Lock};
 use super::pledge::{Card, No, Pledge};
 use super::record::{Record, Unusable};
 use baton_core::Durable;
 use baton_shared::clock::wall_ms;
 use baton_shared::id::{Boot, ClusterId, NodeId};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
-use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-const LOCK: &str = "lock";
 const IDENTITY: &str = "identity";
 const PROMISES: &str = "promises";
 const DATABASE: &str = "raft.redb";
@@ -29,7 +26,7 @@ pub struct Store {
     card: Mutex<Kept<Card>>,
     promises: Mutex<Kept<Promises>>,
     disk: Arc<Disk>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// A value, and where it is kept.
@@ -73,13 +70,13 @@ impl Store {
     /// Opens (and locks) the directory, or starts in memory. The error is one line that says what to do.
     pub fn open(dir: Option<&Path>) -> Result<Arc<Store>, String> {
         match dir {
-            Some(dir) => Store::on_disk(dir),
+            Some(dir) => Store::on(Arc::new(Directory::new(dir))),
             None => Store::in_memory(),
         }
     }
 
     fn in_memory() -> Result<Arc<Store>, String> {
-        let card = Card::fresh(draw()?, next_boot(Boot(0))?);
+        let card = Card::fresh(draw()?, next_boot(Boot(0), wall_ms())?);
         let node = card.node;
         Ok(Arc::new(Store {
             disk: Disk::in_memory(node.0)?,
@@ -98,15 +95,16 @@ impl Store {
         }))
     }
 
-    fn on_disk(dir: &Path) -> Result<Arc<Store>, String> {
-        let lock = lock(dir)?;
-        let store = match load(dir) {
+    /// Opens (and locks) a folder; see [`Store::open`].
+    pub(crate) fn on(folder: Arc<dyn Folder>) -> Result<Arc<Store>, String> {
+        let lock = lock(&*folder)?;
+        let store = match load(&folder) {
             Ok(store) => store,
             Err(Unusable::Corrupt(why)) => {
-                move_aside(dir, &why).map_err(|error| advice(dir, &error))?;
-                create(dir).map_err(|trouble| stop(dir, trouble))?
+                move_aside(&*folder, &why).map_err(|error| advice(&*folder, &error))?;
+                create(&folder).map_err(|trouble| stop(&*folder, trouble))?
             }
-            Err(trouble) => return Err(stop(dir, trouble)),
+            Err(trouble) => return Err(stop(&*folder, trouble)),
         };
         *store.lock.lock().unwrap_or_else(|e| e.into_inner()) = Some(lock);
         Ok(Arc::new(store))
@@ -197,73 +195,62 @@ impl Store {
 }
 
 /// Takes the directory for this process alone; makes it if need be.
-fn lock(dir: &Path) -> Result<File, String> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| advice(dir, &error))?;
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(dir.join(LOCK))
-        .map_err(|error| advice(dir, &error))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(format!(
-            "data directory {} is in use by another baton process; stop that one, or give this node its own [storage] dir",
-            dir.display()
+fn lock(folder: &dyn Folder) -> Result<Lock, String> {
+    match folder.lock() {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(format!(
+            "data directory {folder} is in use by another baton process; stop that one, or give this node its own [storage] dir"
         )),
-        Err(error) => Err(advice(dir, &error.into())),
+        Err(error) => Err(advice(folder, &error)),
     }
 }
 
 /// Opens what is there, or makes it all; the new boot is on disk before this returns.
-fn load(dir: &Path) -> Result<Store, Unusable> {
+fn load(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     let files = [IDENTITY, PROMISES, DATABASE];
     let mut missing = Vec::new();
     for name in files {
-        if !dir.join(name).try_exists()? {
+        if !folder.has(name)? {
             missing.push(name);
         }
     }
     if missing.len() == files.len() {
-        return create(dir);
+        return create(folder);
     }
     if !missing.is_empty() {
         return Err(Unusable::Corrupt(format!("{} is missing", missing.join(" and "))));
     }
-    let (identity, text) = Record::open(&dir.join(IDENTITY)).map_err(named(IDENTITY))?;
+    let (identity, text) = Record::open(&**folder, IDENTITY).map_err(named(IDENTITY))?;
     let mut card: Card = decode(&text)
         .map_err(Unusable::Corrupt)
         .map_err(named(IDENTITY))?;
-    let (record, text) = Record::open(&dir.join(PROMISES)).map_err(named(PROMISES))?;
+    let (record, text) = Record::open(&**folder, PROMISES).map_err(named(PROMISES))?;
     let promises: Promises = decode(&text)
         .map_err(Unusable::Corrupt)
         .map_err(named(PROMISES))?;
     if promises.node != card.node {
         return Err(Unusable::Corrupt("promises are another node's".into()));
     }
-    let disk = Disk::open(&dir.join(DATABASE), card.node.0).map_err(named(DATABASE))?;
-    card.boot = next_boot(card.boot).map_err(failed)?;
+    let disk = Disk::open(folder, DATABASE, card.node.0).map_err(named(DATABASE))?;
+    card.boot = next_boot(card.boot, folder.wall_ms()).map_err(failed)?;
     assemble(card, identity, promises, record, disk)
 }
 
 /// Makes the files of a new node; the identity last, because without it the others count for nothing.
-fn create(dir: &Path) -> Result<Store, Unusable> {
-    let card = Card::fresh(draw().map_err(failed)?, next_boot(Boot(0)).map_err(failed)?);
+fn create(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
+    let card = Card::fresh(
+        draw().map_err(failed)?,
+        next_boot(Boot(0), folder.wall_ms()).map_err(failed)?,
+    );
     let promises = Promises {
         node: card.node,
         durable: Durable::default(),
     };
-    let disk = Disk::create(&dir.join(DATABASE), card.node.0)?;
-    let record = Record::create(&dir.join(PROMISES), &encode(&promises).map_err(failed)?)?;
-    sync(dir)?;
-    let identity = Record::create(&dir.join(IDENTITY), &encode(&card).map_err(failed)?)?;
-    sync(dir)?;
+    let disk = Disk::create(folder, DATABASE, card.node.0)?;
+    let record = Record::create(&**folder, PROMISES, &encode(&promises).map_err(failed)?)?;
+    folder.sync()?;
+    let identity = Record::create(&**folder, IDENTITY, &encode(&card).map_err(failed)?)?;
+    folder.sync()?;
     assemble(card, identity, promises, record, disk)
 }
 
@@ -291,25 +278,19 @@ fn assemble(
 }
 
 /// Renames what is there. The identity goes first: from then on, whatever happens, the rest counts for nothing.
-fn move_aside(dir: &Path, why: &str) -> io::Result<()> {
-    let stamp = wall_ms();
+fn move_aside(folder: &dyn Folder, why: &str) -> io::Result<()> {
+    let stamp = folder.wall_ms();
     for name in [IDENTITY, PROMISES, DATABASE] {
-        let from = dir.join(name);
-        if from.try_exists()? {
-            std::fs::rename(&from, dir.join(format!("{name}.corrupt-{stamp}")))?;
-            sync(dir)?;
+        if folder.has(name)? {
+            folder.rename(name, &format!("{name}.corrupt-{stamp}"))?;
+            folder.sync()?;
         }
     }
     tracing::warn!(
-        "the data directory {} is damaged ({why}); its files were moved aside as *.corrupt-{stamp}, and this node \
-         joins its cluster again as an empty one",
-        dir.display()
+        "the data directory {folder} is damaged ({why}); its files were moved aside as *.corrupt-{stamp}, and this node \
+         joins its cluster again as an empty one"
     );
     Ok(())
-}
-
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 fn failed(why: String) -> Unusable {
@@ -323,23 +304,21 @@ fn named(name: &'static str) -> impl Fn(Unusable) -> Unusable {
     }
 }
 
-fn stop(dir: &Path, trouble: Unusable) -> String {
+fn stop(folder: &dyn Folder, trouble: Unusable) -> String {
     match trouble {
-        Unusable::Corrupt(why) => format!("data directory {} cannot be used: {why}", dir.display()),
+        Unusable::Corrupt(why) => format!("data directory {folder} cannot be used: {why}"),
         Unusable::Version => format!(
-            "data directory {} was written by another version of baton; run that version, or move the directory away \
-             to join again as an empty node",
-            dir.display()
+            "data directory {folder} was written by another version of baton; run that version, or move the directory \
+             away to join again as an empty node"
         ),
-        Unusable::Io(error) => advice(dir, &error),
+        Unusable::Io(error) => advice(folder, &error),
     }
 }
 
 /// An error of the operating system, and what to do about it.
-fn advice(dir: &Path, error: &io::Error) -> String {
+fn advice(folder: &dyn Folder, error: &io::Error) -> String {
     format!(
-        "data directory {} cannot be used: {error}; {}",
-        dir.display(),
+        "data directory {folder} cannot be used: {error}; {}",
         remedy(error)
     )
 }
@@ -369,10 +348,11 @@ pub(super) fn draw() -> Result<u64, String> {
     }
 }
 
-/// A boot above `last` and, but for a clock set back, above every boot of a node without storage.
-fn next_boot(last: Boot) -> Result<Boot, String> {
+/// A boot above `last` and, but for a clock set back, above every boot of a node without storage; `now` is Unix
+/// milliseconds.
+fn next_boot(last: Boot, now: u64) -> Result<Boot, String> {
     let low = draw()? & 0xf_ffff;
-    Ok(Boot((last.0.saturating_add(1)).max(wall_ms() << 20 | low)))
+    Ok(Boot((last.0.saturating_add(1)).max(now << 20 | low)))
 }
 
 #[cfg(test)]

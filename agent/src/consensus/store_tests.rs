@@ -2,6 +2,7 @@
 
 use super::*;
 use baton_shared::id::{ElectorateId, RoleName};
+use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 

@@ -6,6 +6,7 @@
 //! their absence says that the network is dead.
 
 use super::channel::{self, Kind, MAX_FRAME, Reader, Writer};
+use super::net::{Net, Stream};
 use super::tasks::Tasks;
 use crate::addresses::Addresses;
 use arc_swap::ArcSwap;
@@ -17,7 +18,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -42,6 +42,7 @@ const MAX_CALLS: usize = 256;
 pub(super) struct Streams {
     config: ArcSwap<Config>,
     addresses: Arc<Addresses>,
+    net: Arc<dyn Net>,
     tasks: Arc<Tasks>,
     peers: Mutex<BTreeMap<NodeName, Arc<Roads>>>,
 }
@@ -61,7 +62,7 @@ struct Road {
 
 /// A question that waits for its answer.
 struct Call {
-    text: Arc<[u8]>,
+    text: Vec<u8>,
     answer: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
@@ -71,14 +72,21 @@ struct Route {
     network: usize,
     config: Arc<Config>,
     addresses: Arc<Addresses>,
+    net: Arc<dyn Net>,
     failed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Streams {
-    pub(super) fn new(config: Arc<Config>, addresses: Arc<Addresses>, tasks: Arc<Tasks>) -> Arc<Streams> {
+    pub(super) fn new(
+        config: Arc<Config>,
+        addresses: Arc<Addresses>,
+        net: Arc<dyn Net>,
+        tasks: Arc<Tasks>,
+    ) -> Arc<Streams> {
         Arc::new(Streams {
             config: ArcSwap::new(config),
             addresses,
+            net,
             tasks,
             peers: Mutex::default(),
         })
@@ -95,31 +103,37 @@ impl Streams {
         self.peers.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
-    /// Asks `peer`, at most for `limit`. What is asked may be asked twice, when a network dies before it answered.
+    /// Asks `peer`, at most for `limit`. What is asked may be asked twice, when a network dies before it answered: `letter`
+    /// is called for each try.
     pub(super) async fn call(
         &self,
         peer: &NodeName,
-        text: Vec<u8>,
+        letter: impl FnMut() -> Result<Vec<u8>, String> + Send,
         limit: Duration,
     ) -> Result<Vec<u8>, String> {
-        if text.len() > MAX_FRAME {
-            return Err("the message is too long".into());
-        }
         let roads = self.roads(peer);
-        match timeout(limit, self.try_each(peer, &roads, text.into())).await {
+        match timeout(limit, self.try_each(peer, &roads, letter)).await {
             Ok(result) => result.map_err(|why| format!("{peer} cannot be reached: {why}")),
             Err(_) => Err(format!("{peer} did not answer in time")),
         }
     }
 
-    async fn try_each(&self, peer: &NodeName, roads: &Roads, text: Arc<[u8]>) -> Result<Vec<u8>, String> {
+    async fn try_each(
+        &self,
+        peer: &NodeName,
+        roads: &Roads,
+        mut letter: impl FnMut() -> Result<Vec<u8>, String> + Send,
+    ) -> Result<Vec<u8>, String> {
         let mut why = "no address of it is known".to_owned();
         for network in roads.order() {
             if self.addresses.get(peer, network).is_none() {
                 continue;
             }
             let (answer, answered) = oneshot::channel();
-            let text = text.clone();
+            let text = letter()?;
+            if text.len() > MAX_FRAME {
+                return Err("the message is too long".into());
+            }
             if roads.roads[network]
                 .calls
                 .try_send(Call { text, answer })
@@ -154,6 +168,7 @@ impl Streams {
                 network,
                 config: config.clone(),
                 addresses: self.addresses.clone(),
+                net: self.net.clone(),
                 failed: failed.clone(),
             };
             self.tasks.pass(&format!("stream to {peer}"), route.run(waiting));
@@ -228,22 +243,13 @@ impl Route {
     }
 
     /// Connects from this node's own address on that network, and through its interface, so that the traffic really goes there.
-    async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    async fn dial(&self, to: SocketAddr) -> io::Result<Stream> {
+        let interface = self.config.networks[self.network].interface.as_deref();
+        let from = match self.config.my_node().addresses.get(self.network) {
+            Some(Some(Host::Ip(ip))) if ip.is_ipv4() == to.is_ipv4() => Some(*ip),
+            _ => None,
         };
-        socket.set_nodelay(true)?;
-        if let Some(interface) = &self.config.networks[self.network].interface {
-            socket.bind_device(Some(interface.as_bytes()))?;
-        }
-        let mine = self.config.my_node().addresses.get(self.network);
-        if let Some(Some(Host::Ip(ip))) = mine
-            && ip.is_ipv4() == address.is_ipv4()
-        {
-            socket.bind(SocketAddr::new(*ip, 0))?;
-        }
-        socket.connect(address).await
+        self.net.connect(to, from, interface).await
     }
 }
 

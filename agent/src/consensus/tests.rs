@@ -238,14 +238,14 @@ async fn strangers_and_messages_for_others_are_refused_and_counted() {
     let address = town.addresses.get(&name("a"), 0).unwrap();
     let stream = TcpStream::connect(address).await.unwrap();
     let wrong = ClusterKey::from_bytes([8; 32]).derive("stream", "test");
-    assert!(channel::initiate(stream, &wrong).await.is_err());
+    assert!(channel::initiate(stream.into(), &wrong).await.is_err());
     eventually("the stranger is counted", async || {
         node.counters.bad_streams.load(Relaxed) == 1
     })
     .await;
 
     let stream = TcpStream::connect(address).await.unwrap();
-    let (mut reader, mut writer) = channel::initiate(stream, &key().derive("stream", "test"))
+    let (mut reader, mut writer) = channel::initiate(stream.into(), &key().derive("stream", "test"))
         .await
         .unwrap();
     let mut number = 0;

@@ -5,6 +5,7 @@
 
 use super::bell::Bell;
 use super::calls::Call;
+use super::ground::{Clock, Datagrams, System};
 use super::port::Port;
 use super::{Notice, Start};
 use crate::actions::Job;
@@ -12,7 +13,7 @@ use crate::handle::{Counters, MAX_WAITING, Message};
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
 use baton_core::{Core, Input, Output};
-use baton_shared::clock::{Mono, wall_ms};
+use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::id::{Epoch, NodeName, RoleName};
 use baton_shared::key::ClusterKey;
@@ -39,10 +40,10 @@ const BREATH: Duration = Duration::from_micros(100);
 const LONG_BREATH: Duration = Duration::from_millis(1);
 
 /// The control loop's state.
-pub struct Driver {
+pub struct Driver<P = Port, C = System> {
     core: Core,
-    io: Start,
-    bell: Bell,
+    io: Start<P, C>,
+    /// Rung by whoever sends a notice or a message.
     waker: Waker,
     /// Opens what is for this node.
     opener: Seal,
@@ -73,8 +74,35 @@ fn seals(config: &Config) -> BTreeMap<NodeName, Seal> {
 }
 
 impl Driver {
+    /// Turns until the core has stopped; `bell` must be the one whose waker this was made with.
+    pub fn run(mut self, bell: &Bell) {
+        self.drain();
+        let (mut more, mut busy) = (true, Duration::ZERO);
+        while !self.stopped() {
+            let ready = if more {
+                std::thread::sleep((busy / 2).clamp(BREATH, LONG_BREATH));
+                vec![true; self.io.ports.len()]
+            } else {
+                self.sleep(bell)
+            };
+            let woke = Mono::now();
+            more = self.turn(&ready);
+            busy = Mono::now().since(woke);
+        }
+    }
+
+    /// Sleeps until something can be done; says which sockets can be read.
+    fn sleep(&self, bell: &Bell) -> Vec<bool> {
+        let now = Mono::now();
+        let ports = self.io.ports.iter();
+        let fds: Vec<_> = ports.map(|port| port.as_ref()?.readable(now)).collect();
+        bell.sleep(&fds, self.wake(now))
+    }
+}
+
+impl<P: Datagrams, C: Clock> Driver<P, C> {
     /// Starts the core now; it counts V4's wait from here.
-    pub fn new(start: Start, bell: Bell) -> Driver {
+    pub fn new(start: Start<P, C>, waker: Waker) -> Driver<P, C> {
         let core = Core::new(
             baton_core::Start {
                 config: start.config.clone(),
@@ -83,13 +111,12 @@ impl Driver {
                 cluster: start.identity.cluster,
                 durable: start.durable.clone(),
             },
-            Mono::now(),
+            start.clock.now(),
         );
         let cluster = &start.config.cluster;
         Driver {
             core,
-            waker: bell.waker(),
-            bell,
+            waker,
             opener: seal_for(&cluster.key, cluster.name.as_str(), &start.config.me),
             seals: seals(&start.config),
             io: start,
@@ -104,40 +131,29 @@ impl Driver {
         }
     }
 
-    /// Turns until the core has stopped.
-    pub fn run(mut self) {
-        self.drain();
-        let (mut more, mut busy) = (true, Duration::ZERO);
-        while !self.stopped {
-            let ready = if more {
-                std::thread::sleep((busy / 2).clamp(BREATH, LONG_BREATH));
-                vec![true; self.io.ports.len()]
-            } else {
-                self.sleep()
-            };
-            let woke = Mono::now();
-            more = self.turn(&ready);
-            busy = Mono::now().since(woke);
-        }
-    }
-
-    /// Sleeps until something can be done; says which sockets can be read.
-    fn sleep(&self) -> Vec<bool> {
-        let now = Mono::now();
-        let ports = self.io.ports.iter();
-        let repair = ports.clone().flatten().filter_map(|port| port.wake(now)).min();
-        let until = self
-            .core
+    /// When there is something to do, if nothing comes before.
+    pub(crate) fn wake(&self, now: Mono) -> Mono {
+        let repair = self
+            .io
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|port| port.wake(now))
+            .min();
+        self.core
             .next_wake()
             .min(repair.unwrap_or(Mono::MAX))
-            .min(now + IDLE);
-        let fds: Vec<_> = ports.map(|port| port.as_ref()?.readable(now)).collect();
-        self.bell.sleep(&fds, until)
+            .min(now + IDLE)
+    }
+
+    /// Whether the core has stopped.
+    pub(crate) fn stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Does what can be done now. True if a bound left something undone.
-    fn turn(&mut self, ready: &[bool]) -> bool {
-        let (now, due) = (Mono::now(), self.core.next_wake());
+    pub(crate) fn turn(&mut self, ready: &[bool]) -> bool {
+        let (now, due) = (self.io.clock.now(), self.core.next_wake());
         self.io.counters.loop_turned.store(now.0, Relaxed);
         if due != Mono::ZERO {
             let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
@@ -156,15 +172,15 @@ impl Driver {
     }
 
     fn tick(&mut self) {
-        let now = Mono::now();
+        let now = self.io.clock.now();
         if now >= self.core.next_wake() {
-            self.core.handle(Input::Tick, now, wall_ms());
+            self.core.handle(Input::Tick, now, self.io.clock.wall_ms());
             self.drain();
         }
     }
 
     fn repair(&mut self) {
-        let now = Mono::now();
+        let now = self.io.clock.now();
         let config = &self.io.config;
         for (network, port) in self.io.ports.iter_mut().enumerate() {
             if let Some(port) = port {
@@ -179,7 +195,7 @@ impl Driver {
             let Some(Some(port)) = self.io.ports.get_mut(network) else {
                 return false;
             };
-            let Some((length, from)) = port.receive(&mut self.buffer, Mono::now()) else {
+            let Some((length, from)) = port.receive(&mut self.buffer, self.io.clock.now()) else {
                 return false;
             };
             if self.worth_opening(from) {
@@ -288,17 +304,21 @@ impl Driver {
 
     /// Hands one input to the core at this instant, and does what it says.
     fn handle(&mut self, input: Input) {
-        self.core.handle(input, Mono::now(), wall_ms());
+        self.core
+            .handle(input, self.io.clock.now(), self.io.clock.wall_ms());
         self.drain();
     }
 
-    fn drain(&mut self) {
+    /// Does what the core has to say by now.
+    pub(crate) fn drain(&mut self) {
         loop {
             while let Some(output) = self.core.poll_output() {
                 self.act(output);
             }
             match self.answers.pop_front() {
-                Some(input) => self.core.handle(input, Mono::now(), wall_ms()),
+                Some(input) => self
+                    .core
+                    .handle(input, self.io.clock.now(), self.io.clock.wall_ms()),
                 None => return,
             }
         }
@@ -358,7 +378,7 @@ impl Driver {
             network: u8::try_from(network).unwrap_or(u8::MAX),
             seq,
         };
-        let sent = send(seal, port, header, heartbeat, place);
+        let sent = send(seal, port, header, heartbeat, place, self.io.clock.now());
         let counters = &self.io.counters;
         Counters::add(if sent {
             &counters.sent
@@ -428,7 +448,7 @@ impl Driver {
     }
 }
 
-impl Drop for Driver {
+impl<P, C> Drop for Driver<P, C> {
     /// However the loop ends, nobody says "active" after it.
     fn drop(&mut self) {
         for guard in self.io.published.guards.values() {
@@ -438,13 +458,20 @@ impl Drop for Driver {
 }
 
 /// Seals and sends one heartbeat.
-fn send(seal: &Seal, port: &mut Port, header: Header, heartbeat: &Heartbeat, to: SocketAddr) -> bool {
+fn send(
+    seal: &Seal,
+    port: &mut impl Datagrams,
+    header: Header,
+    heartbeat: &Heartbeat,
+    to: SocketAddr,
+    now: Mono,
+) -> bool {
     let datagram = seal.seal(header, &heartbeat.encode());
     if datagram.len() > MAX_DATAGRAM {
         tracing::debug!("a heartbeat of {} bytes is too long to send", datagram.len());
         return false;
     }
-    port.send(&datagram, to, Mono::now())
+    port.send(&datagram, to, now)
 }
 
 #[cfg(test)]

@@ -59,6 +59,16 @@ impl Flush {
     }
 }
 
+#[cfg(test)]
+impl Flush {
+    /// A desk without its thread, and what takes the newest pending one off it: for the simulation, which writes in
+    /// virtual time.
+    pub(crate) fn unmanned() -> (Flush, impl Fn() -> Option<(u64, Durable)>) {
+        let shared = Arc::new(Shared::default());
+        (Flush(shared.clone()), move || shared.desk().pending.take())
+    }
+}
+
 impl Drop for Flush {
     fn drop(&mut self) {
         self.0.desk().closed = true;

@@ -10,6 +10,7 @@ pub mod calls;
 pub mod driver;
 pub mod feed;
 pub mod flush;
+pub mod ground;
 pub mod port;
 mod priority;
 
@@ -46,8 +47,10 @@ impl From<Input> for Notice {
 /// What this node does in each role, for those who need not know more.
 pub type RoleStates = BTreeMap<RoleName, RoleState>;
 
-/// What the control loop is started with.
-pub struct Start {
+/// What the control loop is started with. The ports and the clock are the system's, or those of a simulated world.
+pub struct Start<P = port::Port, C = ground::System> {
+    /// The only clock.
+    pub clock: C,
     /// The configuration.
     pub config: Arc<Config>,
     /// Who this node is.
@@ -55,7 +58,7 @@ pub struct Start {
     /// What the voter's disk remembers.
     pub durable: Durable,
     /// One socket per configured network; `None` where this node has no address.
-    pub ports: Vec<Option<port::Port>>,
+    pub ports: Vec<Option<P>>,
     /// Where peers are.
     pub addresses: Arc<Addresses>,
     /// Where faces read.
@@ -84,7 +87,7 @@ pub fn start(start: Start) -> std::io::Result<oneshot::Receiver<()>> {
         .name("control".into())
         .spawn(move || {
             priority::raise();
-            driver::Driver::new(start, bell).run();
+            driver::Driver::new(start, bell.waker()).run(&bell);
             let _ = stopped.send(()); // nobody listens any more only if the agent is exiting
         })?;
     Ok(ended)

@@ -2,6 +2,7 @@
 //!
 //! No error on one network touches another, ends the loop, or makes it spin.
 
+use super::ground::Datagrams;
 use baton_shared::clock::Mono;
 use baton_shared::seal::MAX_DATAGRAM;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -88,8 +89,16 @@ impl Port {
         (now >= self.resting).then_some(self.socket.as_ref()?.as_fd())
     }
 
-    /// When [`Port::repair`] or another receive is due; `None` while all is well.
-    pub fn wake(&self, now: Mono) -> Option<Mono> {
+    fn fail(&mut self, error: &io::Error, now: Mono) {
+        if self.failing.is_none() {
+            tracing::debug!(network = self.name, "the socket at {} fails: {error}", self.addr);
+            self.failing = Some(now);
+        }
+    }
+}
+
+impl Datagrams for Port {
+    fn wake(&self, now: Mono) -> Option<Mono> {
         let rest = (now < self.resting && self.socket.is_some()).then_some(self.resting);
         let repair = match self.failing {
             _ if self.socket.is_none() => Some(self.reopen),
@@ -99,8 +108,7 @@ impl Port {
         rest.into_iter().chain(repair).min()
     }
 
-    /// Sends one datagram; false if it could not be sent.
-    pub fn send(&mut self, datagram: &[u8], to: SocketAddr, now: Mono) -> bool {
+    fn send(&mut self, datagram: &[u8], to: SocketAddr, now: Mono) -> bool {
         let Some(socket) = &self.socket else {
             return false;
         };
@@ -118,9 +126,7 @@ impl Port {
         }
     }
 
-    /// Receives one datagram into `buffer`, which is a byte longer than any that is accepted. Says its length, and
-    /// where it claims to come from. `None`: no more for now.
-    pub fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], now: Mono) -> Option<(usize, IpAddr)> {
+    fn receive(&mut self, buffer: &mut [u8; MAX_DATAGRAM + 1], now: Mono) -> Option<(usize, IpAddr)> {
         let socket = self.socket.as_ref()?;
         for _ in 0..MAX_ICMP {
             match socket.recv_from(buffer) {
@@ -138,15 +144,7 @@ impl Port {
         None
     }
 
-    fn fail(&mut self, error: &io::Error, now: Mono) {
-        if self.failing.is_none() {
-            tracing::debug!(network = self.name, "the socket at {} fails: {error}", self.addr);
-            self.failing = Some(now);
-        }
-    }
-
-    /// Opens the socket again if it has failed for long enough; `addr` is where this node is now.
-    pub fn repair(&mut self, addr: Option<SocketAddr>, now: Mono) {
+    fn repair(&mut self, addr: Option<SocketAddr>, now: Mono) {
         if self.wake(now).is_none_or(|at| now < at) || now < self.reopen {
             return;
         }

@@ -450,12 +450,15 @@ fn floors_early(w: &mut World, p: &mut Plot, shape: Shape) {
     p.pause(w, 1500);
     // The late one is gone before anybody noted that it had taken over; only those who granted it know.
     w.kill(late, false);
+    w.set_health(early, &role, false);
     w.heal();
     w.no_lines = true;
     w.lead(early);
     until_settled(w);
     w.run(ms(300));
     w.kill(p.holder, false);
+    w.run(ms(600));
+    w.set_health(early, &role, true);
     w.run(ms(1500));
     p.pause(w, 1000);
 }

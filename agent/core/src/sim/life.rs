@@ -101,7 +101,7 @@ pub(super) struct Life {
 }
 
 /// How a life ended well.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Lived {
     /// True time, simulated.
     pub time: Duration,
@@ -109,7 +109,6 @@ pub(super) struct Lived {
     pub events: u64,
     /// Times that a node became active.
     pub takeovers: u64,
-    pub story: String,
 }
 
 /// How a life went wrong.
@@ -197,7 +196,6 @@ impl Life {
             None => Ok(Lived {
                 time: Duration::from_nanos(w.now - super::world::BEGINNING),
                 events: w.handled,
-                story: w.story(),
                 takeovers: w
                     .roles()
                     .iter()

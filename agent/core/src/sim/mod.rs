@@ -27,4 +27,6 @@ mod shrink;
 mod world;
 
 /// A millisecond, in nanoseconds: the unit of true time here.
-const MS: u64 = 1_000_000;
+pub(crate) const MS: u64 = 1_000_000;
+
+pub(crate) use world::config_of;

@@ -7,7 +7,6 @@ use super::life::W;
 use super::world::{World, name};
 use crate::Request;
 use baton_shared::id::{Epoch, Kind, RoleName};
-use baton_shared::view::RoleState;
 use std::time::Duration;
 
 /// From the loss of a holder to the next that is active: 1.03 W, a flush of 2 ms, two round trips of 0.6 ms, the promotion of
@@ -183,14 +182,15 @@ fn lone_standby(w: &mut World, before: &[usize]) {
         return;
     };
     w.silence(lone, BOTH);
-    for _ in 0..30 {
-        w.run(ms(100));
-        let claims = w.nodes[lone]
-            .view
-            .as_ref()
-            .is_some_and(|view| view.roles.iter().any(|role| role.state == RoleState::Claiming));
-        if claims {
-            w.fail("live", format!("{} claims, and hears nobody", name(lone)));
+    w.run(ms(3000));
+    let own = w.nodes[lone].owner();
+    for role in w.roles() {
+        let floor = w.nodes[lone].core.as_ref().map(|core| core.voter(&role).floor());
+        if floor.is_some_and(|floor| floor.owner == Some(own)) {
+            w.fail(
+                "live",
+                format!("{} hears nobody, and claimed {floor:?}", name(lone)),
+            );
         }
     }
     w.heal();

@@ -207,24 +207,3 @@ fn paused_machines_confirm_nothing_that_is_over() {
         }
     }
 }
-
-#[test]
-#[ignore]
-fn debugging() {
-    quiet_panics();
-    let kind = super::seeds::number("KIND").unwrap();
-    let rule = [
-        Rule::ClockBeforeReceive,
-        Rule::FloorsBeforeAdoption,
-        Rule::WipedKeepsId,
-    ][super::seeds::number("RULE").unwrap() as usize];
-    let shape = if kind == 5 { Shape::Changing } else { Shape::Three };
-    let mut life = Life::aimed(shape, kind, super::seeds::number("BATON_SEED").unwrap());
-    life.faults.truncate(1);
-    with(&[rule], || {
-        match life.live(Some(if kind == 7 { S1 } else { S2 })) {
-            Ok(l) => println!("{}", l.story),
-            Err(d) => println!("{}", d.story),
-        }
-    });
-}

@@ -232,7 +232,7 @@ pub(super) fn config(nodes: &[(usize, Kind)], networks: usize, roles: usize, win
 }
 
 /// A configuration of nodes of these kinds on two networks, with the role `main`.
-pub(super) fn config_of(kinds: &[Kind], window: Duration) -> Config {
+pub(crate) fn config_of(kinds: &[Kind], window: Duration) -> Config {
     let nodes: Vec<_> = kinds.iter().copied().enumerate().collect();
     config(&nodes, 2, 1, window)
 }

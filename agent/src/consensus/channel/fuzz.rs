@@ -2,7 +2,7 @@
 
 use super::*;
 use std::sync::Mutex;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 const KEY: [u8; 32] = [1; 32];
 
@@ -51,8 +51,8 @@ fn ends() -> Ends {
     runtime().block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connect = async { initiate(TcpStream::connect(address).await.unwrap(), &KEY).await };
-        let accept = async { respond(listener.accept().await.unwrap().0, &KEY).await };
+        let connect = async { initiate(TcpStream::connect(address).await.unwrap().into(), &KEY).await };
+        let accept = async { respond(listener.accept().await.unwrap().0.into(), &KEY).await };
         let (connected, accepted) = tokio::join!(connect, accept);
         Ends {
             reader: accepted.unwrap().0,

@@ -5,7 +5,7 @@ use baton_shared::config::{Cluster, Host, Network as ConfigNetwork, Node};
 use baton_shared::id::{ClusterName, NetworkName};
 use baton_shared::key::ClusterKey;
 use std::net::{Ipv4Addr, SocketAddr};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Generous: the machine may be slow and busy.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -106,7 +106,8 @@ impl Town {
             config: config(text, &self.names, self.networks),
             store: store.clone(),
             addresses: self.addresses.clone(),
-            listeners,
+            net: Arc::new(net::Kernel),
+            listeners: listeners.into_iter().map(|l| net::listener(l).unwrap()).collect(),
             counters: counters.clone(),
             reload,
         })

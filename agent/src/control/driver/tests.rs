@@ -64,6 +64,7 @@ fn config(promote: Option<config::Action>) -> Config {
 /// Node a's driver, with what surrounds it in the test's hands.
 struct Rig {
     driver: Driver,
+    bell: Bell,
     /// Node b's socket.
     peer: Port,
     calls: mpsc::Receiver<calls::Call>,
@@ -99,7 +100,9 @@ fn rig() -> Rig {
     let (saving, saved) = std::sync::mpsc::channel();
     let save = move |durable: &Durable| saving.send(durable.clone()).map_err(|e| e.to_string());
     let (flush, _) = Flush::start(save, |_| {}, counters.clone()).unwrap();
+    let bell = Bell::new().unwrap();
     let start = Start {
+        clock: System,
         config,
         identity: Identity {
             node: NodeId(11),
@@ -119,7 +122,8 @@ fn rig() -> Rig {
         messages: heard,
     };
     Rig {
-        driver: Driver::new(start, Bell::new().unwrap()),
+        driver: Driver::new(start, bell.waker()),
+        bell,
         peer,
         calls,
         messages,
@@ -343,5 +347,5 @@ fn requests_are_answered_by_their_id() {
 fn the_loop_ends_when_the_core_has_stopped() {
     let mut rig = rig();
     rig.driver.act(Output::Stopped);
-    rig.driver.run();
+    rig.driver.run(&rig.bell);
 }
