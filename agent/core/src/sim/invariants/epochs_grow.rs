@@ -36,6 +36,14 @@ impl EpochsGrow {
         self.active.get(role).map_or(Epoch(0), |(epoch, _)| *epoch)
     }
 
+    /// The greatest epoch that node `n` claimed in this boot; 0 if none.
+    pub fn claims(&self, n: usize, boot: u64, role: &RoleName) -> Epoch {
+        self.claimed
+            .get(&(n, boot, role.clone()))
+            .copied()
+            .unwrap_or_default()
+    }
+
     /// A heartbeat leaves.
     pub fn claimed(&mut self, world: &World, n: usize, heartbeat: &Heartbeat) -> Held {
         for beat in &heartbeat.roles {

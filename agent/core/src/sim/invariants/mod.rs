@@ -160,6 +160,11 @@ impl Invariants {
         self.epochs_grow.greatest(role)
     }
 
+    /// The greatest epoch that node `n` claimed in this boot.
+    pub fn claims(&self, n: usize, boot: u64, role: &RoleName) -> Epoch {
+        self.epochs_grow.claims(n, boot, role)
+    }
+
     /// Every span in which a node was active: (from, to, node, epoch).
     pub fn spans(&self, role: &RoleName) -> &[(u64, u64, usize, Epoch)] {
         self.one_active.spans(role)
