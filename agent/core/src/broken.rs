@@ -79,6 +79,33 @@ pub(crate) enum Rule {
 }
 
 #[cfg(test)]
+macro_rules! broken {
+    ($rule:ident) => {
+        $crate::broken::is($crate::broken::Rule::$rule)
+    };
+    ($rule:ident => $do:block) => {
+        if $crate::broken::is($crate::broken::Rule::$rule) $do
+    };
+}
+
+#[cfg(not(test))]
+macro_rules! broken {
+    ($rule:ident) => {
+        $crate::broken::never()
+    };
+    ($rule:ident => $do:block) => {};
+}
+
+/// What `broken!` is outside the tests.
+#[cfg(not(test))]
+pub(crate) const fn never() -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use switch::{is, with};
+
+#[cfg(test)]
 mod switch {
     use super::Rule;
     use std::cell::Cell;
@@ -104,31 +131,4 @@ mod switch {
         BROKEN.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u64));
         f()
     }
-}
-
-#[cfg(test)]
-pub(crate) use switch::{is, with};
-
-#[cfg(test)]
-macro_rules! broken {
-    ($rule:ident) => {
-        $crate::broken::is($crate::broken::Rule::$rule)
-    };
-    ($rule:ident => $do:block) => {
-        if $crate::broken::is($crate::broken::Rule::$rule) $do
-    };
-}
-
-#[cfg(not(test))]
-macro_rules! broken {
-    ($rule:ident) => {
-        $crate::broken::never()
-    };
-    ($rule:ident => $do:block) => {};
-}
-
-/// What `broken!` is outside the tests.
-#[cfg(not(test))]
-pub(crate) const fn never() -> bool {
-    false
 }

@@ -92,17 +92,22 @@ impl RoleCore {
             Some(_) if now.since(self.tried) >= c.timing.window => {
                 self.give_up("no majority of voters answered within the window", c, q);
             }
+            Some(_) if self.lease.may_be_free(now) => self.retry_soon(c, now),
             Some(_) => {}
         }
     }
 
-    /// A voter that refused is free by now: it is asked again as soon as it can have answered the last try, not at the
-    /// next heartbeat.
+    /// A voter that refused is free by now.
     pub(crate) fn unblocked(&mut self, voter: NodeId, c: &Cluster, now: Mono) {
         let was_blocked = self.lease.unblocked(voter);
         if was_blocked && self.state == RoleState::Claiming && self.paused_until.is_none() {
-            self.paused_until = Some((self.tried + stagger(c)).max(now));
+            self.retry_soon(c, now);
         }
+    }
+
+    /// Whoever refused is asked again as soon as it can have answered the last try, not at the next heartbeat.
+    fn retry_soon(&mut self, c: &Cluster, now: Mono) {
+        self.paused_until = Some((self.tried + stagger(c)).max(now));
     }
 
     /// H6: a claim that was not won is released; nothing was started for it.

@@ -170,6 +170,13 @@ impl Lease {
             .map(|reverse| reverse.0)
     }
 
+    /// Whether the promise that was in the way at some voter has ended, by what that voter said.
+    pub fn may_be_free(&self, now: Mono) -> bool {
+        self.said
+            .values()
+            .any(|said| matches!(said, Said::Later { at, .. } if *at <= now))
+    }
+
     /// Forgets what was refused: the claim is tried again.
     pub fn retry(&mut self) {
         self.said.retain(|_, said| matches!(said, Said::Granted { .. }));

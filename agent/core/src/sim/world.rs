@@ -686,10 +686,9 @@ impl World {
         if let Input::Heartbeat {
             header, heartbeat, ..
         } = &input
+            && let Some(invariants) = &mut self.invariants
         {
-            if let Some(invariants) = &mut self.invariants {
-                invariants.heard(machine, header, heartbeat);
-            }
+            invariants.heard(machine, header, heartbeat);
         }
         core.handle(input, now, self.now / MS);
         self.nodes[n].core = Some(core);
