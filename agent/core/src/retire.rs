@@ -118,6 +118,8 @@ impl RoleCore {
     }
 
     /// H3, H4: the guard is closed for good, then the epoch is given up; the heartbeats that say so leave after this.
+    /// Every epoch that is held or claimed goes at once: a claim to move up has taken over the promises that the lower epoch's
+    /// lease rests on.
     pub(crate) fn release(&mut self, c: &Cluster, q: &mut Queue) {
         let epochs = [
             self.lease.held(Mono::ZERO).map(|(epoch, _)| epoch),
