@@ -91,8 +91,9 @@ fn calm(w: &World) -> bool {
 
 fn voters_are_right(w: &World) -> bool {
     let electorate = &w.log.state().electorate;
-    let voting = w.config.nodes.values().filter(|node| node.kind.votes()).count();
-    electorate.next.is_none() && electorate.voters.len() == voting
+    let votes = |n: &usize| w.config.nodes[&name(*n)].kind.votes();
+    let wanted = w.members().into_iter().filter(votes).map(|n| w.nodes[n].id);
+    electorate.next.is_none() && electorate.voters == wanted.collect()
 }
 
 /// How often each role changed hands. A holder that moves up to a greater epoch stays the holder; a gap ends its reign.

@@ -1,0 +1,228 @@
+//! What is done to nodes: by operators, by fate, and by the simulator.
+
+use super::*;
+
+impl World {
+    pub fn start(&mut self, n: usize) {
+        let mut config = self.config.clone();
+        config.me = name(n);
+        let config = Arc::new(config);
+        let now = self.clock(n);
+        let machine = &mut self.nodes[n];
+        machine.boot += 1;
+        (machine.stopped, machine.leaving, machine.up, machine.frozen) = (false, false, true, false);
+        machine.guards = config
+            .roles
+            .keys()
+            .map(|r| (r.clone(), Guard::default()))
+            .collect();
+        machine.apps = config.roles.keys().map(|r| (r.clone(), App::Passive)).collect();
+        machine.config = config.clone();
+        let start = crate::Start {
+            config,
+            id: machine.id,
+            boot: Boot(machine.boot),
+            cluster: machine.cluster,
+            durable: machine.disk.clone(),
+        };
+        machine.core = Some(Box::new(Core::new(start, now)));
+        (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
+        machine.inbox.clear();
+        let applied = machine.applied.clone();
+        self.fitness(n);
+        self.say(n, || "started".into());
+        self.give(n, Input::Tick);
+        for role in self.roles() {
+            let healthy = self.nodes[n].healthy[&role];
+            self.give(n, health(role, healthy));
+        }
+        if let Some((state, applied)) = applied {
+            self.to(n, MS, Input::Learned { state, applied });
+        }
+        self.elect_later();
+        self.replicate();
+    }
+
+    /// The process ends without a word. `notice`: its parent fences the application, and says so to everybody.
+    pub fn kill(&mut self, n: usize, notice: bool) {
+        // What was being written may be on the disk or not; what waited is not.
+        let torn = self.dice.roll(2) == 0;
+        let was_up = self.nodes[n].up;
+        let machine = &mut self.nodes[n];
+        if let Some((_, durable)) = machine.writing.take().filter(|_| torn) {
+            machine.disk = durable;
+        }
+        machine.to_write = None;
+        machine.core = None;
+        machine.up = false;
+        machine.frozen = false;
+        machine.apps.clear();
+        machine.guards.values().for_each(Guard::shut);
+        machine.buffered.clear();
+        let owner = machine.owner();
+        self.fitness(n);
+        self.say(n, || "killed".into());
+        if was_up && notice {
+            self.notice(n, owner);
+        }
+        self.elect_later();
+    }
+
+    /// A death notice on every network: late, lost, and more than once.
+    pub(super) fn notice(&mut self, n: usize, owner: Owner) {
+        self.invariants_mut().died(owner);
+        for other in (0..self.nodes.len()).filter(|other| *other != n) {
+            for network in 0..self.config.networks.len() {
+                for copy in 0..3 {
+                    if !self.lost(n, other, network) {
+                        let delay = self.delay() + copy * 20 * MS;
+                        self.to(other, delay, Input::Dead(owner));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The data directory is lost.
+    pub fn wipe(&mut self, n: usize) {
+        self.kill(n, false);
+        self.say(n, || "its disk is lost".into());
+        let machine = &mut self.nodes[n];
+        if !is(Rule::WipedKeepsId) {
+            machine.id = NodeId(machine.id.0 + 1000);
+        }
+        machine.boot += 10;
+        machine.disk = Durable::default();
+        machine.applied = None;
+        machine.cluster = ClusterId(0);
+    }
+
+    pub fn freeze(&mut self, n: usize) {
+        let now = self.clock(n);
+        let machine = &mut self.nodes[n];
+        (machine.frozen, machine.read) = (true, now);
+        self.say(n, || "frozen".into());
+        self.elect_later();
+    }
+
+    pub fn thaw(&mut self, n: usize) {
+        self.nodes[n].frozen = false;
+        self.nodes[n].behind_until = self.now + 1000 * MS;
+        self.say(n, || "thawed".into());
+        for input in std::mem::take(&mut self.nodes[n].buffered) {
+            self.give(n, input);
+        }
+        self.give(n, Input::Tick);
+    }
+
+    /// The hypervisor stops the machine, and its clock with it: outside of what S1 assumes.
+    pub fn pause_machine(&mut self, n: usize, d: Duration) {
+        let shown = self.clock(n);
+        self.freeze(n);
+        self.run(d);
+        self.nodes[n].clock = (self.now, shown.0);
+        if self.nodes[n].up {
+            self.thaw(n);
+        }
+    }
+
+    /// Loses everything between `n` and everybody, on these networks.
+    pub fn silence(&mut self, n: usize, networks: &[usize]) {
+        self.one_way(n, networks, true, true);
+    }
+
+    pub fn one_way(&mut self, n: usize, networks: &[usize], outgoing: bool, incoming: bool) {
+        for other in 0..self.nodes.len() {
+            for network in networks {
+                if outgoing {
+                    self.cut.insert((n, other, *network));
+                }
+                if incoming {
+                    self.cut.insert((other, n, *network));
+                }
+            }
+        }
+        self.elect_later();
+    }
+
+    /// Cuts the two apart, on every network.
+    pub fn part(&mut self, a: usize, b: usize) {
+        for network in 0..self.config.networks.len() {
+            self.cut.extend([(a, b, network), (b, a, network)]);
+        }
+        self.elect_later();
+    }
+
+    pub fn heal(&mut self) {
+        self.cut.clear();
+        (self.loss, self.twice, self.lag) = (0, 0, 0);
+        (self.late, self.flush_late) = (Duration::ZERO, Duration::ZERO);
+        self.no_lines = false;
+        for node in &mut self.nodes {
+            (node.log_cut, node.slow) = (false, Duration::ZERO);
+        }
+        self.elect_later();
+        self.replicate();
+    }
+
+    /// Every running node that is in the new configuration reads it.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.config = config;
+        for n in self.members() {
+            let mut config = self.config.clone();
+            config.me = name(n);
+            if self.nodes.get(n).is_some_and(|m| m.core.is_some()) {
+                self.nodes[n].config = Arc::new(config.clone());
+                self.give(n, Input::Configured(Arc::new(config)));
+            }
+        }
+    }
+
+    pub fn stop(&mut self, n: usize) {
+        if self.nodes[n].up {
+            self.nodes[n].leaving = true;
+            self.fitness(n);
+            self.give(n, Input::Stop);
+        }
+    }
+
+    pub fn ask(&mut self, n: usize, request: Request) {
+        let id = self.count;
+        self.give(n, Input::Ask { id, request });
+    }
+
+    /// A face in `confirm` mode is asked.
+    pub fn ask_confirmation(&mut self, n: usize, role: RoleName) {
+        self.count += 1;
+        let id = self.count;
+        let before = self.invariants().greatest(&role);
+        self.confirms.push((id, n, role.clone(), before));
+        self.give(n, Input::Confirm { id, role });
+    }
+
+    pub fn set_health(&mut self, n: usize, role: &RoleName, healthy: bool) {
+        self.nodes[n].healthy.insert(role.clone(), healthy);
+        self.fitness(n);
+        self.give(n, health(role.clone(), healthy));
+    }
+
+    pub fn set_drift(&mut self, n: usize, ppm: i64) {
+        let now = self.now;
+        let machine = &mut self.nodes[n];
+        machine.clock = (now, machine.clock(now).0);
+        machine.drift_ppm = ppm;
+    }
+
+    /// Notes since when the node must not be put in line.
+    pub(super) fn fitness(&mut self, n: usize) {
+        let now = self.now;
+        let machine = &mut self.nodes[n];
+        for (role, healthy) in &machine.healthy {
+            if *healthy && machine.up && !machine.leaving {
+                machine.unfit_since.remove(role);
+            } else {
+                machine.unfit_since.entry(role.clone()).or_insert(now);
+            }
+        }
+    }
+}
