@@ -9,7 +9,7 @@
 //! The header is the nonce: sender, boot, network and sequence, all big-endian. A sequence is never used twice on one
 //! network within a boot, so no nonce is. The header is authenticated with the text.
 
-use crate::id::{Boot, NodeId};
+use crate::id::{Boot, NodeId, Owner};
 use crate::key::ClusterKey;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
@@ -32,6 +32,16 @@ pub struct Header {
     pub network: u8,
     /// Sequence number, below 2⁵⁶.
     pub seq: u64,
+}
+
+impl Header {
+    /// The run that sent it.
+    pub fn owner(&self) -> Owner {
+        Owner {
+            node: self.sender,
+            boot: self.boot,
+        }
+    }
 }
 
 /// Why a datagram was dropped. Nothing else comes of it.

@@ -6,7 +6,7 @@ use crate::peer::{Mine, Reception};
 use crate::promise::Claimed;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
-use baton_shared::id::{ClusterId, NodeId, NodeName, Owner, RoleName};
+use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
 use baton_shared::seal::Header;
 use baton_shared::succession::{Claim, Refusal};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
@@ -258,10 +258,7 @@ fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat, now: M
         }
         return false;
     }
-    let dead = c.dead.contains(&Owner {
-        node: header.sender,
-        boot: header.boot,
-    });
+    let dead = c.dead.contains(&header.owner());
     if !for_me || dead || !c.peers.contains_key(&hb.from) {
         return false;
     }
@@ -316,10 +313,7 @@ fn receive_role(
     beat: &RoleBeat,
     now: Mono,
 ) {
-    let owner = Owner {
-        node: header.sender,
-        boot: header.boot,
-    };
+    let owner = header.owner();
     // V6: exactly that epoch, node and boot.
     for epoch in &beat.released {
         q.dirty |= role.voter.released(*epoch, owner);

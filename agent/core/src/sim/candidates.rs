@@ -1,14 +1,13 @@
 //! Who is put in line by a coordinator: what its peers say of themselves, what operators say of them, what they are.
 
 use super::MS;
-use super::world::{config_of, name, role};
+use super::world::{config_of, idle_beat, name};
 use crate::input::Coordinator;
 use crate::output::Durable;
 use crate::{Command, Core, Input, Output, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, ClusterId, Kind, NodeId, NodeName};
 use baton_shared::seal::Header;
-use baton_shared::succession::Floor;
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -163,21 +162,9 @@ fn heartbeat(from: NodeName, node: &Somebody, digest: u64, count: u64, mine: u64
         coordinator: Some((1, id(0))),
         leaving: node.leaving,
         roles: vec![RoleBeat {
-            role: role(),
-            line: 0,
-            claim: None,
-            grant: None,
-            refused: None,
-            promise: None,
-            floor: Floor::default(),
-            released: Vec::new(),
-            farewell: None,
-            holding: None,
-            serving: None,
-            word: None,
             healthy: node.healthy,
             willing: node.willing,
-            load: 0,
+            ..idle_beat()
         }],
         lines: Vec::new(),
     }

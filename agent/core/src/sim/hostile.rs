@@ -5,14 +5,14 @@
 //! and electorates are those that the log has. Lines may still be any; electorates are the log's.
 
 use super::MS;
-use super::world::{config_of, name, role};
+use super::world::{config_of, idle_beat, name, role};
 use crate::output::{Durable, GuardChange};
 use crate::{Command, Core, Input, Output, Request, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::id::{Boot, ClusterId, ElectorateId, Epoch, Kind, NodeId, Owner};
 use baton_shared::seal::{Header, MAX_DATAGRAM};
-use baton_shared::succession::{Floor, Grant, Refusal};
+use baton_shared::succession::{Grant, Refusal};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -128,26 +128,14 @@ fn grant() -> Box<Heartbeat> {
         coordinator: None,
         leaving: false,
         roles: vec![RoleBeat {
-            role: role(),
             line: 1,
-            claim: None,
             grant: Some(Grant {
                 owner: me,
                 epoch: Epoch(1_000),
                 electorate: ElectorateId(1),
                 seq: 1,
             }),
-            refused: None,
-            promise: None,
-            floor: Floor::default(),
-            released: Vec::new(),
-            farewell: None,
-            holding: None,
-            serving: None,
-            word: None,
-            healthy: true,
-            willing: true,
-            load: 0,
+            ..idle_beat()
         }],
         lines: Vec::new(),
     })

@@ -4,6 +4,7 @@
 //! `cargo test -p baton-core sabotage -- --nocapture` prints how many lives each took.
 
 use super::invariants::ALL;
+use super::invariants::names::{CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD};
 use super::life::{Life, Shape};
 use super::seeds::quiet_panics;
 use crate::broken::{Rule, with};
@@ -17,17 +18,6 @@ struct Sabotage {
     within: u64,
 }
 
-const S1: &str = "S1 one active";
-const S2: &str = "S2 epochs grow";
-const S4: &str = "S4 nobody acts past its lease";
-const WORD: &str = "S4 no old word";
-const PROMISE: &str = "one promise";
-const FLOOR: &str = "floors";
-const RELEASED: &str = "nobody acts on a released epoch";
-const LINE: &str = "only fit nodes in line";
-const DISK: &str = "nothing is said before it is on disk";
-const SEQUENCE: &str = "sequences are used once";
-const CONFIRM: &str = "confirmed means still leading";
 const LIVE: &str = "live";
 
 const fn sabotage(

@@ -64,6 +64,12 @@ impl Scene {
         active[0].0
     }
 
+    /// Asks node `at` for a switchover to node `to`.
+    fn switch_over(&mut self, at: usize, to: usize) {
+        let (role, to) = (role(), Some(name(to)));
+        self.ask(at, Request::Switchover { role, to });
+    }
+
     /// Runs until somebody else than `not` is active; returns who, and when.
     fn until_active_but(&mut self, not: usize, limit: Duration) -> (usize, u64) {
         let deadline = self.now + limit.as_nanos() as u64;
@@ -180,13 +186,7 @@ fn a_third_of_all_datagrams_lost_changes_no_holder() {
 #[test]
 fn coordinator_lost_while_another_is_active_leaves_no_gap() {
     let mut w = three(7);
-    w.ask(
-        0,
-        Request::Switchover {
-            role: role(),
-            to: Some(name(2)),
-        },
-    );
+    w.switch_over(0, 2);
     w.run(Duration::from_secs(3));
     assert_eq!(w.active_now()[0].0, 2, "{:?}; logs:\n{}", w.answers, w.story());
     let spans = w.spans().len();
@@ -198,13 +198,7 @@ fn coordinator_lost_while_another_is_active_leaves_no_gap() {
 #[test]
 fn switchover_takes_a_few_round_trips() {
     let mut w = three(8);
-    w.ask(
-        1,
-        Request::Switchover {
-            role: role(),
-            to: Some(name(2)),
-        },
-    );
+    w.switch_over(1, 2);
     let (next, then) = w.until_active_but(0, Duration::from_secs(3));
     assert_eq!(next, 2);
     let gone = w.spans().iter().rev().find(|(_, _, n, _)| *n == 0).unwrap().1;
@@ -405,13 +399,7 @@ fn nodes_restarted_one_by_one_with_a_shorter_window_never_two_active() {
 #[test]
 fn cluster_paused_after_a_switchover_makes_no_takeover() {
     let mut w = three(18);
-    w.ask(
-        1,
-        Request::Switchover {
-            role: role(),
-            to: Some(name(2)),
-        },
-    );
+    w.switch_over(1, 2);
     w.run(Duration::from_secs(3));
     assert_eq!(w.active_now()[0].0, 2);
     w.ask(1, Request::Pause(true));

@@ -28,8 +28,9 @@ use baton_shared::id::{
 };
 use baton_shared::key::ClusterKey;
 use baton_shared::seal::Header;
+use baton_shared::succession::Floor;
 use baton_shared::view::View;
-use baton_shared::wire::Heartbeat;
+use baton_shared::wire::{Heartbeat, RoleBeat};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -95,6 +96,27 @@ pub(super) struct World {
 /// The role that every cluster has.
 pub(super) fn role() -> RoleName {
     RoleName::new("main").unwrap()
+}
+
+/// What a node says of the role `main` that is well and has nothing to do with it.
+pub(super) fn idle_beat() -> RoleBeat {
+    RoleBeat {
+        role: role(),
+        line: 0,
+        claim: None,
+        grant: None,
+        refused: None,
+        promise: None,
+        floor: Floor::default(),
+        released: Vec::new(),
+        farewell: None,
+        holding: None,
+        serving: None,
+        word: None,
+        healthy: true,
+        willing: true,
+        load: 0,
+    }
 }
 
 /// Node `n` is called by its letter.

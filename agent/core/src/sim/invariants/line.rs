@@ -20,14 +20,11 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
         .now
         .saturating_sub((window * 3 / 5 + Duration::from_millis(20)).as_nanos() as u64);
     let drained = proposer.applied.as_ref().map(|(state, _)| &state.drained);
-    let outgrown = order.first().copied();
     let up_to_date = world.now >= proposer.behind_until;
     let mut seen: Vec<NodeId> = Vec::new();
     for (place, owner) in order.iter().enumerate() {
         // A holder that is moved up comes first, whatever its health (DESIGN §5).
-        if seen.contains(&owner.node)
-            || (place == 0 && Some(*owner) == outgrown && is_holder(world, role, owner.node))
-        {
+        if seen.contains(&owner.node) || (place == 0 && is_holder(world, role, owner.node)) {
             continue;
         }
         seen.push(owner.node);

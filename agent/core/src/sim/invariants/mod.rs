@@ -46,6 +46,25 @@ pub(in crate::sim) struct Invariants {
     sequence: sequence::Sequences,
 }
 
+/// The name under which each of them fails.
+pub(in crate::sim) mod names {
+    use super::{
+        confirm, durable, epochs_grow, floor, lease, line, one_active, promise, released, sequence, word,
+    };
+
+    pub(in crate::sim) const S1: &str = one_active::NAME;
+    pub(in crate::sim) const S2: &str = epochs_grow::NAME;
+    pub(in crate::sim) const S4: &str = lease::NAME;
+    pub(in crate::sim) const WORD: &str = word::NAME;
+    pub(in crate::sim) const PROMISE: &str = promise::NAME;
+    pub(in crate::sim) const FLOOR: &str = floor::NAME;
+    pub(in crate::sim) const RELEASED: &str = released::NAME;
+    pub(in crate::sim) const LINE: &str = line::NAME;
+    pub(in crate::sim) const DISK: &str = durable::NAME;
+    pub(in crate::sim) const SEQUENCE: &str = sequence::NAME;
+    pub(in crate::sim) const CONFIRM: &str = confirm::NAME;
+}
+
 /// Their names, for the test that every one of them can fail.
 pub(in crate::sim) const ALL: [&str; 11] = [
     one_active::NAME,
