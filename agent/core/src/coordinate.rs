@@ -197,16 +197,18 @@ fn trusted_wall_ms(c: &Cluster) -> u64 {
 pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
     let holders = c.peers.values().filter_map(|p| {
         let beat = p.fresh_beat(&role.name, &c.timing, now)?;
-        beat.holding.map(|epoch| Place {
-            epoch,
-            owner: p.owner(),
-        })
+        let owner = p.owner();
+        let claimed = beat.claim.as_ref().map(|claim| claim.epoch);
+        beat.holding.map(|epoch| (Place { epoch, owner }, claimed))
     });
-    let own = role.holding(now).map(|epoch| Place {
-        epoch,
-        owner: c.owner(),
+    let own = role.holding(now).map(|epoch| {
+        let owner = c.owner();
+        (Place { epoch, owner }, role.lease.claimed())
     });
-    let holder = holders.chain(own).max_by_key(|place| place.epoch);
+    let found = holders.chain(own).max_by_key(|(place, _)| place.epoch);
+    let holder = found.map(|(place, _)| place);
+    // One that is moving up has a greater epoch already; voters write it down before it holds it.
+    let reach = found.map(|(place, claimed)| claimed.unwrap_or_default().max(place.epoch));
     let floors = c
         .peers
         .values()
@@ -217,11 +219,11 @@ pub(crate) fn picture(role: &RoleCore, c: &Cluster, now: Mono) -> Picture {
     let bound_to_other = |owner: Option<Owner>| owner.is_some_and(|o| Some(o) != holder.map(|h| h.owner));
     for beat in floors {
         floor = floor.max(beat.floor.epoch);
-        outgrown |= holder.is_some_and(|h| beat.floor.epoch > h.epoch)
+        outgrown |= reach.is_some_and(|reach| beat.floor.epoch > reach)
             && !bound_to_other(beat.promise.map(|p| p.owner));
     }
     let mine = role.voter.running(now).map(|p| p.owner);
-    outgrown |= holder.is_some_and(|h| role.voter.floor().epoch > h.epoch) && !bound_to_other(mine);
+    outgrown |= reach.is_some_and(|reach| role.voter.floor().epoch > reach) && !bound_to_other(mine);
     let mut line = c
         .state
         .roles

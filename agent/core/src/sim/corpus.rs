@@ -10,7 +10,11 @@ macro_rules! kept {
     };
 }
 
-const KEPT: &[(&str, &str)] = kept!["dead-holders-claim", "own-vote-comes-free"];
+const KEPT: &[(&str, &str)] = kept![
+    "dead-holders-claim",
+    "drained-holder-killed",
+    "own-vote-comes-free"
+];
 
 #[test]
 fn every_life_that_failed_once_is_lived_well() {

@@ -226,6 +226,7 @@ impl World {
             config: Arc::new(self.config.clone()),
             guards: BTreeMap::new(),
             apps: BTreeMap::new(),
+            stopped_acting: BTreeMap::new(),
             disk: Durable::default(),
             view: None,
             cluster: ClusterId(0),

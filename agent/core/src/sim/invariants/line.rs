@@ -24,7 +24,7 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
     let mut seen: Vec<NodeId> = Vec::new();
     for (place, owner) in order.iter().enumerate() {
         // A holder that is moved up comes first, whatever its health (DESIGN §5).
-        if seen.contains(&owner.node) || (place == 0 && is_holder(world, role, owner.node)) {
+        if seen.contains(&owner.node) || (place == 0 && held_lately(world, role, owner.node, known)) {
             continue;
         }
         seen.push(owner.node);
@@ -55,7 +55,12 @@ pub(super) fn look(world: &World, n: usize, command: &Command) -> Held {
     Ok(())
 }
 
-fn is_holder(world: &World, role: &RoleName, node: NodeId) -> bool {
-    let holds = |m: &Machine| m.id == node && m.apps.get(role).is_some_and(|app| *app != App::Passive);
+/// Its application acts, or did so at an instant of which the coordinator may have the last news.
+fn held_lately(world: &World, role: &RoleName, node: NodeId, known: u64) -> bool {
+    let holds = |m: &Machine| {
+        let acts = m.apps.get(role).is_some_and(|app| *app != App::Passive);
+        let acted = m.stopped_acting.get(role).is_some_and(|at| *at >= known);
+        m.id == node && (acts || acted)
+    };
     world.nodes.iter().any(holds)
 }

@@ -24,6 +24,8 @@ pub(in crate::sim) struct Machine {
     pub config: Arc<Config>,
     pub guards: BTreeMap<RoleName, Guard>,
     pub apps: BTreeMap<RoleName, App>,
+    /// When, in true time, its application of a role last stopped acting.
+    pub stopped_acting: BTreeMap<RoleName, u64>,
     pub disk: Durable,
     pub view: Option<View>,
     pub cluster: ClusterId,
@@ -60,6 +62,14 @@ pub(in crate::sim) struct Machine {
 }
 
 impl Machine {
+    /// Its application of a role acts no more.
+    pub(super) fn passive(&mut self, role: &RoleName, now: u64) {
+        let before = self.apps.insert(role.clone(), App::Passive);
+        if before.is_some_and(|app| app != App::Passive) {
+            self.stopped_acting.insert(role.clone(), now);
+        }
+    }
+
     /// This run of it.
     pub fn owner(&self) -> Owner {
         Owner {

@@ -13,7 +13,7 @@ impl World {
         if let Input::ActionDone { role, epoch, .. } = &input
             && self.nodes[n].apps.get(role) == Some(&App::Stopping(*epoch))
         {
-            self.nodes[n].apps.insert(role.clone(), App::Passive);
+            self.nodes[n].passive(role, self.now);
         }
         if self.nodes[n].frozen {
             return self.give(n, input);

@@ -47,7 +47,7 @@ impl World {
     pub fn kill(&mut self, n: usize, notice: bool) {
         // What was being written may be on the disk or not; what waited is not.
         let torn = self.dice.roll(2) == 0;
-        let was_up = self.nodes[n].up;
+        let (was_up, now) = (self.nodes[n].up, self.now);
         let machine = &mut self.nodes[n];
         if let Some((_, durable)) = machine.writing.take().filter(|_| torn) {
             machine.disk = durable;
@@ -56,6 +56,10 @@ impl World {
         machine.core = None;
         machine.up = false;
         machine.frozen = false;
+        let roles: Vec<RoleName> = machine.apps.keys().cloned().collect();
+        for role in &roles {
+            machine.passive(role, now);
+        }
         machine.apps.clear();
         machine.guards.values().for_each(Guard::shut);
         machine.buffered.clear();
