@@ -152,6 +152,7 @@ impl Membership {
             report.is_some_and(|r| r.heartbeat.electorate == joint.id && r.heartbeat.digest == c.digest)
         };
         if !joint.majority(has_adopted) {
+            self.let_in(joint, c, q, now);
             return now + c.timing.interval;
         }
         let since = match self.adopted {
@@ -192,17 +193,27 @@ impl Membership {
         self.next_step
     }
 
+    /// A new voter can adopt the joint electorate only if the log reaches it. A coordinator with an older configuration may have
+    /// taken it out of the engine while the change was on its way.
+    fn let_in(&mut self, joint: &Electorate, c: &Cluster, q: &mut Queue, now: Mono) {
+        if now < self.next_step {
+            return;
+        }
+        self.next_step = now + STEP;
+        let engine = engine(c);
+        for id in joint.all().into_iter().filter(|id| !engine.contains(id)) {
+            if let Some(name) = c.state.name_of(id).cloned() {
+                q.push(Output::Engine(EngineChange::AddLearner { id, name }));
+            }
+        }
+    }
+
     /// One step towards the configured members. False if there is nothing to do.
     fn step(&mut self, c: &Cluster, q: &mut Queue) -> bool {
         let Some(wanted) = Wanted::new(c) else {
             return false;
         };
-        let engine: BTreeSet<NodeId> = c
-            .coordinator
-            .voters
-            .union(&c.coordinator.learners)
-            .copied()
-            .collect();
+        let engine = engine(c);
         let mut asked = false;
         for (id, (name, kind)) in &wanted.present {
             if c.state
@@ -270,6 +281,12 @@ impl Membership {
         }
         false
     }
+}
+
+/// Everybody to whom the engine replicates.
+fn engine(c: &Cluster) -> BTreeSet<NodeId> {
+    let coordinator = &c.coordinator;
+    coordinator.voters.union(&coordinator.learners).copied().collect()
 }
 
 /// The greatest floors that these voters report.
