@@ -138,12 +138,15 @@ async fn serve(
     };
     while output.try_join_next().is_some() {}
     let name = name(job.action);
+    let config::Call::Command(command) = &action.call else {
+        return Err("not built yet".into());
+    };
     tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
     let cancel = Notify::new();
     let env = environment(whose, job);
     let running = process::run(
         Run {
-            command: &action.command,
+            command,
             env: &env,
             limit: action.timeout,
             what: format!("{name} of {}", job.role),

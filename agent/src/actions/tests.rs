@@ -14,7 +14,8 @@ fn job(action: Action, epoch: u64, script: &str, limit: Duration) -> Job {
         epoch: Epoch(epoch),
         action,
         configured: Some(config::Action {
-            command: ["sh", "-c", script].map(Into::into).to_vec(),
+            call: config::Call::Command(["sh", "-c", script].map(Into::into).to_vec()),
+            on_failure: config::OnFailure::Release,
             timeout: limit,
         }),
         from: Some(NodeName::new("b").unwrap()),
@@ -189,7 +190,7 @@ async fn a_process_left_behind_on_purpose_holds_nothing_up() {
 #[tokio::test]
 async fn a_missing_program_is_named() {
     let mut job = job(Action::Promote, 4, "", LIMIT);
-    job.configured.as_mut().unwrap().command = vec!["/no/such/program".into()];
+    job.configured.as_mut().unwrap().call = config::Call::Command(vec!["/no/such/program".into()]);
     let ends = ends(vec![job], async |_| {}).await;
     assert!(
         ends[0].2.as_ref().unwrap_err().contains("/no/such/program"),

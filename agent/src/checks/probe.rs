@@ -16,16 +16,12 @@ const MAX_REASON: usize = 200;
 /// Asks once.
 pub async fn run(check: &Check) -> Result<String, String> {
     let result = match &check.probe {
-        Probe::Http {
-            host,
-            port,
-            path,
-            status,
-        } => http(host, *port, path, *status).await,
+        Probe::Http(ask) => http(&ask.url.host, ask.url.port, &ask.url.path, ask.status).await,
         Probe::Tcp { host, port } => connect(host, *port)
             .await
             .map(|_| "it accepts connections".into()),
         Probe::Command(command) => self::command(command).await,
+        Probe::Grpc { .. } | Probe::Process(_) => Err("not built yet".into()),
     };
     result.map_err(|reason| cut(&reason))
 }

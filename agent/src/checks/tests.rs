@@ -1,5 +1,5 @@
 use super::*;
-use baton_shared::config::Probe;
+use baton_shared::config::{HttpProbe, Probe, Url};
 use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::time::Instant as Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,6 +20,7 @@ fn check(probe: Probe) -> Check {
         timeout: Duration::from_millis(300),
         rise: 1,
         fall: 1,
+        delay: Duration::ZERO,
         standby: true,
     }
 }
@@ -50,12 +51,18 @@ async fn server(first: u16) -> (Check, Arc<AtomicU16>, JoinSet<()>) {
             }
         }
     });
-    let probe = Probe::Http {
-        host: "localhost".into(),
-        port,
-        path: "/ready".into(),
+    let probe = Probe::Http(HttpProbe {
+        url: Url {
+            host: "localhost".into(),
+            port,
+            path: "/ready".into(),
+        },
+        method: "GET".into(),
+        headers: Vec::new(),
         status: (200, 399),
-    };
+        body: None,
+        redirects: 0,
+    });
     (check(probe), status, tasks)
 }
 
@@ -100,6 +107,7 @@ fn verdict_follows_rise_and_fall() {
     let check = Check {
         rise: 2,
         fall: 3,
+        delay: Duration::ZERO,
         ..shell("")
     };
     for (results, expected) in [

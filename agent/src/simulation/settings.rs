@@ -61,5 +61,6 @@ pub(super) fn config(me: usize, kinds: &[Kind], ips: &[IpAddr]) -> Arc<Config> {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     })
 }

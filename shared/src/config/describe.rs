@@ -1,6 +1,8 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
-use super::{Action, Check, Config, ControlListen, Host, Network, Probe, Role, show_duration};
+use super::{
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, Probe, Role, Url, show_duration,
+};
 use crate::timing::Timing;
 use std::fmt::Write;
 use std::time::Duration;
@@ -24,7 +26,7 @@ impl Config {
         for (name, role) in &self.roles {
             page.text.push('\n');
             page.line("role", name);
-            describe_role(role, &mut page);
+            describe_role(role, self.cluster.window, &mut page);
         }
         page.text.push('\n');
         self.describe_faces(&mut page);
@@ -185,42 +187,64 @@ fn describe_network(network: &Network) -> String {
     format!("{} port {}{interface}", network.name, network.port)
 }
 
-fn describe_role(role: &Role, page: &mut Page) {
+fn describe_role(role: &Role, window: Duration, page: &mut Page) {
     match &role.check {
         Some(check) => describe_check(check, page),
         None => page.line("  check", "none: healthy while the agent runs"),
     }
-    for (name, action) in [("  promote", &role.promote), ("  demote", &role.demote)] {
+    for (name, action) in [
+        ("  promote", &role.promote),
+        ("  demote", &role.demote),
+        ("  fence", &role.fence),
+        ("  notify", &role.notify),
+    ] {
+        match action {
+            Some(Action { call, timeout, .. }) => {
+                let what = match call {
+                    Call::Command(command) => words(command),
+                    Call::Post(url) => format!("POST {url}"),
+                };
+                page.line(name, format!("{what}, at most {}", show_duration(*timeout)));
+            }
+            None if matches!(name, "  promote" | "  demote") => page.line(name, "none"),
+            None => {}
+        }
+    }
+    if let Some(process) = &role.process {
+        let when = match process.mode {
+            Mode::Cold => "only while active",
+            Mode::Warm => "always",
+        };
+        page.line("  process", format!("{}, runs {when}", words(&process.command)));
+        let (stop, again) = (show_duration(process.stop_timeout), process.restarts);
         page.line(
-            name,
-            match action {
-                Some(Action { command, timeout }) => {
-                    format!("{}, at most {}", words(command), show_duration(*timeout))
-                }
-                None => "none".to_owned(),
-            },
+            "",
+            format!("{stop} to stop, then killed; restarted here {again} times"),
+        );
+    }
+    if role.stops() {
+        let lead = show_duration(role.lead(window).demote);
+        page.line(
+            "  out of touch",
+            format!("begins to stop {lead} before its lease ends, so that it has stopped by then"),
         );
     }
 }
 
 fn describe_check(check: &Check, page: &mut Page) {
-    let host_port = |host: &str, port| match host.contains(':') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    };
     page.line(
         "  check",
         match &check.probe {
-            Probe::Http {
-                host,
-                port,
-                path,
-                status: (low, high),
-            } => {
-                format!("http://{}{path}, good: {low} to {high}", host_port(host, *port))
+            Probe::Http(http) => {
+                let (low, high) = http.status;
+                format!("{} {}, good: {low} to {high}", http.method, http.url)
             }
             Probe::Tcp { host, port } => format!("tcp {}", host_port(host, *port)),
             Probe::Command(command) => words(command),
+            Probe::Grpc { host, port, service } => {
+                format!("grpc {} {service}", host_port(host, *port))
+            }
+            Probe::Process(file) => format!("the process of {} lives", file.display()),
         },
     );
     let (interval, timeout) = (show_duration(check.interval), show_duration(check.timeout));
@@ -236,6 +260,19 @@ fn describe_check(check: &Check, page: &mut Page) {
         "",
         format!("sick after {fall} bad (noticed within {notice}), healthy after {rise} good"),
     );
+}
+
+fn host_port(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}{}", host_port(&self.host, self.port), self.path)
+    }
 }
 
 /// Lines of a label and a text, aligned.

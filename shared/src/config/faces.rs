@@ -1,10 +1,10 @@
-//! `[storage]`, `[http]`, `[control]` and `[dns]`: where this node keeps its state and shows itself. The file is the same
+//! `[storage]`, `[http]`, `[control]`, `[dns]` and `[agent]`: where this node keeps its state and shows itself. The file is the same
 //! everywhere, so placeholders stand for what differs.
 
 use super::error::suggest;
 use super::section::Section;
 use super::tree::Item;
-use super::{Control, ControlListen, Dns, Host, Http, Network, Node, secret, value};
+use super::{Agent, Control, ControlListen, Dns, Host, Http, Network, Node, secret, value};
 use crate::id::NodeName;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -220,6 +220,17 @@ pub(super) fn dns(root: &mut Section, local: Option<&Local>) -> Option<Dns> {
         ttl: ttl.unwrap_or(DEFAULT_TTL),
         negative_ttl: negative_ttl.unwrap_or(DEFAULT_TTL),
     })
+}
+
+/// `[agent]`.
+pub(super) fn agent(root: &mut Section) -> Agent {
+    let mut agent = Agent::default();
+    if let Some(mut section) = root.table("agent") {
+        agent.restart = section.take("restart", value::boolean).unwrap_or(true);
+        agent.watchdog = section.take("watchdog", |item| value::text(item).map(PathBuf::from));
+        section.finish();
+    }
+    agent
 }
 
 /// A domain name, in lower case and without the final dot.

@@ -12,6 +12,7 @@ mod risks;
 mod roles;
 mod secret;
 mod section;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -19,6 +20,7 @@ mod value;
 
 pub use error::ConfigError;
 pub use parse::Loaded;
+pub use stop::Lead;
 pub use value::{parse_duration, show_duration};
 
 use crate::id::{ClusterName, Kind, NetworkName, NodeName, RoleName};
@@ -50,6 +52,8 @@ pub struct Config {
     pub control: Option<Control>,
     /// `[dns]`.
     pub dns: Option<Dns>,
+    /// `[agent]`.
+    pub agent: Agent,
 }
 
 /// `[cluster]`.
@@ -111,7 +115,7 @@ impl std::fmt::Display for Host {
     }
 }
 
-/// `[check]` and `[actions]`, or `[roles.NAME.check]` and `[roles.NAME.actions]`.
+/// What belongs to one role: `[check]`, `[actions]` and `[process]`, or the same under `[roles.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Role {
     /// How to see whether the application is healthy; without it, it is while the agent runs.
@@ -120,6 +124,13 @@ pub struct Role {
     pub promote: Option<Action>,
     /// Run when it stops being active.
     pub demote: Option<Action>,
+    /// Run by the parent process when the agent died or is frozen while its application may act; a command. It must make sure that
+    /// the application acts no more. Without it the demote command is run then.
+    pub fence: Option<Action>,
+    /// Run after each change of this node's state in the role; nothing waits for it.
+    pub notify: Option<Action>,
+    /// The application itself, as a child of the sidecar.
+    pub process: Option<Process>,
 }
 
 /// `[check]`.
@@ -135,6 +146,8 @@ pub struct Check {
     pub rise: u32,
     /// So many bad ones in a row make it unhealthy. Default 2.
     pub fall: u32,
+    /// After a promotion (and at the start) the first check waits so long. Default 0.
+    pub delay: Duration,
     /// Whether standbys are checked too (`when = "always"`, the default), or only the node that has been promoted
     /// (`when = "active"`: an application that runs on the active node alone).
     pub standby: bool,
@@ -143,17 +156,8 @@ pub struct Check {
 /// What a check asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Probe {
-    /// `http = "http://127.0.0.1:8080/ready"`: healthy on a status in `status` (default 200 to 399).
-    Http {
-        /// Host and port to connect to.
-        host: String,
-        /// Port.
-        port: u16,
-        /// Path and query.
-        path: String,
-        /// Inclusive range of good statuses.
-        status: (u16, u16),
-    },
+    /// `http = "http://127.0.0.1:8080/ready"`.
+    Http(HttpProbe),
     /// `tcp = "127.0.0.1:5432"`: healthy when it can be connected to.
     Tcp {
         /// Host.
@@ -163,15 +167,125 @@ pub enum Probe {
     },
     /// `command = ["pg_isready"]`: healthy on exit status 0.
     Command(Vec<String>),
+    /// `grpc = "127.0.0.1:9000"`: healthy when `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc {
+        /// Host.
+        host: String,
+        /// Port.
+        port: u16,
+        /// Which service; empty: the whole server.
+        service: String,
+    },
+    /// `process = "/run/orders.pid"`: healthy while the process named in this file lives. Its death is known at once.
+    Process(PathBuf),
+}
+
+/// What an HTTP check asks, and what is a good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpProbe {
+    /// Whom and what.
+    pub url: Url,
+    /// Default `GET`.
+    pub method: String,
+    /// Sent with it.
+    pub headers: Vec<(String, String)>,
+    /// Inclusive range of good statuses. Default 200 to 399.
+    pub status: (u16, u16),
+    /// A regular expression that the body must match somewhere in its first 64 KiB.
+    pub body: Option<String>,
+    /// So many redirects are followed, to the same host and port alone. Default 0: a redirect is an answer.
+    pub redirects: u32,
+}
+
+/// `http://HOST[:PORT][/PATH][?QUERY]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// Host to connect to.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path and query; begins with `/`.
+    pub path: String,
 }
 
 /// One of `[actions]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
+    /// What is done.
+    pub call: Call,
+    /// After this it is stopped, and has failed. Defaults: 5 s; `demote` two fifths of the window and `fence` a fifth of it, at
+    /// most 5 s.
+    pub timeout: Duration,
+    /// What follows if it fails.
+    pub on_failure: OnFailure,
+}
+
+/// What an action does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `command = ["/usr/local/bin/start-serving"]`: done on exit status 0.
+    Command(Vec<String>),
+    /// `post = "http://127.0.0.1:8080/promote"`: done on a status from 200 to 299.
+    Post(Url),
+}
+
+/// What follows a failed action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// promote (default): the node gives the role up. demote: it does so as if the application had stopped.
+    Release,
+    /// demote (default), promote: again after a pause; the lease is not renewed while a demote fails.
+    Retry,
+    /// promote: the node becomes active all the same. demote: again after a pause, and the node keeps the role meanwhile.
+    Stay,
+}
+
+/// `[process]`: the application as a child of the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// After this it is killed, with its process group. Default 5 s.
-    pub timeout: Duration,
+    /// When it runs.
+    pub mode: Mode,
+    /// After SIGTERM; then its whole process group is killed. Never beyond the lease. Default 5 s.
+    pub stop_timeout: Duration,
+    /// The signal that asks it to stop. Default SIGTERM.
+    pub stop_signal: i32,
+    /// Sent when its node was promoted (warm).
+    pub promote_signal: Option<i32>,
+    /// Sent when its node is demoted (warm).
+    pub demote_signal: Option<i32>,
+    /// If it ends by itself while active, it is started again here so many times before another node takes over. Default 0.
+    pub restarts: u32,
+    /// Before it is started again; twice as long each further time, at most 30 s. Default 200 ms.
+    pub restart_delay: Duration,
+}
+
+/// When a managed process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// While its node is active, and never else.
+    Cold,
+    /// Always; it is told by a signal, or by an action.
+    Warm,
+}
+
+/// `[agent]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// An agent that was killed is started again by its parent; else the parent exits with it. Default true.
+    pub restart: bool,
+    /// A hardware watchdog, fed by the control loop while this node is active: a machine that hangs is reset.
+    pub watchdog: Option<PathBuf>,
+}
+
+impl Default for Agent {
+    fn default() -> Agent {
+        Agent {
+            restart: true,
+            watchdog: None,
+        }
+    }
 }
 
 /// `[http]`.

@@ -98,7 +98,11 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let me = nodes.as_ref().and_then(|nodes| own(me, nodes, &root));
     let local = local(me.as_ref(), nodes.as_deref(), networks.as_deref(), base);
     let storage = faces::storage(&mut root, local.as_ref());
-    let roles = roles::roles(&mut root);
+    let window = cluster
+        .as_ref()
+        .map_or(DEFAULT_WINDOW, |(cluster, _)| cluster.window);
+    let roles = roles::roles(&mut root, window);
+    let agent = faces::agent(&mut root);
     let http = faces::http(&mut root, local.as_ref());
     let control = faces::control(&mut root, local.as_ref());
     let dns = faces::dns(&mut root, local.as_ref());
@@ -120,6 +124,7 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
         http,
         control: Some(control),
         dns,
+        agent,
     };
     let mut warnings: Vec<String> = [key_risk, control_risk].into_iter().flatten().collect();
     warnings.extend(risks::of(&config));

@@ -1,8 +1,8 @@
-//! Roles: `[check]` and `[actions]` of the only one, or `[roles.NAME]` for several.
+//! Roles: `[check]`, `[actions]` and `[process]` of the only one, or `[roles.NAME]` for several.
 
 use super::section::Section;
 use super::tree::{Item, Value};
-use super::{Action, Check, Probe, Role, value};
+use super::{Action, Call, Check, HttpProbe, Mode, OnFailure, Probe, Process, Role, Url, value};
 use crate::id::RoleName;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,22 +13,38 @@ const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(3600);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const DEFAULT_RESTART_DELAY: Duration = Duration::from_millis(200);
+/// Signals by name; the numbers are Linux's on every machine that Rust calls x86, arm or riscv.
+const SIGNALS: [(&str, i32); 9] = [
+    ("SIGHUP", 1),
+    ("SIGINT", 2),
+    ("SIGQUIT", 3),
+    ("SIGKILL", 9),
+    ("SIGUSR1", 10),
+    ("SIGUSR2", 12),
+    ("SIGTERM", 15),
+    ("SIGCONT", 18),
+    ("SIGWINCH", 28),
+];
 const DEFAULT_STATUS: (u16, u16) = (200, 399);
 
-/// All roles; `main` if the file names none.
-pub(super) fn roles(root: &mut Section) -> BTreeMap<RoleName, Role> {
+/// All roles; `main` if the file names none. Times that are left out follow from the window.
+pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, Role> {
     let problems = root.problems;
     let mut roles = BTreeMap::new();
-    let single = root.has("check") || root.has("actions");
+    let single = ["check", "actions", "process"]
+        .map(|key| root.has(key))
+        .contains(&true);
     if !root.has("roles") {
         if let Ok(main) = RoleName::new("main") {
-            roles.insert(main, role(root));
+            roles.insert(main, role(root, window));
         }
         return roles;
     }
     if single {
-        let text = "cannot stand beside a top-level [check] or [actions]; rename those to [roles.main.check] \
-                    and [roles.main.actions]";
+        let text = "cannot stand beside a top-level [check], [actions] or [process]; rename those to \
+                    [roles.main.check], [roles.main.actions] and [roles.main.process]";
         root.problem("roles", text);
     }
     let Some(mut table) = root.table("roles") else {
@@ -41,7 +57,7 @@ pub(super) fn roles(root: &mut Section) -> BTreeMap<RoleName, Role> {
         let Some(mut section) = Section::of(table.path_of(&entry.key), &entry.item, problems) else {
             continue;
         };
-        let role = role(&mut section);
+        let role = role(&mut section, window);
         section.finish();
         let Some(name) = name else { continue };
         if roles.insert(name, role).is_some() {
@@ -59,33 +75,84 @@ pub(super) fn roles(root: &mut Section) -> BTreeMap<RoleName, Role> {
     roles
 }
 
-/// `check` and `actions` of the table.
-fn role(section: &mut Section) -> Role {
-    let check = section.table("check").and_then(check);
-    let (mut promote, mut demote) = (None, None);
+/// `check`, `actions` and `process` of the table.
+fn role(section: &mut Section, window: Duration) -> Role {
+    let mut role = Role {
+        check: section.table("check").and_then(check),
+        ..Role::default()
+    };
     if let Some(mut actions) = section.table("actions") {
-        promote = actions.table("promote").and_then(action);
-        demote = actions.table("demote").and_then(action);
+        let part = |parts: u32| (window * parts / 10).min(DEFAULT_ACTION_TIMEOUT);
+        let mut read = |key: &str, timeout, on_failure| {
+            let table = actions.table(key)?;
+            action(table, timeout, on_failure)
+        };
+        role.promote = read("promote", DEFAULT_ACTION_TIMEOUT, OnFailure::Release);
+        role.demote = read("demote", part(4), OnFailure::Retry);
+        role.fence = read("fence", part(2), OnFailure::Retry);
+        role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, OnFailure::Stay);
         actions.finish();
     }
-    Role {
-        check,
-        promote,
-        demote,
+    role.process = section.table("process").and_then(process);
+    if let Err(text) = role.fits(window) {
+        let key = if section.has("actions") {
+            "actions"
+        } else {
+            "process"
+        };
+        section.problem(key, &text);
     }
+    role
 }
 
-fn action(mut section: Section) -> Option<Action> {
+fn action(mut section: Section, timeout: Duration, on_failure: OnFailure) -> Option<Action> {
     let command = section.need(
         "command",
         "command = [\"/usr/local/bin/start-serving\"]",
         value::command,
     );
-    let timeout = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
+    let given = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
     section.finish();
     Some(Action {
+        call: Call::Command(command?),
+        timeout: given.unwrap_or(timeout),
+        on_failure,
+    })
+}
+
+fn process(mut section: Section) -> Option<Process> {
+    let command = section.need("command", "command = [\"/usr/bin/orders\"]", value::command);
+    let mode = section.take("mode", |item| {
+        value::choice(item, &[("cold", Mode::Cold), ("warm", Mode::Warm)])
+    });
+    let stop_timeout = section.take("stop_timeout", |item| value::duration(item, SHORTEST, LONGEST));
+    let mut signal = |key| section.take(key, |item| value::choice(item, &SIGNALS));
+    let (stop, promote, demote) = (
+        signal("stop_signal"),
+        signal("promote_signal"),
+        signal("demote_signal"),
+    );
+    let restarts = section.take("restarts", |item| value::integer(item, 0, 1000));
+    let restart_delay = section.take("restart_delay", |item| value::duration(item, SHORTEST, LONGEST));
+    let mode = mode.unwrap_or(Mode::Cold);
+    for (key, given) in [("promote_signal", promote), ("demote_signal", demote)] {
+        if given.is_some() && mode == Mode::Cold {
+            section.problem(
+                key,
+                "belongs to mode = \"warm\": a cold process runs only while it is active; remove it",
+            );
+        }
+    }
+    section.finish();
+    Some(Process {
         command: command?,
-        timeout: timeout.unwrap_or(DEFAULT_ACTION_TIMEOUT),
+        mode,
+        stop_timeout: stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        stop_signal: stop.unwrap_or(15),
+        promote_signal: promote,
+        demote_signal: demote,
+        restarts: restarts.unwrap_or(0),
+        restart_delay: restart_delay.unwrap_or(DEFAULT_RESTART_DELAY),
     })
 }
 
@@ -106,6 +173,7 @@ fn check(mut section: Section) -> Option<Check> {
         timeout: timeout.unwrap_or(interval),
         rise: rise.unwrap_or(1),
         fall: fall.unwrap_or(2),
+        delay: Duration::ZERO,
         standby: standby.unwrap_or(true),
     })
 }
@@ -133,21 +201,22 @@ fn probe(section: &mut Section) -> Option<Probe> {
     if given != ["http"] && section.has("status") {
         section.problem("status", "belongs to an http check; remove it");
     }
-    if let Some((host, port, path)) = http {
-        let status = range.unwrap_or(DEFAULT_STATUS);
-        return Some(Probe::Http {
-            host,
-            port,
-            path,
-            status,
-        });
+    if let Some(url) = http {
+        return Some(Probe::Http(HttpProbe {
+            url,
+            method: "GET".to_owned(),
+            headers: Vec::new(),
+            status: range.unwrap_or(DEFAULT_STATUS),
+            body: None,
+            redirects: 0,
+        }));
     }
     let tcp = tcp.map(|(host, port)| Probe::Tcp { host, port });
     tcp.or(command.map(Probe::Command))
 }
 
 /// `http://HOST[:PORT][/PATH][?QUERY]`.
-fn url(text: &str) -> Result<(String, u16, String), String> {
+fn url(text: &str) -> Result<Url, String> {
     let Some(rest) = text.strip_prefix("http://") else {
         let advice = if text.starts_with("https://") {
             "for https use command = [\"curl\", \"--fail\", \"--silent\", \"--max-time\", \"1\", URL]"
@@ -165,7 +234,8 @@ fn url(text: &str) -> Result<(String, u16, String), String> {
         ));
     }
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok((host, port, format!("{slash}{path}")))
+    let path = format!("{slash}{path}");
+    Ok(Url { host, port, path })
 }
 
 /// `200`, `"200"`, `"200-399"` or `[200, 399]`.

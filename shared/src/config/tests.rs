@@ -122,13 +122,11 @@ fn the_example_means_what_it_says() {
         (Duration::from_millis(250), Duration::from_millis(250))
     );
     assert_eq!((check.rise, check.fall, check.standby), (1, 2, true));
-    let probe = Probe::Http {
-        host: "127.0.0.1".to_owned(),
-        port: 8080,
-        path: "/ready".to_owned(),
-        status: (200, 399),
+    let Probe::Http(http) = &check.probe else {
+        panic!("{check:?}");
     };
-    assert_eq!(check.probe, probe);
+    assert_eq!(http.url.to_string(), "http://127.0.0.1:8080/ready");
+    assert_eq!((http.method.as_str(), http.status), ("GET", (200, 399)));
     assert_eq!(role.demote.as_ref().unwrap().timeout, Duration::from_secs(2));
     let control = ControlListen::Unix("/run/baton/b.sock".into());
     assert_eq!(config.control.unwrap().listen, control);
@@ -203,10 +201,13 @@ fn ipv6_addresses_get_brackets_where_they_need_them() {
     assert_eq!(config.dns.unwrap().listen, ["[fd00::1]:53".parse().unwrap()]);
     assert_eq!(config.storage, Some(dir.0.path().join("state/a-fd00::1")));
     let main = &config.roles[&RoleName::new("main").unwrap()];
-    let Some(Probe::Http { host, path, .. }) = main.check.as_ref().map(|check| &check.probe) else {
+    let Some(Probe::Http(http)) = main.check.as_ref().map(|check| &check.probe) else {
         panic!("{main:?}");
     };
-    assert_eq!((host.as_str(), path.as_str()), ("::1", "/?full"));
+    assert_eq!(
+        (http.url.host.as_str(), http.url.path.as_str()),
+        ("::1", "/?full")
+    );
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn statuses_have_three_forms() {
         let sets = ["check.http=http://localhost", &format!("check.status={text}")];
         let config = Dir::new().config(SMALL, &sets);
         let check = config.roles.values().next().unwrap().check.clone().unwrap();
-        let Probe::Http { status, port: 80, .. } = check.probe else {
+        let Probe::Http(HttpProbe { status, .. }) = check.probe else {
             panic!("{check:?}");
         };
         assert_eq!(status, range);

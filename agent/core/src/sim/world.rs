@@ -166,6 +166,7 @@ pub(super) fn config(nodes: &[(usize, Kind)], networks: usize, roles: usize, win
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     }
 }
 

@@ -48,6 +48,7 @@ fn config() -> Config {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     }
 }
 

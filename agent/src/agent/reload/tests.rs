@@ -42,6 +42,7 @@ fn config() -> Config {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     }
 }
 
@@ -100,6 +101,7 @@ fn what_may_change_is_taken_over_and_told() {
                 timeout: Duration::from_secs(1),
                 rise: 1,
                 fall: 2,
+                delay: Duration::ZERO,
                 standby: true,
             });
         }),

@@ -52,6 +52,7 @@ pub(super) fn config(me: &str, names: &[&str], networks: usize) -> Arc<Config> {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     })
 }
 

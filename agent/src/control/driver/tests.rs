@@ -58,6 +58,7 @@ fn config(promote: Option<config::Action>) -> Config {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     }
 }
 

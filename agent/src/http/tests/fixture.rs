@@ -139,6 +139,7 @@ pub(crate) fn config() -> Arc<Config> {
         http: None,
         control: None,
         dns: None,
+        agent: Default::default(),
     })
 }
 

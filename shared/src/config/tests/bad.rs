@@ -91,7 +91,7 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "bogus=1",
-            r#""bogus" stands outside of any table; tables are [cluster], [networks], [nodes], [storage], [check], [actions], [roles], [http], [control], [dns]"#,
+            r#""bogus" stands outside of any table; tables are [cluster], [networks], [nodes], [storage], [check], [actions], [process], [roles], [agent], [http], [control], [dns]"#,
         ),
         (
             "networks={}",
@@ -399,7 +399,7 @@ fn every_problem_of_a_file_is_listed_in_its_order() {
         ),
         (
             "window = \"1s\"\n[cluster]\nname = \"x\"\nkey = \"file:k\"\n[networks.n]\n[nodes.a]\nn = \"a\"\n",
-            r#"c.toml:1: "window" stands outside of any table; tables are [cluster], [networks], [nodes], [storage], [check], [actions], [roles], [http], [control], [dns]"#,
+            r#"c.toml:1: "window" stands outside of any table; tables are [cluster], [networks], [nodes], [storage], [check], [actions], [process], [roles], [agent], [http], [control], [dns]"#,
         ),
         (
             "[cluster]\nname = \"x\"\nwindw = 5\n\n[networks]\nfront = {}\n[nodes.a]\nfront = \"1.2.3\"\n\
@@ -417,7 +417,7 @@ fn every_problem_of_a_file_is_listed_in_its_order() {
         (
             "[cluster]\nname = \"x\"\nkey = \"file:k\"\n[networks.n]\n[nodes.a]\nn = \"a\"\n\
              [check]\ntcp = \"a:1\"\n[roles.x]\n",
-            "c.toml:9: roles: cannot stand beside a top-level [check] or [actions]; rename those to [roles.main.check] and [roles.main.actions]",
+            "c.toml:9: roles: cannot stand beside a top-level [check], [actions] or [process]; rename those to [roles.main.check], [roles.main.actions] and [roles.main.process]",
         ),
         (
             "[cluster]\nname = \"x\"\nkey = \"file:k\"\n[networks.n]\n[nodes.a]\nn = \"a.example\"\n\
