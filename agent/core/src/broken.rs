@@ -53,6 +53,8 @@ pub(crate) enum Rule {
     CachedFlag,
     /// H4: the release does not wait for the application to stop.
     ReleasedBeforeStopped,
+    /// H4: the application begins to stop when the lease ends, not so early that it has stopped by then.
+    StopsAtLeaseEnd,
     /// H6: a lease that has ended is claimed on.
     LostLeaseClaimed,
     /// A voter has one promise for all roles.

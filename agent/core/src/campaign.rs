@@ -2,8 +2,7 @@
 
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
-use crate::input::Action;
-use crate::output::{Level, Output};
+use crate::output::Level;
 use crate::role::{RoleCore, Story};
 use baton_shared::clock::Mono;
 use baton_shared::id::NodeId;
@@ -31,7 +30,8 @@ impl RoleCore {
         self.lease.claim(place.epoch, c.electorate.id);
         (self.tried, self.claiming_since) = (now, now);
         (self.paused_until, self.ready_since) = (None, None);
-        (self.promoted, self.was_active, self.demoting, self.demote_again) = (None, false, false, None);
+        (self.promoted, self.was_active, self.demoting, self.again) = (None, false, false, None);
+        self.down = None;
         self.claim_now(q);
     }
 
@@ -50,14 +50,9 @@ impl RoleCore {
             self.story.stages.push(("granted", now));
             self.enter(RoleState::Promoting, "the lease is won".into(), q);
             q.urgent_all = true;
-            let (from, cause) = (self.story.from.clone(), self.story.cause.clone());
-            q.push(Output::Run {
-                role: self.name.clone(),
-                epoch,
-                action: Action::Promote,
-                from,
-                cause,
-            });
+            self.turn_lent(q);
+            self.promoting = epoch;
+            self.run_promote(q);
             return;
         }
         if let Some(why) = self.unfit(c, now) {

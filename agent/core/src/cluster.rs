@@ -444,6 +444,7 @@ mod tests {
             boot: Boot(1),
             cluster: ClusterId(1),
             durable: Durable::default(),
+            unfinished: Default::default(),
         };
         Cluster::new(&start, at)
     }

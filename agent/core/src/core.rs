@@ -35,6 +35,8 @@ pub struct Start {
     pub cluster: ClusterId,
     /// What the voter's disk remembers.
     pub durable: Durable,
+    /// Roles whose application may still act since the run before: they are demoted first.
+    pub unfinished: BTreeSet<RoleName>,
 }
 
 /// The state machine.
@@ -65,10 +67,11 @@ impl Core {
         let c = Cluster::new(&start, now);
         let roles = start.config.roles.iter().map(|(name, role)| {
             let floor = start.durable.floors.get(name).copied().unwrap_or_default();
-            (
-                name.clone(),
-                RoleCore::new(name.clone(), floor, role.check.is_none()),
-            )
+            let mut fresh = RoleCore::new(name.clone(), floor, role.check.is_none());
+            if start.unfinished.contains(name) {
+                fresh.demote_first(now);
+            }
+            (name.clone(), fresh)
         });
         Core {
             roles: roles.collect(),
@@ -183,6 +186,11 @@ impl Core {
             } => {
                 if let Some(role) = self.roles.get_mut(&role) {
                     role.action_done(epoch, action, result, c, q, now);
+                }
+            }
+            Input::Process { role, epoch, process } => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.process(epoch, process, q);
                 }
             }
             Input::Persisted { token } => self.persisted(token, now),

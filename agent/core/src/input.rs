@@ -51,6 +51,15 @@ pub enum Input {
         /// How it ended.
         result: Result<(), String>,
     },
+    /// The managed process of a promoted role ended by itself, or runs again.
+    Process {
+        /// For which role.
+        role: RoleName,
+        /// At which epoch it was promoted.
+        epoch: Epoch,
+        /// What became of it.
+        process: Process,
+    },
     /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.
     Persisted {
         /// Its token.
@@ -104,6 +113,17 @@ pub struct Coordinator {
     pub matched: BTreeMap<NodeId, u64>,
     /// Index of the last entry in the log here.
     pub last_log: u64,
+}
+
+/// What became of a managed process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// It runs (again).
+    Up,
+    /// It ended, and is started again here.
+    Restarting(String),
+    /// It ended so often that another node should take over, if one can; meanwhile it is started again here.
+    Failed(String),
 }
 
 /// The two actions.

@@ -40,6 +40,14 @@ pub enum Output {
         /// How.
         change: GuardChange,
     },
+    /// Until when this node's application may act for a role, whatever happens to this process: for its parent. Said before the
+    /// promotion, at each renewal, and (`None`) once the application has stopped.
+    Lent {
+        /// Which.
+        role: RoleName,
+        /// Until then.
+        until: Option<Mono>,
+    },
     /// Run an action, after those asked for before. A demote cancels a promote that still runs.
     Run {
         /// For which role.

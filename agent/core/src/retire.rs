@@ -1,10 +1,11 @@
 //! Stepping down: stop the application first, then give the epoch up for good (DESIGN §5, H3, H4, H6).
 
 use crate::cluster::{Cluster, Queue};
-use crate::input::Action;
+use crate::input::{Action, Process};
 use crate::output::{GuardChange, Level, Output};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
+use baton_shared::config::{OnFailure, show_duration};
 use baton_shared::id::Epoch;
 use baton_shared::view::RoleState;
 use std::time::Duration;
@@ -15,6 +16,9 @@ const RELEASED_KEPT: usize = 4;
 const FAREWELL_LENGTH: usize = 160;
 /// A demote that failed is tried again after this.
 const DEMOTE_RETRY: Duration = Duration::from_secs(1);
+/// A promote that failed, where the configuration says so; and twice as long each further time, up to the other.
+const PROMOTE_RETRY: Duration = Duration::from_millis(500);
+const MAX_PROMOTE_RETRY: Duration = Duration::from_secs(30);
 /// A node whose promotion failed stays out of line for this long at first, and twice as long each further time.
 const BACK_OFF: Duration = Duration::from_secs(2);
 const MAX_BACK_OFF: Duration = Duration::from_secs(300);
@@ -43,9 +47,27 @@ impl RoleCore {
         });
     }
 
+    /// The run before this one may have left the application acting: it is stopped before anything else (H4).
+    pub(crate) fn demote_first(&mut self, now: Mono) {
+        self.state = RoleState::Demoting;
+        self.reason = "the application may still act since the run before".into();
+        self.again = Some(now);
+    }
+
+    pub(crate) fn run_promote(&mut self, q: &mut Queue) {
+        self.again = None;
+        q.push(Output::Run {
+            role: self.name.clone(),
+            epoch: self.promoting,
+            action: Action::Promote,
+            from: self.story.from.clone(),
+            cause: self.story.cause.clone(),
+        });
+    }
+
     fn run_demote(&mut self, c: &Cluster, q: &mut Queue) {
         self.demoting = true;
-        self.demote_again = None;
+        self.again = None;
         let (role, epoch, cause) = (self.name.clone(), self.lease.highest(), self.reason.clone());
         q.push(Output::Run {
             role,
@@ -60,7 +82,7 @@ impl RoleCore {
         if self.lease.held(now).is_none() {
             self.lease.unclaim();
         }
-        if self.demote_again.is_some_and(|at| now >= at) {
+        if self.again.is_some_and(|at| now >= at) {
             self.run_demote(c, q);
         }
     }
@@ -76,8 +98,47 @@ impl RoleCore {
         now: Mono,
     ) {
         let current = epoch <= self.lease.highest();
+        let settings = c.config.roles.get(&self.name);
+        let policy = settings.and_then(|role| match action {
+            Action::Promote => role.promote.as_ref(),
+            Action::Demote => role.demote.as_ref(),
+        });
+        let policy = policy.map(|action| action.on_failure);
+        let result = match (action, policy, result) {
+            (Action::Promote, Some(OnFailure::Stay), Err(why)) => {
+                q.log(
+                    Level::Error,
+                    format!(
+                        "role {}: promotion failed, and counts as done (on_failure = \"stay\"): {why}",
+                        self.name
+                    ),
+                );
+                Ok(())
+            }
+            (Action::Demote, Some(OnFailure::Release), Err(why)) => {
+                q.log(Level::Error, format!("role {}: the demote action failed, and the role is released all the same (on_failure = \"release\"): {why}", self.name));
+                Ok(())
+            }
+            (_, _, result) => result,
+        };
         match (action, self.state, result) {
+            (Action::Promote, RoleState::Promoting, Err(why))
+                if current && policy == Some(OnFailure::Retry) =>
+            {
+                let pause = PROMOTE_RETRY
+                    .saturating_mul(1 << self.tries.min(16))
+                    .min(MAX_PROMOTE_RETRY);
+                self.tries += 1;
+                self.again = Some(now + pause);
+                self.reason = format!(
+                    "promotion failed, and is tried again in {}: {why}",
+                    show_duration(pause)
+                );
+                q.log(Level::Error, format!("role {}: {}", self.name, self.reason));
+                q.dirty = true;
+            }
             (Action::Promote, RoleState::Promoting, Ok(())) if current => {
+                self.tries = 0;
                 self.promoted = Some(now);
                 self.story.stages.push(("promoted", now));
                 if !self.healthy {
@@ -104,14 +165,25 @@ impl RoleCore {
                 self.enter(RoleState::Standby, format!("stepped down: {why}"), q);
             }
             (Action::Demote, RoleState::Demoting, Err(why)) if self.demoting => {
+                let stays = policy == Some(OnFailure::Stay);
+                let then = if stays {
+                    "the role is kept until it succeeds, and nobody takes over"
+                } else {
+                    "the role is not released before it succeeds, others take over when the lease has ended"
+                };
                 q.log(
                     Level::Error,
-                    format!("role {}: the demote action failed and is tried again; the role is not released before it succeeds, others take over when the lease has ended: {why}", self.name),
+                    format!(
+                        "role {}: the demote action failed and is tried again; {then}: {why}",
+                        self.name
+                    ),
                 );
                 self.demoting = false;
-                self.demote_again = Some(now + DEMOTE_RETRY);
-                // H4, H6: not released, and not renewed either.
-                self.lease.unclaim();
+                self.again = Some(now + DEMOTE_RETRY);
+                if !stays {
+                    // H4, H6: not released, and not renewed either.
+                    self.lease.unclaim();
+                }
             }
             _ => {}
         }
@@ -142,11 +214,31 @@ impl RoleCore {
         self.guard = None;
         self.lease.drop_lease();
         (self.promoted, self.was_active, self.urgent, self.paused_until) = (None, false, false, None);
+        (self.down, self.again, self.tries) = (None, None, 0);
         self.to_record = None;
         q.urgent_all = true;
     }
 
-    fn back_off(&mut self, now: Mono) {
+    /// The managed process of this promotion ended, or runs again.
+    pub(crate) fn process(&mut self, epoch: Epoch, process: Process, q: &mut Queue) {
+        if !self.holds() || epoch != self.promoting {
+            return;
+        }
+        self.down = match process {
+            Process::Up => None,
+            Process::Restarting(why) => Some((why, false)),
+            Process::Failed(why) => Some((why, true)),
+        };
+        if let Some((why, _)) = &self.down {
+            q.log(
+                Level::Warn,
+                format!("role {}: the application ended: {why}", self.name),
+            );
+        }
+        q.dirty = true;
+    }
+
+    pub(crate) fn back_off(&mut self, now: Mono) {
         let pause = BACK_OFF
             .saturating_mul(1 << self.failures.min(16))
             .min(MAX_BACK_OFF);

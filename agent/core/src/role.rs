@@ -58,9 +58,17 @@ pub(crate) struct RoleCore {
     pub promoted: Option<Mono>,
     /// It was active at the present epoch.
     pub was_active: bool,
-    /// A demote was asked for; or failed and is due again.
+    /// The epoch at which it was promoted; later ones may have followed without a promotion.
+    pub promoting: Epoch,
+    /// A demote was asked for.
     pub demoting: bool,
-    pub demote_again: Option<Mono>,
+    /// A promote or demote that failed is due again then; and how often it failed.
+    pub again: Option<Mono>,
+    pub tries: u32,
+    /// The managed process ended; true: so often that another node should take over.
+    pub down: Option<(String, bool)>,
+    /// Until when the parent lets the application act.
+    pub lent: Option<Mono>,
     pub unwilling_until: Mono,
     pub failures: u32,
     pub guard: Option<(Epoch, Mono)>,
@@ -99,8 +107,12 @@ impl RoleCore {
             paused_until: None,
             promoted: None,
             was_active: false,
+            promoting: Epoch(0),
             demoting: false,
-            demote_again: None,
+            again: None,
+            tries: 0,
+            down: None,
+            lent: None,
             unwilling_until: Mono::ZERO,
             failures: 0,
             guard: None,
@@ -191,11 +203,21 @@ impl RoleCore {
             RoleState::Demoting => self.turn_demoting(c, q, now),
         }
         self.turn_guard(q, now);
+        self.turn_lent(q);
         self.turn_confirms(c, q, now);
     }
 
+    /// How long before the end of its lease this application must begin to stop (H4, DESIGN §7).
+    fn lead(&self, c: &Cluster) -> Duration {
+        if broken!(StopsAtLeaseEnd) {
+            return Duration::ZERO;
+        }
+        let role = c.config.roles.get(&self.name);
+        role.map_or(Duration::ZERO, |role| role.lead(c.timing.window).demote)
+    }
+
     fn turn_holding(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
-        let Some((epoch, _)) = self.lease.held(now) else {
+        let Some((epoch, until)) = self.lease.held(now) else {
             broken!(LostLeaseClaimed => { return; });
             // H6: no more claims at this epoch.
             self.lease.unclaim();
@@ -205,6 +227,14 @@ impl RoleCore {
                 q,
             );
         };
+        let lead = self.lead(c);
+        if lead > Duration::ZERO && now + lead >= until {
+            return self.demote(
+                "no majority of voters answered in time: the lease is running out, and the application must have stopped by then".into(),
+                c,
+                q,
+            );
+        }
         if self.lease.winnable_at(&c.electorate, |_| true, now).is_none() {
             // H5.
             return self.demote("a majority of voters has granted a greater epoch".into(), c, q);
@@ -232,6 +262,13 @@ impl RoleCore {
         if c.drained(c.me()) && other_fit() {
             return self.demote("an operator drained this node".into(), c, q);
         }
+        if let Some((why, true)) = &self.down
+            && other_fit()
+        {
+            let why = format!("the application ended: {why}");
+            self.back_off(now);
+            return self.demote(why, c, q);
+        }
         let grace_over = self.was_active || self.promoted.is_some_and(|at| now.since(at) > HEALTH_GRACE);
         if !self.healthy && grace_over && other_fit() {
             return self.demote(
@@ -240,13 +277,21 @@ impl RoleCore {
                 q,
             );
         }
-        match (self.state, self.promoted.is_some() && self.healthy) {
+        if self.state == RoleState::Promoting && self.again.is_some_and(|at| now >= at) {
+            self.run_promote(q);
+        }
+        let runs = self.down.is_none();
+        match (self.state, self.promoted.is_some() && self.healthy && runs) {
             (RoleState::Promoting, true) => self.activate(epoch, c, q, now),
             (RoleState::Active, false) => {
-                let why = format!(
-                    "the application is not healthy ({}), and no other node is fit",
-                    self.health_reason
-                );
+                let why = match &self.down {
+                    Some((why, false)) => format!("the application ended, and is started again here: {why}"),
+                    Some((why, true)) => format!("the application ended ({why}), and no other node is fit"),
+                    None => format!(
+                        "the application is not healthy ({}), and no other node is fit",
+                        self.health_reason
+                    ),
+                };
                 q.log(Level::Warn, format!("role {}: {why}", self.name));
                 self.enter(RoleState::Promoting, why, q);
                 q.urgent_all = true;
@@ -354,13 +399,34 @@ impl RoleCore {
         self.guard = right;
     }
 
+    /// The parent learns until when the application may act, before it is promoted and at each renewal. A lease that ended is said
+    /// no more: the end that was said before stands until the application has stopped.
+    pub(crate) fn turn_lent(&mut self, q: &mut Queue) {
+        let end = self.lease.held(Mono::ZERO).map(|(_, until)| until);
+        let lent = end.or(self.lent).filter(|_| self.holds());
+        if lent != self.lent {
+            self.lent = lent;
+            q.push(Output::Lent {
+                role: self.name.clone(),
+                until: lent,
+            });
+        }
+    }
+
     /// When this role needs the clock next.
     pub fn next_wake(&self, c: &Cluster, now: Mono) -> Mono {
         let lease_end = self
             .lease
             .held(now)
             .filter(|_| self.holds())
-            .map(|(_, until)| until);
+            .map(|(_, until)| match self.state {
+                RoleState::Demoting => until,
+                _ => Mono(
+                    until
+                        .0
+                        .saturating_sub(u64::try_from(self.lead(c).as_nanos()).unwrap_or(u64::MAX)),
+                ),
+            });
         let claiming = self.state == RoleState::Claiming;
         let give_up = claiming.then(|| self.claiming_since + c.timing.window + c.timing.promise);
         // While it pauses, the window of the last try is no reason to wake: the loop would spin until the pause ends.
@@ -370,17 +436,10 @@ impl RoleCore {
             .paused_until
             .map(|_| self.tried + stagger(c))
             .filter(|at| *at > now);
-        [
-            lease_end,
-            give_up,
-            try_over,
-            again,
-            self.paused_until,
-            self.demote_again,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(Mono::MAX)
+        [lease_end, give_up, try_over, again, self.paused_until, self.again]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Mono::MAX)
     }
 }

@@ -49,6 +49,7 @@ impl Loop {
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),
+            unfinished: Default::default(),
             ports,
             addresses: parts.addresses.clone(),
             published: parts.published.clone(),

@@ -110,6 +110,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 boot: start.identity.boot,
                 cluster: start.identity.cluster,
                 durable: start.durable.clone(),
+                unfinished: start.unfinished.clone(),
             },
             start.clock.now(),
         );
@@ -341,6 +342,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 from,
                 cause,
             } => self.start_action(role, epoch, action, from, cause),
+            Output::Lent { .. } => {}
             Output::Propose { token, command } => self.propose(token, command),
             // Both are repeated by the core: a full queue needs no answer.
             Output::Engine(change) => drop(self.io.calls.try_send(Call::Engine(change))),

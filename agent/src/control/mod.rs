@@ -22,7 +22,7 @@ use baton_core::{Durable, Input};
 use baton_shared::config::Config;
 use baton_shared::id::RoleName;
 use baton_shared::view::{Published, RoleState};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -57,6 +57,8 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub identity: Identity,
     /// What the voter's disk remembers.
     pub durable: Durable,
+    /// Roles whose application may still act since the run before.
+    pub unfinished: BTreeSet<RoleName>,
     /// One socket per configured network; `None` where this node has no address.
     pub ports: Vec<Option<P>>,
     /// Where peers are.

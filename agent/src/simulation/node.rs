@@ -164,6 +164,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             config: config.clone(),
             identity,
             durable: store.durable(),
+            unfinished: Default::default(),
             ports,
             addresses: site.addresses.clone(),
             published: published.clone(),

@@ -84,6 +84,7 @@ fn proposed(nodes: &[Somebody]) -> Vec<Vec<NodeId>> {
         boot: Boot(1),
         cluster: CLUSTER,
         durable: Durable::default(),
+        unfinished: Default::default(),
     };
     let mut now = Mono(1_000 * MS);
     let mut core = Core::new(start, now);

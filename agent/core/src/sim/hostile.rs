@@ -195,6 +195,7 @@ impl Trial {
             boot: Boot(1),
             cluster: CLUSTER,
             durable: Durable::default(),
+            unfinished: Default::default(),
         };
         let now = Mono(1_000 * MS);
         let mut trial = Trial {

@@ -141,6 +141,7 @@ impl World {
             Output::Run {
                 role, epoch, action, ..
             } => self.run_action(n, role, epoch, action),
+            Output::Lent { .. } => {}
             Output::Propose { token, command } => self.propose(n, token, &command),
             Output::Engine(change) => self.engine(n, change),
             Output::Bootstrap { members } => {

@@ -24,6 +24,7 @@ impl World {
             boot: Boot(machine.boot),
             cluster: machine.cluster,
             durable: machine.disk.clone(),
+            unfinished: BTreeSet::new(),
         };
         machine.core = Some(Box::new(Core::new(start, now)));
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
