@@ -241,7 +241,10 @@ impl RoleCore {
             .filter(|p| p.owner() == place.owner)
             .and_then(|p| p.last_heard());
         let cause = match (gave_up, handover, heard) {
-            _ if dead => format!("{name} died: its parent has stopped the application and says so"),
+            _ if dead => match &c.last_death {
+                Some((owner, why)) if *owner == place.owner => format!("{name} died: {why}"),
+                _ => format!("{name} died: its parent has stopped the application and says so"),
+            },
             (true, Some(line), _) => format!("{name} handed over: {}", line.cause),
             (true, None, _) if leaving => format!("{name} was stopped in order"),
             (true, None, _) => match peer.and_then(|p| p.beat(&self.name)?.farewell.as_deref()) {

@@ -193,6 +193,11 @@ impl Core {
                     role.process(epoch, process, q);
                 }
             }
+            Input::Fenced(role) => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.fenced(c, q);
+                }
+            }
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
                 self.asked.answered(token, &result, &self.roles, c, q, now);
@@ -202,7 +207,7 @@ impl Core {
             }
             Input::Ask { id, request } => self.ask(id, request, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
-            Input::Dead(owner) => self.died(owner, now),
+            Input::Dead { owner, why } => self.died(owner, &why, now),
             Input::Configured(config) => {
                 c.configure(config);
                 q.dirty = true;
@@ -219,15 +224,15 @@ impl Core {
     }
 
     /// V6: proof of death ends promises, and closes the floor, for exactly this boot.
-    fn died(&mut self, owner: Owner, now: Mono) {
+    fn died(&mut self, owner: Owner, why: &str, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
-        if !c.died(owner) {
+        if !c.died(owner, why) {
             return;
         }
         let name = c.call(owner.node);
         q.log(
             crate::output::Level::Warn,
-            format!("node {name} died: its parent says so"),
+            format!("node {name} died: its parent says that {why}, and that the application has stopped"),
         );
         for role in self.roles.values_mut() {
             role.voter.died(owner);

@@ -3,12 +3,18 @@
 use super::running::Parts;
 use super::tasks::Tasks;
 use crate::actions::{self, Actions, Whose};
+use crate::child::{self, Testator};
 use crate::consensus::{Consensus, Store};
 use crate::control::ground::System;
 use crate::control::port::Port;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
 use crate::handle::{Counters, MAX_WAITING, Message};
+use crate::parent::Line;
+use crate::process::{self, Application};
 use baton_core::{Durable, Input};
+use baton_shared::config::Config;
+use baton_shared::id::{Owner, RoleName};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,13 +38,22 @@ impl Loop {
         parts: &Parts,
         ports: Vec<Option<Port>>,
         consensus: &Consensus,
+        configs: &watch::Receiver<Arc<Config>>,
+        line: Line,
         tasks: &mut Tasks,
     ) -> Result<Loop, String> {
         let (notices, noticed) = mpsc::channel(MAX_NOTICES);
         let (messages, heard) = mpsc::channel(MAX_WAITING);
         let (states, state_changes) = watch::channel(RoleStates::new());
         let (flush, flush_ended) = start_flush(parts.store.clone(), notices.clone(), parts.counters.clone())?;
-        let actions = start_actions(parts, &notices, tasks);
+        let board = line.board;
+        let roles = parts.config.roles.keys().enumerate();
+        let unfinished = roles
+            .filter(|(place, _)| board.left_over(*place))
+            .map(|(_, role)| role.clone());
+        let unfinished = unfinished.collect();
+        let applications = start_applications(parts, configs, line, &notices, tasks);
+        let actions = start_actions(parts, &applications, &notices, tasks);
         let (call, called) = mpsc::channel(calls::MAX_CALLS);
         let calls = calls::run(consensus.clone(), called, notices.clone());
         tasks.start("calls to consensus", calls);
@@ -49,7 +64,8 @@ impl Loop {
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),
-            unfinished: Default::default(),
+            board: Some(board),
+            unfinished,
             ports,
             addresses: parts.addresses.clone(),
             published: parts.published.clone(),
@@ -82,8 +98,52 @@ impl Loop {
     }
 }
 
+/// Starts the conversation with the parent process, and a manager for each role's application.
+fn start_applications(
+    parts: &Parts,
+    configs: &watch::Receiver<Arc<Config>>,
+    line: Line,
+    notices: &mpsc::Sender<Notice>,
+    tasks: &mut Tasks,
+) -> BTreeMap<RoleName, Application> {
+    let (child, talk, answers) = child::connect(line, parts.config.roles.len());
+    tasks.start("the line to the parent process", talk.run());
+    let identity = parts.store.identity();
+    let testator = Testator {
+        configs: configs.clone(),
+        addresses: parts.addresses.clone(),
+        published: parts.published.clone(),
+        mine: parts.mine.clone(),
+        owner: Owner {
+            node: identity.node,
+            boot: identity.boot,
+        },
+        child: child.clone(),
+    };
+    tasks.start("the parent's instructions", testator.run());
+    let mut applications = BTreeMap::new();
+    for (slot, (role, answers)) in parts.config.roles.keys().zip(answers).enumerate() {
+        let (application, manager) = process::manage(
+            role.clone(),
+            slot,
+            configs.clone(),
+            child.clone(),
+            answers,
+            notices.clone(),
+        );
+        tasks.start("application", manager.run());
+        applications.insert(role.clone(), application);
+    }
+    applications
+}
+
 /// Starts the action runners; the queues to them.
-fn start_actions(parts: &Parts, notices: &mpsc::Sender<Notice>, tasks: &mut Tasks) -> Actions {
+fn start_actions(
+    parts: &Parts,
+    applications: &BTreeMap<RoleName, Application>,
+    notices: &mpsc::Sender<Notice>,
+    tasks: &mut Tasks,
+) -> Actions {
     let (actions, jobs) = Actions::new(parts.config.roles.keys().cloned());
     let whose = Whose {
         node: parts.config.me.clone(),

@@ -10,6 +10,7 @@ use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
 use crate::consensus::{self, Consensus, Store, net};
 use crate::handle::{Counters, Handle, Reload};
+use crate::parent::Line;
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
 use baton_shared::view::Published;
@@ -83,7 +84,7 @@ impl Signals {
 
 impl Running {
     /// Starts everything; the sockets are bound.
-    pub async fn start(parts: Parts, sockets: Sockets) -> Result<Running, String> {
+    pub async fn start(parts: Parts, sockets: Sockets, line: Line) -> Result<Running, String> {
         let signals = Signals::new()?;
         let config = parts.config.clone();
         let (tell, told) = mpsc::channel(MAX_RELOADS);
@@ -99,9 +100,9 @@ impl Running {
         })
         .await?;
         let mut tasks = Tasks::default();
-        let looping = Loop::start(&parts, sockets.ports, &consensus, &mut tasks)?;
-        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let (current, configs) = watch::channel(config.clone());
+        let looping = Loop::start(&parts, sockets.ports, &consensus, &configs, line, &mut tasks)?;
+        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let handle = Handle {
             published: parts.published.clone(),
             counters: parts.counters.clone(),
