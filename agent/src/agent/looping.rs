@@ -30,6 +30,7 @@ pub struct Loop {
     pub stopped: oneshot::Receiver<()>,
     /// Closed when the flush thread has ended.
     pub flush: mpsc::Receiver<()>,
+    applications: BTreeMap<RoleName, Application>,
 }
 
 impl Loop {
@@ -84,6 +85,7 @@ impl Loop {
             states: state_changes,
             stopped,
             flush: flush_ended,
+            applications,
         })
     }
 

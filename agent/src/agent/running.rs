@@ -19,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Reloads that may wait.
 const MAX_RELOADS: usize = 8;
+/// Interrupts that come so soon after the first are the same one.
+const SAME_INTERRUPT: Duration = Duration::from_millis(300);
 /// Beyond demotion and two windows, a stop in order may take so long.
-const STOP_SLACK: Duration = Duration::from_secs(2);
+const STOP_SLACK: Duration = Duration::from_secs(4);
 /// A stop in order never takes longer.
 const STOP_MAX: Duration = Duration::from_secs(300);
 /// Without a cluster it is said no more often than this.
@@ -180,13 +182,24 @@ impl Running {
     /// this node could not let go in time: its lease then ends by itself.
     async fn stop(&mut self) -> bool {
         let limit = stop_limit(&self.configs.borrow());
+        let asked = Instant::now();
+        let signals = &mut self.signals;
+        let again = async {
+            // A Ctrl-C reaches this process from the terminal and, a moment later, from its parent.
+            loop {
+                signals.interrupt.recv().await;
+                if asked.elapsed() >= SAME_INTERRUPT {
+                    break;
+                }
+            }
+        };
         let released = tokio::select! {
             released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
                 tracing::error!("not stopped in order within {limit:?}; the lease ends by itself");
                 false
             }),
-            _ = self.signals.interrupt.recv() => {
-                tracing::warn!("interrupted again: stopping at once; the lease ends by itself");
+            () = again => {
+                tracing::warn!("interrupted again: stopping at once, without demoting");
                 return false;
             }
         };
@@ -217,9 +230,21 @@ fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<
 
 /// How long a stop in order may take.
 fn stop_limit(config: &Config) -> Duration {
-    let demotes = config.roles.values().filter_map(|role| role.demote.as_ref());
-    let demote = demotes.map(|action| action.timeout).max().unwrap_or_default();
-    (demote + config.cluster.window * 2 + STOP_SLACK).min(STOP_MAX)
+    let stops = config.roles.values().map(|role| {
+        let demote = role
+            .demote
+            .as_ref()
+            .map(|action| action.timeout)
+            .unwrap_or_default();
+        let process = role
+            .process
+            .as_ref()
+            .map(|process| process.stop_timeout)
+            .unwrap_or_default();
+        demote + process
+    });
+    let stop = stops.max().unwrap_or_default();
+    (stop + config.cluster.window * 2 + STOP_SLACK).min(STOP_MAX)
 }
 
 /// Warns while there is no cluster after `join_wait`; ready, with the reason, if that is to end the agent.
