@@ -2,6 +2,7 @@
 
 use super::running::Parts;
 use super::tasks::Tasks;
+use crate::actions::acting::Acting;
 use crate::actions::{self, Actions, Whose};
 use crate::consensus::{Consensus, Store};
 use crate::control::ground::System;
@@ -9,6 +10,7 @@ use crate::control::port::Port;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
 use crate::handle::{Counters, MAX_WAITING, Message};
 use baton_core::{Durable, Input};
+use baton_shared::config::Config;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -83,15 +85,23 @@ impl Loop {
 
 /// Starts the action runners; the queues to them.
 fn start_actions(parts: &Parts, notices: &mpsc::Sender<Notice>, tasks: &mut Tasks) -> Actions {
-    let (actions, jobs) = Actions::new(parts.config.roles.keys().cloned());
-    let whose = Whose {
-        node: parts.config.me.clone(),
-        cluster: parts.config.cluster.name.clone(),
-    };
+    let config = &parts.config;
+    let (actions, jobs) = Actions::new(config.roles.keys().cloned());
+    // To be wired: what is left over is to be demoted before anything else.
+    let (acting, _left_over) = Acting::open(config.storage.clone(), &config.roles);
     for jobs in jobs {
-        tasks.start("actions", actions::run(whose.clone(), jobs, notices.clone()));
+        let runner = actions::run(whose(config), acting.clone(), jobs, notices.clone());
+        tasks.start("actions", runner);
     }
     actions
+}
+
+/// Who runs actions.
+pub fn whose(config: &Config) -> Whose {
+    Whose {
+        node: config.me.clone(),
+        cluster: config.cluster.name.clone(),
+    }
 }
 
 /// Starts the flush thread; the receiver is closed when it ends.

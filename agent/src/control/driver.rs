@@ -406,7 +406,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         from: Option<NodeName>,
         cause: String,
     ) {
-        let configured = self.io.config.roles.get(&role).and_then(|role| match action {
+        let settings = self.io.config.roles.get(&role);
+        let demote = settings.and_then(|role| role.demote.as_ref().map(|demote| demote.timeout));
+        let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
         });
@@ -415,6 +417,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             epoch,
             action,
             configured,
+            demote,
             from,
             cause,
         };
