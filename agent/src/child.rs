@@ -158,6 +158,7 @@ impl Testator {
                 command: settings
                     .last_resort()
                     .map(|(command, limit)| (command.to_vec(), limit)),
+                harder: settings.fence.is_some(),
                 env: vec![
                     text("BATON_ROLE", role.as_str()),
                     text("BATON_NODE", config.me.as_str()),

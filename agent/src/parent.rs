@@ -222,10 +222,23 @@ pub struct Last {
     pub kill: Duration,
     /// The last resort, and how long it may take.
     pub command: Option<(Vec<String>, Duration)>,
+    /// It is another command than the agent's own demote: to be run also while the agent is at that.
+    pub harder: bool,
     /// For its environment.
     pub env: Vec<(String, String)>,
     /// If it fails for good, the death is announced all the same.
     pub release: bool,
+}
+
+impl Last {
+    /// How long before the end of the lease this process steps in, while the agent is stopping the application or is not.
+    fn lead(&self, stopping: bool) -> Duration {
+        if stopping && !self.harder {
+            self.kill
+        } else {
+            self.fence
+        }
+    }
 }
 
 /// The agent's end of the line.
@@ -530,8 +543,7 @@ impl Parent {
                 if let Some(until) = self.board.slot(place).and_then(Slot::lent)
                     && self.fenced.get(&place) != Some(&until)
                 {
-                    let stopping = self.board.0[place].stopping.load(SeqCst);
-                    due = due.min(until - if stopping { last.kill } else { last.fence });
+                    due = due.min(until - last.lead(self.board.0[place].stopping.load(SeqCst)));
                 }
             }
         }
@@ -752,7 +764,7 @@ impl Parent {
             let slot = self.board.slot(place)?;
             let until = slot.lent()?;
             let stopping = slot.stopping.load(SeqCst);
-            let at = until - if stopping { last.kill } else { last.fence };
+            let at = until - last.lead(stopping);
             let new = self.fenced.get(&place) != Some(&until);
             (new && now >= at).then(|| (place, until, stopping, last.clone()))
         };
@@ -761,7 +773,8 @@ impl Parent {
             self.fenced.insert(place, until);
             let Last { role, command, .. } = &last;
             let killed = self.managed.get(&place).map(Managed::kill).is_some();
-            if stopping && !killed {
+            let command = command.as_ref().filter(|_| !stopping || last.harder);
+            if stopping && !killed && command.is_none() {
                 continue; // the agent is at it, and there is nothing harder to do
             }
             say(&format!(

@@ -1,10 +1,11 @@
 //! The running agent: its threads and tasks, each watched, and the order in which it stops.
 
-use super::looping::Loop;
+use super::looping::{Loop, whose};
 use super::reload::Reloader;
 use super::sockets::Sockets;
 use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
+use crate::actions::notify;
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
@@ -113,6 +114,8 @@ impl Running {
         };
         let published = parts.published.clone();
         start_followers(&parts, &looping, &configs, &mut tasks);
+        let states = looping.states.clone();
+        let notify = notify::run(whose(&config), configs.clone(), states, published.clone());
         let reloader = Reloader {
             options: parts.options,
             configs: current,
@@ -124,7 +127,9 @@ impl Running {
         };
         tasks.start("reload", reloader.run());
         let (shutdown, ending) = watch::channel(false);
-        let faces = sockets.faces.start(&handle, &config, &ending);
+        let mut faces = sockets.faces.start(&handle, &config, &ending);
+        // It ends by itself, once the control loop has stopped and it has told the last state.
+        faces.start("notify actions", notify);
         tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
         Ok(Running {
             configs,

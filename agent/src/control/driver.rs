@@ -457,7 +457,11 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         from: Option<NodeName>,
         cause: String,
     ) {
-        let configured = self.io.config.roles.get(&role).and_then(|role| match action {
+        let settings = self.io.config.roles.get(&role);
+        let demote = settings.and_then(|role| role.demote.as_ref().map(|demote| demote.timeout));
+        let process = settings.and_then(|role| role.process.as_ref());
+        let process = process.map(|process| (process.mode, process.stop_timeout));
+        let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
         });
@@ -469,6 +473,8 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             epoch,
             action,
             configured,
+            demote,
+            process,
             from,
             cause,
         };
