@@ -559,19 +559,15 @@ impl Parent {
     /// Signals are the agent's business; what it does not live to hear ends this process.
     fn take_signals(&mut self) {
         loop {
-            // SAFETY: all-zero is a valid value of this plain structure; read writes at most its size into it.
-            let (info, length) = unsafe {
-                let mut info: libc::signalfd_siginfo = std::mem::zeroed();
-                let size = size_of::<libc::signalfd_siginfo>();
-                (info, libc::read(self.signals, (&raw mut info).cast(), size))
-            };
-            let Some(signal) = usize::try_from(length)
-                .ok()
-                .filter(|n| *n > 0)
-                .map(|_| info.ssi_signo as i32)
-            else {
+            // SAFETY: all-zero is a valid value of this plain structure.
+            let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+            let size = size_of::<libc::signalfd_siginfo>();
+            // SAFETY: `info` is as long as is said, and outlives the call.
+            let length = unsafe { libc::read(self.signals, (&raw mut info).cast(), size) };
+            if length <= 0 {
                 return;
-            };
+            }
+            let signal = info.ssi_signo as i32;
             if signal == libc::SIGCHLD {
                 continue;
             }
