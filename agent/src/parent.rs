@@ -782,8 +782,12 @@ impl Parent {
                 },
                 if killed { "killed" } else { "stopped without it" },
             ));
-            if !stopping && let Some((command, limit)) = command {
-                let env = self.environment(place, &last, "the agent stands still");
+            if let Some((command, limit)) = command {
+                let cause = match stopping {
+                    true => "the lease is about to end, and the agent has not stopped the application yet",
+                    false => "the agent stands still",
+                };
+                let env = self.environment(place, &last, cause);
                 match spawn(command, &env) {
                     Ok(id) => {
                         let until = now + *limit;

@@ -8,10 +8,11 @@ use baton_core::Input;
 use baton_core::input;
 use baton_shared::config::{Config, Mode, Process, show_duration};
 use baton_shared::id::{Epoch, RoleName};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Longest pause before it is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -19,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LIVED: Duration = Duration::from_secs(60);
 /// Beyond its own time to stop, its end is waited for so long (stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(5);
+/// Between two looks at a process group that was killed.
+const LOOK: Duration = Duration::from_millis(1);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
@@ -97,6 +100,8 @@ pub struct Manager {
     orders: mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
     run: Run,
+    /// The application's process group, while it runs.
+    group: Option<u32>,
     promoted: Option<Epoch>,
     env: Vec<(String, String)>,
     /// Ends in a row.
@@ -122,6 +127,7 @@ pub fn manage(
         orders,
         notices,
         run: Run::Off,
+        group: None,
         promoted: None,
         env: Vec::new(),
         ends: 0,
@@ -132,6 +138,14 @@ pub fn manage(
 impl Manager {
     /// Manages until the agent exits.
     pub async fn run(mut self) -> Result<(), String> {
+        match self.manage().await {
+            Ok(()) => Ok(()),
+            Err(_) => self.abandoned().await,
+        }
+    }
+
+    /// Until the agent exits. An error: the parent is gone.
+    async fn manage(&mut self) -> Result<(), String> {
         if self.settings().is_some_and(|process| process.mode == Mode::Warm) {
             self.start(None).await?;
         }
@@ -147,11 +161,38 @@ impl Manager {
                 },
                 answer = self.answers.recv() => match answer {
                     Some(answer) => self.hear(answer).await?,
-                    None => return Ok(()),
+                    None => return Err("the parent process is gone".to_owned()),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start(None).await?,
             }
         }
+    }
+
+    /// The parent is gone, and the application's leader died with it. What the leader started did not: it is killed here, so that the
+    /// role can be released before this process ends too.
+    async fn abandoned(mut self) -> Result<(), String> {
+        let group = self.group.and_then(|id| Pid::from_raw(id.cast_signed()));
+        if let Some(group) = group {
+            let _ = kill_process_group(group, Signal::KILL); // it may be gone already
+        }
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Promote { done, .. } => answer(done, Err("the parent process is gone".to_owned())),
+                Order::Demote { done } => {
+                    let vanished = async {
+                        while group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+                            sleep(LOOK).await;
+                        }
+                    };
+                    let result = timeout(VANISH, vanished).await;
+                    answer(
+                        done,
+                        result.map_err(|_| "the process cannot be killed".to_owned()),
+                    );
+                }
+            }
+        }
+        Ok(()) // the agent is exiting
     }
 
     /// As the configuration has it now; a change counts from the next start.
@@ -238,6 +279,7 @@ impl Manager {
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
+                self.group = Some(id);
                 if let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now())) {
                     tracing::info!(role = %self.role, "the application runs as process {id}");
                     let process = self.settings();
@@ -256,12 +298,15 @@ impl Manager {
                 Run::Starting(None) => self.ended(why, Duration::ZERO).await,
                 other => self.run = other,
             },
-            Answer::Ended { how, .. } => match std::mem::replace(&mut self.run, Run::Off) {
-                Run::Stopping(done) => answer(done, Ok(())),
-                Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
-                Run::Starting(Some(done)) => answer(done, Err(format!("it {how}"))),
-                other => self.run = other,
-            },
+            Answer::Ended { how, .. } => {
+                self.group = None;
+                match std::mem::replace(&mut self.run, Run::Off) {
+                    Run::Stopping(done) => answer(done, Ok(())),
+                    Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
+                    Run::Starting(Some(done)) => answer(done, Err(format!("it {how}"))),
+                    other => self.run = other,
+                }
+            }
             Answer::Fenced { .. } => {
                 let _ = self.notices.send(Input::Fenced(self.role.clone()).into()).await; // else the loop has stopped
             }

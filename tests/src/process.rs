@@ -132,6 +132,16 @@ pub fn children(id: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a process exists, and is more than a zombie.
+pub fn lives(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
 /// The name of a process.
 fn name(id: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;

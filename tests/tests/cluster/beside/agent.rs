@@ -5,6 +5,8 @@ use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::process::lives;
 use rustix::process::Signal;
 
 /// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
@@ -86,18 +88,28 @@ fn agent_frozen_application_is_dead_before_the_standbys_starts() {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn parent_killed_application_and_agent_end_too() {
-    let mut cluster = three_with(PROCESS);
+    // What the application forked is not told of the parent's death: the agent has to end it.
+    let mut cluster = three_with(&PROCESS.replace("}]", "}, \"--fork\"]"));
     for holder in NAMES {
         cluster.place(holder);
         let since = now();
+        let agent = cluster.process(holder).agent();
         cluster.process(holder).signal_parent(Signal::KILL);
         let ended = cluster.wait_ended(holder);
         assert!(!ended.success());
-        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, cluster.silent_bound());
+        let bound = cluster.window() / 2;
+        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
         cluster.applications().acting(&to, since);
         cluster.applications().assert_apart();
         cluster.applications().assert_no_orphans(&[&to]);
-        // The agent has let go of ports and data.
+        until(
+            GENEROUS,
+            "the agent has ended too, and let go of ports and data",
+            || match agent.is_some_and(lives) {
+                true => Err(format!("process {agent:?} lives")),
+                false => Ok(()),
+            },
+        );
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }
