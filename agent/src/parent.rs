@@ -397,6 +397,8 @@ impl Parent {
                 return Err(io::Error::last_os_error());
             }
             libc::prctl(libc::PR_SET_NAME, c"baton-parent".as_ptr(), 0, 0, 0);
+            // What it starts gets the ordinary priority again.
+            crate::control::priority::raise();
             let set = signal_set();
             libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
@@ -568,8 +570,8 @@ impl Parent {
                 return;
             }
             let signal = info.ssi_signo as i32;
-            if signal == libc::SIGCHLD {
-                continue;
+            if matches!(signal, libc::SIGCHLD | libc::SIGUSR1 | libc::SIGUSR2) {
+                continue; // the last two mean nothing here, and would end the agent
             }
             let ends = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
             match self.agent {

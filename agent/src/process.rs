@@ -238,7 +238,10 @@ impl Manager {
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
-                if let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now())) {
+                // Else it was to be stopped meanwhile, and its end comes next.
+                if matches!(self.run, Run::Starting(_))
+                    && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
+                {
                     tracing::info!(role = %self.role, "the application runs as process {id}");
                     let process = self.settings();
                     if self.promoted.is_some() {
@@ -259,7 +262,7 @@ impl Manager {
             Answer::Ended { how, .. } => match std::mem::replace(&mut self.run, Run::Off) {
                 Run::Stopping(done) => answer(done, Ok(())),
                 Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
-                Run::Starting(Some(done)) => answer(done, Err(format!("it {how}"))),
+                // Of a run before: of this one the parent says first that it has started.
                 other => self.run = other,
             },
             Answer::Fenced { .. } => {
@@ -305,3 +308,6 @@ impl Manager {
 fn answer(done: Done, result: Result<(), String>) {
     let _ = done.send(result); // who no longer waits needs no answer
 }
+
+#[cfg(test)]
+mod tests;

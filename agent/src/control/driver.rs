@@ -535,4 +535,4 @@ fn send(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,7 +12,7 @@ pub mod feed;
 pub mod flush;
 pub mod ground;
 pub mod port;
-mod priority;
+pub(crate) mod priority;
 
 use crate::actions::Actions;
 use crate::addresses::Addresses;
