@@ -8,6 +8,7 @@ pub mod config;
 #[cfg(test)]
 mod fuzz;
 pub mod guard;
+pub mod history;
 pub mod id;
 pub mod key;
 pub mod seal;
