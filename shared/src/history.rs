@@ -64,7 +64,7 @@ pub mod stage {
     pub const SERVING: &str = "serving";
 }
 
-/// Shorter parts of a takeover are not worth a word.
+/// Shorter parts of a takeover are not worth a word; nor are those below a thousandth of it.
 const NOTHING: Duration = Duration::from_micros(50);
 
 /// An event, told.
@@ -121,10 +121,10 @@ fn happened(event: &Event) -> String {
         (what::TAKEOVER, Some(node)) => took_over(node, from, cause),
         (what::DRAIN, Some(node)) => because(format!("{node} was drained: it is out of line"), cause),
         (what::UNDRAIN, Some(node)) => because(format!("{node} is back in line"), cause),
-        (what::PAUSE, _) => because("automatic takeovers are paused".into(), cause),
-        (what::RESUME, _) => because("automatic takeovers are on again".into(), cause),
+        (what::PAUSE, _) => because("Automatic takeovers are paused".into(), cause),
+        (what::RESUME, _) => because("Automatic takeovers are on again".into(), cause),
         (what::NODE, Some(node)) if !cause.is_empty() => format!("{node} {cause}"),
-        (what::START | what::ELECTORATE, _) if !cause.is_empty() => cause.into(),
+        (what::START | what::ELECTORATE, _) if !cause.is_empty() => capital(cause),
         // Of another version: its own words will have to do.
         (what, Some(node)) => then(format!("{what} {node}"), cause),
         (what, None) => then(what.into(), cause),
@@ -146,6 +146,12 @@ fn took_over(node: &str, from: Option<&str>, cause: &str) -> String {
         Some(rest) => format!("{text}, which {rest}"),
         None => then(text, cause),
     }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string());
+    first.unwrap_or_default() + chars.as_str()
 }
 
 /// `text (cause)`
@@ -199,12 +205,11 @@ fn times(event: &Event) -> String {
     for (name, micros) in &event.stages {
         let now = Duration::from_micros(*micros);
         let part = now.saturating_sub(before);
-        if let Some(words) = words(name)
-            && part >= NOTHING
-        {
+        let Some(words) = words(name) else { continue };
+        if part >= NOTHING.max(whole / 1000) {
             parts.push(format!("{words} {}", duration(part)));
-            before = now;
         }
+        before = before.max(now);
     }
     let back = match gone {
         Some(_) => "Back after",
