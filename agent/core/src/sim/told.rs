@@ -5,7 +5,7 @@ use super::world::{name, role};
 use crate::Request;
 use baton_shared::history::{stage, tell, what};
 use baton_shared::id::{Kind, NodeName};
-use baton_shared::view::Event;
+use baton_shared::view::{Event, RoleState};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -48,6 +48,12 @@ fn others(w: &Scene) -> Vec<(String, Option<NodeName>, String)> {
 #[test]
 fn silent_holder_is_told_with_who_misses_it_and_each_stage_of_the_wait() {
     let mut w = three(1);
+    // An earlier silence, which came to an end, is no part of it.
+    w.part(0, 1);
+    w.run(2 * SECOND);
+    w.heal();
+    w.run(3 * SECOND);
+    assert_eq!(w.active_now()[0].0, 0);
     w.silence(0, BOTH);
     let event = takeover_by(&mut w, 1);
     assert_eq!(event.from, Some(name(0)));
@@ -244,6 +250,27 @@ fn node_that_had_to_wait_says_for_what_and_orders_are_in_the_history() {
 }
 
 #[test]
+fn claimant_that_failed_at_first_follows_the_holder_and_not_itself() {
+    let mut w = three(10);
+    w.kill(0, false);
+    let state = |w: &Scene| w.nodes[1].view.as_ref().unwrap().roles[0].state;
+    while state(&w) != RoleState::Claiming {
+        w.run(Duration::from_millis(1));
+    }
+    // Just before the promises to a run out: b's own vote is the only one that it gets.
+    w.run(Duration::from_millis(505));
+    w.freeze(2);
+    w.run(4 * SECOND);
+    assert!(w.active_now().is_empty());
+    w.set_health(2, &role(), false);
+    w.thaw(2);
+    w.heal();
+    let event = takeover_by(&mut w, 1);
+    assert_eq!(event.from, Some(name(0)), "{event:?}");
+    assert!(event.cause.starts_with("a fell silent"), "{event:?}");
+}
+
+#[test]
 fn role_that_comes_back_to_the_same_node_says_so() {
     let mut w = three(8);
     for n in [1, 2] {
@@ -283,7 +310,9 @@ fn founding_and_changes_of_nodes_are_told_once() {
         None,
         "the cluster was founded by the voters a, b and c".into(),
     );
-    assert_eq!(others(&w), [founded]);
+    w.depose();
+    w.run(3 * SECOND);
+    assert_eq!(others(&w), [founded], "a new coordinator does not tell it again");
     let mut config = nodes(&[
         Kind::Member,
         Kind::Member,
@@ -310,7 +339,6 @@ fn founding_and_changes_of_nodes_are_told_once() {
             (what::ELECTORATE.into(), None, voters.into()),
         ]
     );
-    // A new coordinator does not tell it all again.
     w.depose();
     w.run(3 * SECOND);
     assert_eq!(others(&w).len(), 4, "{:?}", others(&w));
