@@ -14,6 +14,7 @@ mod tasks;
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
+use crate::parent::Line;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
@@ -71,8 +72,8 @@ const ENVIRONMENT: u8 = 1;
 /// Exit status of a configuration error.
 const CONFIGURATION: u8 = 2;
 
-/// Runs the agent until it is told to stop; gives the process's exit status.
-pub fn run(options: Options) -> u8 {
+/// Runs the agent until it is told to stop, or its parent process ends; gives the process's exit status.
+pub fn run(options: Options, line: Line) -> u8 {
     if let Err(error) = log::start(&options.log) {
         let text = format!(
             "--log {}: {error}; try error, warn, info, debug, trace, or info,baton_agent=debug",
@@ -81,7 +82,7 @@ pub fn run(options: Options) -> u8 {
         return fail(CONFIGURATION, &text);
     }
     let status = match options.load() {
-        Ok(loaded) => run_with(options, loaded),
+        Ok(loaded) => run_with(options, loaded, line),
         Err(error) => fail(CONFIGURATION, &error),
     };
     log::flush();
@@ -94,7 +95,7 @@ fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
     status
 }
 
-fn run_with(options: Options, loaded: Loaded) -> u8 {
+fn run_with(options: Options, loaded: Loaded, line: Line) -> u8 {
     let Loaded { config, warnings } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -108,7 +109,7 @@ fn run_with(options: Options, loaded: Loaded) -> u8 {
         }
     };
     let status = runtime.block_on(async {
-        match start(options, config).await {
+        match start(options, config, line).await {
             Ok(running) => running.until_stopped().await,
             Err(error) => fail(ENVIRONMENT, &error),
         }
@@ -128,7 +129,7 @@ fn faces() -> std::io::Result<Runtime> {
 }
 
 /// Opens the store, binds everything, then starts. An error is one line that says what to do.
-async fn start(options: Options, config: Arc<Config>) -> Result<Running, String> {
+async fn start(options: Options, config: Arc<Config>, line: Line) -> Result<Running, String> {
     let store = Store::open(config.storage.as_deref())?;
     let mine = resolver::mine(&config).await?;
     let sockets = Sockets::bind(&config, &mine)?;
@@ -144,5 +145,5 @@ async fn start(options: Options, config: Arc<Config>) -> Result<Running, String>
         addresses,
         counters: Arc::default(),
     };
-    Running::start(parts, sockets).await
+    Running::start(parts, sockets, line).await
 }

@@ -244,8 +244,8 @@ pub fn duration(d: Duration) -> String {
     let micros = d.as_micros();
     match micros {
         ..9_950 => format!("{:.1} ms", micros as f64 / 1e3),
-        ..999_500 => format!("{:.0} ms", micros as f64 / 1e3),
-        ..59_995_000 => format!("{:.2} s", micros as f64 / 1e6),
+        9_950..999_500 => format!("{:.0} ms", micros as f64 / 1e3),
+        999_500..59_995_000 => format!("{:.2} s", micros as f64 / 1e6),
         _ => {
             let seconds = (micros + 500_000) / 1_000_000;
             match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

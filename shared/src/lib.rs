@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod death;
 #[cfg(test)]
 mod fuzz;
 pub mod guard;

@@ -202,7 +202,12 @@ impl RoleCore {
         };
         let last = self.watch.gone.last().map(|(gone, _)| *gone);
         match last {
-            Some(stage::DIED) => format!("{name} died: its parent has stopped the application and says so"),
+            Some(stage::DIED) => match &c.last_death {
+                Some((dead, why)) if *dead == owner => {
+                    format!("{name} died: {why}, and its parent has stopped the application")
+                }
+                _ => format!("{name} died: its parent has stopped the application and says so"),
+            },
             Some(stage::RELEASED) => match (handover(self, c, place), self.farewell_of(peer)) {
                 (Some(why), _) => format!("{name} handed over: {why}"),
                 _ if leaving() => format!("{name} was stopped in order"),

@@ -42,12 +42,13 @@ pub fn run() -> u8 {
 }
 
 fn start(agent: options::Agent) -> u8 {
-    crate::agent::run(crate::agent::Options {
+    let options = crate::agent::Options {
+        sets: agent.sets(),
         config: agent.config,
         node: agent.node,
-        sets: agent.set,
         log: agent.log,
-    })
+    };
+    crate::parent::run(|line| crate::agent::run(options.clone(), line))
 }
 
 /// Runs one command to its end.

@@ -79,7 +79,8 @@ Examples:
 Examples:
   baton agent --config /etc/baton/baton.toml --node a
   BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
-  baton agent --config baton.toml --node a --log info,baton_agent=debug")]
+  baton agent --config baton.toml --node a --log info,baton_agent=debug
+  baton agent --config baton.toml --node a -- /usr/bin/orders --port 8080    # runs where it is active")]
 pub(super) struct Agent {
     /// The configuration file, the same on every node
     #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
@@ -93,6 +94,25 @@ pub(super) struct Agent {
     /// What to log: error, warn, info, debug or trace, or a filter such as info,baton_agent=debug
     #[arg(long, value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
     pub log: String,
+    /// The application: run only while this node is active; the same as process.command in the file
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+impl Agent {
+    /// The overrides, the command among them.
+    pub fn sets(&self) -> Vec<String> {
+        let mut sets = self.set.clone();
+        if !self.command.is_empty() {
+            let words: Vec<String> = self
+                .command
+                .iter()
+                .map(|word| toml::Value::from(word.as_str()).to_string())
+                .collect();
+            sets.push(format!("process.command=[{}]", words.join(", ")));
+        }
+        sets
+    }
 }
 
 /// Show who is active, who is heard and who is next

@@ -1,7 +1,8 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, Probe, Role, Url, show_duration,
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Url,
+    show_duration,
 };
 use crate::timing::Timing;
 use std::fmt::Write;
@@ -192,20 +193,14 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
         Some(check) => describe_check(check, page),
         None => page.line("  check", "none: healthy while the agent runs"),
     }
-    for (name, action) in [
-        ("  promote", &role.promote),
-        ("  demote", &role.demote),
-        ("  fence", &role.fence),
-        ("  notify", &role.notify),
+    for (name, action, default) in [
+        ("  promote", &role.promote, OnFailure::Release),
+        ("  demote", &role.demote, OnFailure::Retry),
+        ("  fence", &role.fence, OnFailure::Retry),
+        ("  notify", &role.notify, OnFailure::Stay),
     ] {
         match action {
-            Some(Action { call, timeout, .. }) => {
-                let what = match call {
-                    Call::Command(command) => words(command),
-                    Call::Post(url) => format!("POST {url}"),
-                };
-                page.line(name, format!("{what}, at most {}", show_duration(*timeout)));
-            }
+            Some(action) => describe_action(name, action, default, page),
             None if matches!(name, "  promote" | "  demote") => page.line(name, "none"),
             None => {}
         }
@@ -229,6 +224,25 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
             format!("begins to stop {lead} before its lease ends, so that it has stopped by then"),
         );
     }
+}
+
+fn describe_action(name: &str, action: &Action, default: OnFailure, page: &mut Page) {
+    let what = match &action.call {
+        Call::Command(command) => words(command),
+        Call::Post(url) => format!("POST {url}"),
+    };
+    page.line(name, format!("{what}, at most {}", show_duration(action.timeout)));
+    if action.on_failure == default {
+        return;
+    }
+    let follows = match (action.on_failure, name) {
+        (OnFailure::Retry, _) => "tried again",
+        (OnFailure::Release, "  promote") => "the role is given up",
+        (OnFailure::Release, _) => "the role is given up as if the application had stopped",
+        (OnFailure::Stay, "  promote") => "the node becomes active all the same",
+        (OnFailure::Stay, _) => "tried again, and the role is kept meanwhile",
+    };
+    page.line("", format!("if it fails: {follows}"));
 }
 
 fn describe_check(check: &Check, page: &mut Page) {

@@ -216,7 +216,7 @@ pub struct Action {
     /// After this it is stopped, and has failed. Defaults: 5 s; `demote` two fifths of the window and `fence` a fifth of it, at
     /// most 5 s.
     pub timeout: Duration,
-    /// What follows if it fails.
+    /// What follows if it fails; nothing does after a notify.
     pub on_failure: OnFailure,
 }
 
@@ -232,9 +232,9 @@ pub enum Call {
 /// What follows a failed action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// promote (default): the node gives the role up. demote: it does so as if the application had stopped.
+    /// promote (default): the node gives the role up. demote, fence: it does so as if the application had stopped.
     Release,
-    /// demote (default), promote: again after a pause; the lease is not renewed while a demote fails.
+    /// demote and fence (default), promote: again after a pause; the lease is not renewed while a demote fails.
     Retry,
     /// promote: the node becomes active all the same. demote: again after a pause, and the node keeps the role meanwhile.
     Stay,

@@ -29,6 +29,43 @@ const SIGNALS: [(&str, i32); 9] = [
 ];
 const DEFAULT_STATUS: (u16, u16) = (200, 399);
 
+/// What may follow a failed action, by its word; the first is the default.
+type Follows = [(&'static str, OnFailure)];
+const AFTER_PROMOTE: [(&str, OnFailure); 3] = [
+    ("release", OnFailure::Release),
+    ("retry", OnFailure::Retry),
+    ("stay", OnFailure::Stay),
+];
+const AFTER_DEMOTE: [(&str, OnFailure); 3] = [
+    ("retry", OnFailure::Retry),
+    ("release", OnFailure::Release),
+    ("stay", OnFailure::Stay),
+];
+const AFTER_FENCE: [(&str, OnFailure); 2] = [("retry", OnFailure::Retry), ("release", OnFailure::Release)];
+
+/// What one of the actions may do.
+struct Calls {
+    /// A line that would do.
+    example: &'static str,
+    may_post: bool,
+}
+const START: Calls = Calls {
+    example: "command = [\"/usr/local/bin/start-serving\"]",
+    may_post: true,
+};
+const STOP: Calls = Calls {
+    example: "command = [\"/usr/local/bin/stop-serving\"]",
+    may_post: true,
+};
+const FENCE: Calls = Calls {
+    example: "command = [\"/usr/local/bin/kill-serving\"]",
+    may_post: false,
+};
+const TELL: Calls = Calls {
+    example: "command = [\"/usr/local/bin/role-changed\"]",
+    may_post: true,
+};
+
 /// All roles; `main` if the file names none. Times that are left out follow from the window.
 pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, Role> {
     let problems = root.problems;
@@ -83,14 +120,14 @@ fn role(section: &mut Section, window: Duration) -> Role {
     };
     if let Some(mut actions) = section.table("actions") {
         let part = |parts: u32| (window * parts / 10).min(DEFAULT_ACTION_TIMEOUT);
-        let mut read = |key: &str, timeout, on_failure| {
+        let mut read = |key: &str, timeout, calls: &Calls, follows: &Follows| {
             let table = actions.table(key)?;
-            action(table, timeout, on_failure)
+            action(table, timeout, calls, follows)
         };
-        role.promote = read("promote", DEFAULT_ACTION_TIMEOUT, OnFailure::Release);
-        role.demote = read("demote", part(4), OnFailure::Retry);
-        role.fence = read("fence", part(2), OnFailure::Retry);
-        role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, OnFailure::Stay);
+        role.promote = read("promote", DEFAULT_ACTION_TIMEOUT, &START, &AFTER_PROMOTE);
+        role.demote = read("demote", part(4), &STOP, &AFTER_DEMOTE);
+        role.fence = read("fence", part(2), &FENCE, &AFTER_FENCE);
+        role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
         actions.finish();
     }
     role.process = section.table("process").and_then(process);
@@ -105,19 +142,54 @@ fn role(section: &mut Section, window: Duration) -> Role {
     role
 }
 
-fn action(mut section: Section, timeout: Duration, on_failure: OnFailure) -> Option<Action> {
-    let command = section.need(
-        "command",
-        "command = [\"/usr/local/bin/start-serving\"]",
-        value::command,
-    );
+/// `command` or `post`, `timeout` and `on_failure`, which says what may follow: the first is the default.
+fn action(mut section: Section, timeout: Duration, calls: &Calls, follows: &Follows) -> Option<Action> {
+    let call = call(&mut section, calls);
     let given = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
+    let default = follows.first().map_or(OnFailure::Stay, |(_, first)| *first);
+    let on_failure = if follows.is_empty() && section.has("on_failure") {
+        section.problem("on_failure", "nothing follows if it fails; remove it");
+        None
+    } else {
+        section.take("on_failure", |item| value::choice(item, follows))
+    };
     section.finish();
     Some(Action {
-        call: Call::Command(command?),
+        call: call?,
         timeout: given.unwrap_or(timeout),
-        on_failure,
+        on_failure: on_failure.unwrap_or(default),
     })
+}
+
+/// The one thing that an action does.
+fn call(section: &mut Section, calls: &Calls) -> Option<Call> {
+    let (has_command, has_post) = (section.has("command"), section.has("post"));
+    let command = section.take("command", value::command).map(Call::Command);
+    let post = section
+        .take("post", |item| url(value::text(item)?))
+        .map(Call::Post);
+    if has_post && !calls.may_post {
+        let text = format!(
+            "must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; \
+             write a line like: {}",
+            calls.example
+        );
+        section.problem("post", &text);
+        return None;
+    }
+    if has_command == has_post {
+        let text = match (has_command, calls.may_post) {
+            (true, _) => "has command and post; keep one of them".to_owned(),
+            (false, true) => format!("needs one of command or post; add a line like: {}", calls.example),
+            (false, false) => format!("lacks \"command\"; add a line like: {}", calls.example),
+        };
+        let here = section.path_of("");
+        section
+            .problems
+            .add(section.at, format!("[{}] {text}", here.trim_end_matches('.')));
+        return None;
+    }
+    command.or(post)
 }
 
 fn process(mut section: Section) -> Option<Process> {

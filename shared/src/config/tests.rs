@@ -240,6 +240,50 @@ fn several_roles_have_tables_of_their_own() {
 }
 
 #[test]
+fn what_follows_a_failed_action_has_a_default_for_each() {
+    let plain = [
+        "actions.promote.post=http://localhost:8080/promote?x=1",
+        "actions.demote.command=[\"true\"]",
+        "actions.fence.command=[\"true\"]",
+        "actions.notify.post=http://[::1]/state",
+    ];
+    let main = |sets: &[&str]| Dir::new().config(SMALL, sets).roles.into_values().next().unwrap();
+    let role = main(&plain);
+    let Some(Call::Post(url)) = role.promote.as_ref().map(|action| &action.call) else {
+        panic!("{role:?}");
+    };
+    assert_eq!(url.to_string(), "http://localhost:8080/promote?x=1");
+    let follows = |role: &Role| {
+        [&role.promote, &role.demote, &role.fence].map(|action| action.as_ref().unwrap().on_failure)
+    };
+    assert_eq!(
+        follows(&role),
+        [OnFailure::Release, OnFailure::Retry, OnFailure::Retry]
+    );
+    assert!(role.notify.is_some());
+    let other = [
+        "actions.promote.on_failure=stay",
+        "actions.demote.on_failure=release",
+        "actions.fence.on_failure=release",
+    ];
+    let sets = [&plain[..], &other].concat();
+    assert_eq!(
+        follows(&main(&sets)),
+        [OnFailure::Stay, OnFailure::Release, OnFailure::Release]
+    );
+    let text = Dir::new().config(SMALL, &sets).describe();
+    for part in [
+        "  promote    POST http://localhost:8080/promote?x=1, at most 5s\n             if it fails: the node becomes active all the same",
+        "  demote     true, at most 400ms\n             if it fails: the role is given up as if",
+        "  notify     POST http://[::1]:80/state, at most 5s",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let text = Dir::new().config(SMALL, &plain).describe();
+    assert!(!text.contains("if it fails"), "{text}");
+}
+
+#[test]
 fn the_digest_sees_what_all_must_share_and_nothing_else() {
     let dir = Dir::new();
     let digest = |set: &str| dir.config(SMALL, &[set]).digest();

@@ -1,6 +1,9 @@
 use super::*;
 use crate::id::{Epoch, NodeName, RoleName};
 
+/// From whom, why, the stages; and how it is told.
+type Takeover<'a> = (Option<&'a str>, &'a str, &'a [(&'a str, u64)], &'a str);
+
 fn node(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
@@ -76,7 +79,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         (stage::GRANTED, 601_000),
         (stage::SERVING, 601_000),
     ];
-    let table: &[(Option<&str>, &str, &[(&str, u64)], &str)] = &[
+    let table: &[Takeover] = &[
         (
             Some("a"),
             "a fell silent on front and back (c does not hear it either); last heard 410 ms before",
@@ -124,9 +127,9 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         ),
         (
             Some("a"),
-            "a died: its parent has stopped the application and says so",
+            "a died: its agent was killed by signal 9, and its parent has stopped the application",
             &dead,
-            "main: b took over from a, which died: its parent has stopped the application and says so. Back after \
+            "main: b took over from a, which died: its agent was killed by signal 9, and its parent has stopped the application. Back after \
              154 ms: death reported 52 ms, granted 1.5 ms, promoted 100 ms. (epoch 12)",
         ),
         (

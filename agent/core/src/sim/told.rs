@@ -127,7 +127,7 @@ fn dead_holder_is_told_by_its_parents_word() {
     );
     assert_eq!(
         tell(&event).headline(),
-        "main: b took over from a, which died: its parent has stopped the application and says so."
+        "main: b took over from a, which died: it was killed, and its parent has stopped the application."
     );
 }
 

@@ -111,6 +111,7 @@ fn rig() -> Rig {
             cluster: ClusterId(0),
         },
         durable: Durable::default(),
+        board: None,
         unfinished: Default::default(),
         ports: vec![Some(mine)],
         addresses,

@@ -271,7 +271,43 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "actions.promote={}",
-            r#"[actions.promote] lacks "command"; add a line like: command = ["/usr/local/bin/start-serving"]"#,
+            r#"[actions.promote] needs one of command or post; add a line like: command = ["/usr/local/bin/start-serving"]"#,
+        ),
+        (
+            "actions.demote={command=[\"true\"], post=\"http://a/\"}",
+            "[actions.demote] has command and post; keep one of them",
+        ),
+        (
+            "actions.notify={timeout=\"1s\"}",
+            r#"[actions.notify] needs one of command or post; add a line like: command = ["/usr/local/bin/role-changed"]"#,
+        ),
+        (
+            "actions.fence={timeout=\"100ms\"}",
+            r#"[actions.fence] lacks "command"; add a line like: command = ["/usr/local/bin/kill-serving"]"#,
+        ),
+        (
+            "actions.fence.post=http://127.0.0.1:8080/fence",
+            r#"actions.fence.post: must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; write a line like: command = ["/usr/local/bin/kill-serving"]"#,
+        ),
+        (
+            "actions.promote.post=https://a/",
+            r#"actions.promote.post: "https://a/" does not begin with http://; for https use command = ["curl", "--fail", "--silent", "--max-time", "1", URL]"#,
+        ),
+        (
+            "actions.promote.post=/promote",
+            r#"actions.promote.post: "/promote" does not begin with http://; write it like "http://127.0.0.1:8080/ready""#,
+        ),
+        (
+            "actions.promote={command=[\"true\"], on_failure=\"abort\"}",
+            r#"actions.promote.on_failure: "abort" is not valid; use one of release, retry, stay"#,
+        ),
+        (
+            "actions.fence={command=[\"true\"], on_failure=\"stay\"}",
+            r#"actions.fence.on_failure: "stay" is not valid; use one of retry, release"#,
+        ),
+        (
+            "actions.notify={command=[\"true\"], on_failure=\"retry\"}",
+            "actions.notify.on_failure: nothing follows if it fails; remove it",
         ),
         (
             "actions.promote=/bin/true",
