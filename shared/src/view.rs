@@ -194,7 +194,7 @@ pub struct Event {
     pub number: u64,
     /// When, by the proposer's wall clock, Unix milliseconds.
     pub wall_ms: u64,
-    /// What happened: `takeover`, `release`, `node`, `electorate`, `drain`, `pause`.
+    /// What happened: see [`what`](crate::history::what).
     pub what: String,
     /// The role concerned.
     pub role: Option<RoleName>,
@@ -204,9 +204,9 @@ pub struct Event {
     pub from: Option<NodeName>,
     /// The epoch, for a takeover.
     pub epoch: Option<Epoch>,
-    /// Why, on what evidence, in a sentence.
+    /// Why, on what evidence, in a sentence (a takeover's begins with the name of the holder before).
     pub cause: String,
-    /// Microseconds from the first stage to each: `last-heard`, `claimed`, `granted`, `promoted`, `serving`.
+    /// Microseconds from the first stage to each, in order: see [`stage`](crate::history::stage).
     pub stages: Vec<(String, u64)>,
 }
 

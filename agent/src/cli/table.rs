@@ -1,8 +1,8 @@
 //! A status as a table that a tired person likes to read. Pure: no terminal, no clock.
 
-use super::events::sentence;
 use super::out::clean;
 use super::wall::{ago, short_ms};
+use baton_shared::history::tell;
 use baton_shared::id::Kind;
 use baton_shared::status::{LinkStatus, NodeStatus, RoleStatus, Status};
 use baton_shared::view::{LinkState, PeerState, RoleState};
@@ -77,7 +77,10 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
     }
     if let Some(event) = &status.last_event {
         let age = ago(event.wall_ms, style.now_ms);
-        out.push_str(&format!("last event: {age}: {}\n", sentence(event)));
+        out.push_str(&format!(
+            "last event: {age}: {}\n",
+            clean(&tell(event).headline())
+        ));
     }
     out
 }

@@ -47,7 +47,7 @@ role main: b is ACTIVE at epoch 7
   w      witness   -         -         up        400 µs   400 µs
 
 next for main: a
-last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+last event: 11 s ago: main: b took over from a, which fell silent on front and back.
 "
     );
 }
@@ -78,7 +78,7 @@ role main: a is ACTIVE at epoch 9, lease 812 ms left
 
 next for main: nobody in line
 ALARM: w is lost:? two nodes are left
-last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+last event: 11 s ago: main: b took over from a, which fell silent on front and back.
 "
     );
     // The same view a moment later: the lease is over, and nothing says "active" any more.
