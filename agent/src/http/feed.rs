@@ -148,6 +148,9 @@ fn steady(status: &Status) -> Status {
     status.last_event = None;
     for role in &mut status.roles {
         role.lease_ms = 0.0;
+        if let Some(check) = &mut role.check {
+            check.ago_ms = 0.0;
+        }
     }
     for node in &mut status.nodes {
         node.reason.clear();
