@@ -221,7 +221,12 @@ impl Running {
 /// Starts what follows the configuration: checks and the resolver.
 fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
     let notices = &looping.notices;
-    let checks = checks::run(configs.clone(), looping.states.clone(), notices.clone());
+    let checks = checks::run(
+        configs.clone(),
+        looping.states.clone(),
+        parts.published.clone(),
+        notices.clone(),
+    );
     tasks.start("checks", checks);
     let resolve = Resolve {
         configs: configs.clone(),

@@ -69,6 +69,9 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
     out.push_str(&grid(&rows(status), style));
     out.push('\n');
     for role in &status.roles {
+        out.push_str(&check_of(role, status, style));
+    }
+    for role in &status.roles {
         out.push_str(&line_of(role));
     }
     for alarm in &status.alarms {
@@ -283,6 +286,27 @@ fn notes(node: &NodeStatus) -> String {
         notes.push(format!("clock {skew} {way}"));
     }
     notes.join(", ")
+}
+
+/// Why the answering node's own application is not healthy, or may soon not be; nothing while all is well.
+fn check_of(role: &RoleStatus, status: &Status, style: Style) -> String {
+    let Some(check) = &role.check else {
+        return String::new();
+    };
+    let paint = match (check.good, check.healthy) {
+        (true, true) => return String::new(),
+        (_, false) => Paint::Bad,
+        (false, true) => Paint::Warn,
+    };
+    let result = if check.good { "good" } else { "failed" };
+    let text = format!(
+        "check of {} on {}: {result} {} ago: {}",
+        role.role,
+        status.node,
+        short_ms(check.ago_ms),
+        clean(&check.reason)
+    );
+    format!("{}\n", style.paint(&text, paint))
 }
 
 fn line_of(role: &RoleStatus) -> String {
