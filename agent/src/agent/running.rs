@@ -3,6 +3,7 @@
 use super::looping::Loop;
 use super::reload::Reloader;
 use super::sockets::Sockets;
+use super::systemd::Manager;
 use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
 use crate::addresses::Addresses;
@@ -47,6 +48,8 @@ pub struct Parts {
     pub published: Arc<Published>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Who is told of it.
+    pub manager: Manager,
 }
 
 /// A running agent.
@@ -61,6 +64,7 @@ pub struct Running {
     /// What serves the world; these end when told to.
     faces: Tasks,
     shutdown: watch::Sender<bool>,
+    manager: Manager,
     signals: Signals,
 }
 
@@ -118,11 +122,18 @@ impl Running {
             notices: looping.notices.clone(),
             reloads,
             told,
+            manager: parts.manager.clone(),
         };
         tasks.start("reload", reloader.run());
         let (shutdown, ending) = watch::channel(false);
         let faces = sockets.faces.start(&handle, &config, &ending);
+        let status = parts.manager.clone();
+        tasks.start(
+            "status for the service manager",
+            status.follow(published.clone(), looping.states.clone()),
+        );
         tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
+        parts.manager.ready().await;
         Ok(Running {
             configs,
             published,
@@ -132,6 +143,7 @@ impl Running {
             tasks,
             faces,
             shutdown,
+            manager: parts.manager,
             signals,
         })
     }
@@ -178,6 +190,7 @@ impl Running {
     /// Demotes and releases; then ends consensus; then the faces, which answer "not active" until the last. False if
     /// this node could not let go in time: its lease then ends by itself.
     async fn stop(&mut self) -> bool {
+        self.manager.stopping().await;
         let limit = stop_limit(&self.configs.borrow());
         let released = tokio::select! {
             released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
