@@ -76,6 +76,22 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     #[test]
+    fn the_watchdog_is_for_a_node_that_may_act_in_some_role() {
+        let role = |name: &str| baton_shared::id::RoleName::new(name).unwrap();
+        for (state, expected) in [
+            (RoleState::Standby, false),
+            (RoleState::Claiming, false),
+            (RoleState::Promoting, true),
+            (RoleState::Active, true),
+            (RoleState::Demoting, true),
+        ] {
+            let states = RoleStates::from([(role("cache"), RoleState::Standby), (role("main"), state)]);
+            assert_eq!(holds(&states), expected, "{state:?}");
+        }
+        assert!(!holds(&RoleStates::new()));
+    }
+
+    #[test]
     fn the_manager_hears_a_third_of_its_interval_and_what_was_not_sent_is_sent_at_the_next_turn() {
         let sent = Arc::new(AtomicUsize::new(0));
         let count = sent.clone();
