@@ -1002,6 +1002,9 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
     command
         .args(arguments)
         .envs(env.iter().map(|(name, value)| (name, value)))
+        .env_remove("NOTIFY_SOCKET") // the service manager hears from the agent alone
+        .env_remove("WATCHDOG_USEC")
+        .env_remove("WATCHDOG_PID")
         .stdin(Stdio::null())
         .process_group(0);
     let parent = rustix::process::getpid();

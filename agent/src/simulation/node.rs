@@ -174,6 +174,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             flush,
             calls: call,
             actions: Actions::new(config.roles.keys().cloned()).0,
+            pulse: Default::default(),
             states,
             notices: noticed,
             messages: heard,

@@ -120,6 +120,7 @@ fn rig() -> Rig {
         flush,
         calls: call,
         actions: Actions::new([role()]).0,
+        pulse: Default::default(),
         states,
         notices: noticed,
         messages: heard,
