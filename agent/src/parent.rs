@@ -459,8 +459,8 @@ impl Parent {
         self.restart_at = None;
         let pair = UnixStream::pair();
         let parent = rustix::process::getpid();
-        // SAFETY: this process has one thread, so the child may do anything that a fresh process may.
         let id = match &pair {
+            // SAFETY: this process has one thread, so the child may do anything that a fresh process may.
             Ok(_) => unsafe { libc::fork() },
             Err(_) => -1,
         };

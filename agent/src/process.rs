@@ -186,10 +186,12 @@ impl Manager {
                 if warm {
                     self.signal(settings.and_then(|process| process.demote_signal))
                         .await?;
-                    return Ok(answer(done, Ok(())));
+                    answer(done, Ok(()));
+                    return Ok(());
                 }
                 if settings.is_none() && matches!(self.run, Run::Off) {
-                    return Ok(answer(done, Ok(()))); // there is none, and never was
+                    answer(done, Ok(()));
+                    return Ok(()); // there is none, and never was
                 }
                 let (signal, grace) = settings.map_or((libc::SIGTERM, Duration::ZERO), |process| {
                     (process.stop_signal, process.stop_timeout)
@@ -211,7 +213,10 @@ impl Manager {
     async fn start(&mut self, done: Option<Done>) -> Result<(), String> {
         let Some(process) = self.settings() else {
             self.run = Run::Off;
-            return Ok(done.map_or((), |done| answer(done, Ok(()))));
+            if let Some(done) = done {
+                answer(done, Ok(()));
+            }
+            return Ok(());
         };
         self.run = Run::Starting(done);
         self.child

@@ -49,7 +49,7 @@ const PROBES: [(&str, &[&str]); 5] = [
 ];
 
 /// `[check]`.
-pub(super) fn check(mut section: Section) -> Option<Check> {
+pub(super) fn check(mut section: Section, cold: bool) -> Option<Check> {
     let probe = probe(&mut section);
     let mut time = |key, low, high| section.take(key, |item| value::duration(item, low, high));
     let interval = time("interval", SHORTEST, LONGEST);
@@ -60,6 +60,12 @@ pub(super) fn check(mut section: Section) -> Option<Check> {
     let standby = section.take("when", |item| {
         value::choice(item, &[("always", true), ("active", false)])
     });
+    if cold && standby == Some(true) {
+        section.problem(
+            "when",
+            "\"always\" cannot be: the [process] runs only where it is active, and would be unhealthy everywhere else; remove this key",
+        );
+    }
     section.finish();
     let interval = interval.unwrap_or(DEFAULT_INTERVAL);
     Some(Check {
@@ -69,7 +75,7 @@ pub(super) fn check(mut section: Section) -> Option<Check> {
         rise: rise.unwrap_or(1),
         fall: fall.unwrap_or(2),
         delay: delay.unwrap_or_default(),
-        standby: standby.unwrap_or(true),
+        standby: standby.unwrap_or(!cold),
     })
 }
 

@@ -152,7 +152,7 @@ pub struct Check {
     /// After a promotion (and at the start) the first check waits so long. Default 0; at most 20 s.
     pub delay: Duration,
     /// Whether standbys are checked too (`when = "always"`, the default), or only the node that has been promoted
-    /// (`when = "active"`: an application that runs on the active node alone).
+    /// (`when = "active"`: an application that runs on the active node alone; the default beside a cold `[process]`).
     pub standby: bool,
 }
 

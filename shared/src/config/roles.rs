@@ -112,9 +112,14 @@ pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, 
 /// `check`, `actions` and `process` of the table.
 fn role(section: &mut Section, window: Duration) -> Role {
     let mut role = Role {
-        check: section.table("check").and_then(check::check),
+        process: section.table("process").and_then(process),
         ..Role::default()
     };
+    let cold = role
+        .process
+        .as_ref()
+        .is_some_and(|process| process.mode == Mode::Cold);
+    role.check = section.table("check").and_then(|table| check::check(table, cold));
     if let Some(mut actions) = section.table("actions") {
         let part = |parts: u32| (window * parts / 10).min(DEFAULT_ACTION_TIMEOUT);
         let mut read = |key: &str, timeout, calls: &Calls, follows: &Follows| {
@@ -127,7 +132,6 @@ fn role(section: &mut Section, window: Duration) -> Role {
         role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
         actions.finish();
     }
-    role.process = section.table("process").and_then(process);
     if let Err(text) = role.fits(window) {
         let key = if section.has("actions") {
             "actions"

@@ -282,6 +282,20 @@ fn grpc_and_process_checks_have_few_keys() {
 }
 
 #[test]
+fn a_cold_process_is_checked_only_where_it_runs() {
+    let cold = ["process.command=[\"a\"]", "check.tcp=localhost:1"];
+    let warm = [&cold[..], &["process.mode=warm"]].concat();
+    for (sets, standby) in [(&cold[..], false), (&warm, true), (&cold[1..], true)] {
+        let config = Dir::new().config(SMALL, sets);
+        let check = config.roles.values().next().unwrap().check.clone().unwrap();
+        assert_eq!(check.standby, standby, "{sets:?}");
+    }
+    let wrong = [&cold[..], &["check.when=always"]].concat();
+    let error = Dir::new().error(SMALL, Some("a"), &wrong);
+    assert!(error.contains("check.when: \"always\" cannot be"), "{error}");
+}
+
+#[test]
 fn several_roles_have_tables_of_their_own() {
     let sets = [
         "roles.Orders.check.tcp=localhost:1",
