@@ -200,12 +200,35 @@ impl Runner {
         if let Some(application) = self.application(job) {
             let env = facts(job).environment(&self.means.whose);
             let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
-            application.promote(job.epoch, env.collect()).await?;
-            self.not_overtaken()?;
+            self.start_application(&application, job.epoch, env.collect())
+                .await?;
         }
         // A demote that overtakes it pays for the end of this with its own time.
         let grace = job.demote.map_or(GRACE, |demote| GRACE.min(demote / 4));
         self.act(job, |limit| (limit, Stop::After(grace))).await
+    }
+
+    /// Starts the managed process, unless a demote comes first: that will stop it.
+    async fn start_application(
+        &mut self,
+        application: &Application,
+        epoch: Epoch,
+        env: Vec<(String, String)>,
+    ) -> Result<(), String> {
+        let starting = application.promote(epoch, env);
+        tokio::pin!(starting);
+        loop {
+            tokio::select! {
+                end = &mut starting => return end,
+                Some(next) = self.jobs.recv() => {
+                    let demote = next.job.action == Action::Demote;
+                    self.waiting.push_back(next);
+                    if demote {
+                        return Err("cancelled by a demote".into());
+                    }
+                }
+            }
+        }
     }
 
     /// A cold application that is gone acts no more, whatever the demote action says; a warm one is told first.
@@ -213,7 +236,6 @@ impl Runner {
         if let Some(slot) = self.means.slot {
             slot.stopping(true);
         }
-        let spent = asked.elapsed();
         let application = self.application(job);
         let warm = matches!(job.process, Some((Mode::Warm, _)));
         let limit = job.process.map_or(Duration::ZERO, |(_, limit)| limit);
@@ -221,7 +243,7 @@ impl Runner {
             application.demote(limit).await?;
         }
         let acted = self
-            .act(job, |limit| (remaining(limit, spent), Stop::Within))
+            .act(job, |limit| (remaining(limit, asked.elapsed()), Stop::Within))
             .await;
         match application.filter(|_| !warm) {
             Some(application) => {

@@ -29,6 +29,12 @@ pub struct Child {
 }
 
 impl Child {
+    /// One whose parent is a test.
+    #[cfg(test)]
+    pub fn of(board: &'static Board, requests: mpsc::Sender<Request>) -> Child {
+        Child { board, requests }
+    }
+
     /// Asks for something. An error: the parent is gone, and this process is about to end.
     pub async fn ask(&self, request: Request) -> Result<(), String> {
         self.requests

@@ -8,7 +8,7 @@ use baton_core::Input;
 use baton_core::input;
 use baton_shared::config::{Config, Mode, Process, show_duration};
 use baton_shared::id::{Epoch, RoleName};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -171,28 +171,31 @@ impl Manager {
     /// The parent is gone, and the application's leader died with it. What the leader started did not: it is killed here, so that the
     /// role can be released before this process ends too.
     async fn abandoned(mut self) -> Result<(), String> {
-        let group = self.group.and_then(|id| Pid::from_raw(id.cast_signed()));
-        if let Some(group) = group {
+        if let Some(group) = self.group.and_then(|id| Pid::from_raw(id.cast_signed())) {
             let _ = kill_process_group(group, Signal::KILL); // it may be gone already
+        }
+        if let Run::Stopping(done) = std::mem::replace(&mut self.run, Run::Off) {
+            self.vanish(done).await;
         }
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Promote { done, .. } => answer(done, Err("the parent process is gone".to_owned())),
-                Order::Demote { done } => {
-                    let vanished = async {
-                        while group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
-                            sleep(LOOK).await;
-                        }
-                    };
-                    let result = timeout(VANISH, vanished).await;
-                    answer(
-                        done,
-                        result.map_err(|_| "the process cannot be killed".to_owned()),
-                    );
-                }
+                Order::Demote { done } => self.vanish(done).await,
             }
         }
         Ok(()) // the agent is exiting
+    }
+
+    /// Waits for the end of what was killed.
+    async fn vanish(&self, done: Done) {
+        let vanished = async {
+            while self.group.is_some_and(acts) {
+                sleep(LOOK).await;
+            }
+        };
+        let result = timeout(VANISH, vanished).await;
+        let result = result.map_err(|_| "the process cannot be killed".to_owned());
+        answer(done, result);
     }
 
     /// As the configuration has it now; a change counts from the next start.
@@ -227,10 +230,12 @@ impl Manager {
                 if warm {
                     self.signal(settings.and_then(|process| process.demote_signal))
                         .await?;
-                    return Ok(answer(done, Ok(())));
+                    answer(done, Ok(()));
+                    return Ok(());
                 }
                 if settings.is_none() && matches!(self.run, Run::Off) {
-                    return Ok(answer(done, Ok(()))); // there is none, and never was
+                    answer(done, Ok(()));
+                    return Ok(()); // there is none, and never was
                 }
                 let (signal, grace) = settings.map_or((libc::SIGTERM, Duration::ZERO), |process| {
                     (process.stop_signal, process.stop_timeout)
@@ -252,7 +257,10 @@ impl Manager {
     async fn start(&mut self, done: Option<Done>) -> Result<(), String> {
         let Some(process) = self.settings() else {
             self.run = Run::Off;
-            return Ok(done.map_or((), |done| answer(done, Ok(()))));
+            if let Some(done) = done {
+                answer(done, Ok(()));
+            }
+            return Ok(());
         };
         self.run = Run::Starting(done);
         self.child
@@ -280,7 +288,10 @@ impl Manager {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
                 self.group = Some(id);
-                if let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now())) {
+                // Else it was to be stopped meanwhile, and its end comes next.
+                if matches!(self.run, Run::Starting(_))
+                    && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
+                {
                     tracing::info!(role = %self.role, "the application runs as process {id}");
                     let process = self.settings();
                     if self.promoted.is_some() {
@@ -303,7 +314,7 @@ impl Manager {
                 match std::mem::replace(&mut self.run, Run::Off) {
                     Run::Stopping(done) => answer(done, Ok(())),
                     Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
-                    Run::Starting(Some(done)) => answer(done, Err(format!("it {how}"))),
+                    // Of a run before: of this one the parent says first that it has started.
                     other => self.run = other,
                 }
             }
@@ -347,6 +358,23 @@ impl Manager {
     }
 }
 
+/// Whether anything in a process group can still run. Who is dead already may wait long to be reaped by a stranger.
+fn acts(group: u32) -> bool {
+    let runs = |name: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+        // State, parent and group follow the name, which is in parentheses (proc_pid_stat(5)).
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        let state = fields.next()?;
+        Some(fields.nth(1)? == group.to_string() && !matches!(state, "Z" | "X"))
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| runs(entry.file_name().to_str()?))
+        .any(|runs| runs)
+}
+
 fn answer(done: Done, result: Result<(), String>) {
     let _ = done.send(result); // who no longer waits needs no answer
 }
+
+#[cfg(test)]
+mod tests;

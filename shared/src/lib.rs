@@ -9,6 +9,7 @@ pub mod death;
 #[cfg(test)]
 mod fuzz;
 pub mod guard;
+pub mod history;
 pub mod id;
 pub mod key;
 pub mod seal;

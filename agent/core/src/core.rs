@@ -2,6 +2,7 @@
 
 use crate::ask::Asked;
 use crate::beat;
+use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, Flush, Queue};
 use crate::coordinate::Coordination;
 use crate::input::Request;
@@ -13,6 +14,7 @@ use crate::state::Command;
 use crate::{Durable, Input, Output, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
+use baton_shared::history::stage;
 use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::view::{RoleState, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +52,7 @@ pub struct Core {
     coordination: BTreeMap<RoleName, Coordination>,
     membership: Membership,
     asked: Asked,
+    chronicle: Chronicle,
     said: Said,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
@@ -86,6 +89,7 @@ impl Core {
                 .collect(),
             membership: Membership::default(),
             asked: Asked::default(),
+            chronicle: Chronicle::default(),
             said: Said::default(),
             q: Queue::new(start.durable),
             c,
@@ -180,7 +184,7 @@ impl Core {
                 role,
                 healthy,
                 reason,
-            } => self.health(&role, healthy, reason),
+            } => self.health(&role, healthy, reason, now),
             Input::ActionDone {
                 role,
                 epoch,
@@ -289,7 +293,7 @@ impl Core {
         c.applied = applied;
     }
 
-    fn health(&mut self, role: &RoleName, healthy: bool, reason: String) {
+    fn health(&mut self, role: &RoleName, healthy: bool, reason: String, now: Mono) {
         let Some(role) = self.roles.get_mut(role) else {
             return;
         };
@@ -304,6 +308,9 @@ impl Core {
                 format!("role {}: the application is {verdict}: {reason}", role.name),
             );
             self.q.urgent_all = true;
+            if healthy && role.state == RoleState::Promoting && !role.was_active {
+                role.story.reach(stage::HEALTHY, now);
+            }
         }
         role.healthy = healthy;
         role.health_reason = reason;
@@ -393,6 +400,7 @@ impl Core {
     /// The coordinator's part: lines and members.
     fn plan(&mut self, now: Mono) {
         self.plan_at = self.membership.turn(&self.roles, &self.c, &mut self.q, now);
+        self.chronicle.turn(&self.c, &mut self.q);
         for (name, role) in &self.roles {
             if let Some(coordination) = self.coordination.get_mut(name) {
                 self.plan_at = self

@@ -6,6 +6,7 @@ use crate::output::{GuardChange, Level, Output};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::config::{OnFailure, show_duration};
+use baton_shared::history::stage;
 use baton_shared::id::Epoch;
 use baton_shared::view::RoleState;
 use std::time::Duration;
@@ -150,7 +151,7 @@ impl RoleCore {
             (Action::Promote, RoleState::Promoting, Ok(())) if current => {
                 self.tries = 0;
                 self.promoted = Some(now);
-                self.story.stages.push(("promoted", now));
+                self.story.reach(stage::PROMOTED, now);
                 if !self.healthy {
                     self.reason = format!(
                         "promoted, and waiting for the application: {}",

@@ -8,6 +8,8 @@ use crate::child::{self, Testator};
 use crate::consensus::{Consensus, Store};
 use crate::control::ground::System;
 use crate::control::port::Port;
+use crate::control::pulse::Pulse;
+use crate::control::watchdog::Watchdog;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
 use crate::handle::{Counters, MAX_WAITING, Message};
 use crate::parent::{Board, Line};
@@ -70,6 +72,7 @@ impl Loop {
             calls: call,
             actions,
             states,
+            pulse: pulse(parts)?,
             notices: noticed,
             messages: heard,
         })
@@ -92,6 +95,21 @@ impl Loop {
         self.flush.recv().await; // ends with the control loop, after its last write
         stopped
     }
+}
+
+/// What the loop feeds: the service manager's watchdog, and the machine's.
+fn pulse(parts: &Parts) -> Result<Pulse, String> {
+    let mut pulse = Pulse::default();
+    if let Some(interval) = parts.manager.watchdog() {
+        let manager = parts.manager.clone();
+        pulse = pulse.beat_manager(interval, move || manager.send("WATCHDOG=1").is_ok());
+    }
+    if let Some(device) = &parts.config.agent.watchdog {
+        let watchdog = Watchdog::start(device.clone(), parts.config.cluster.window)
+            .map_err(|error| format!("cannot start the watchdog thread: {error}"))?;
+        pulse = pulse.feed(watchdog);
+    }
+    Ok(pulse)
 }
 
 /// Starts the conversation with the parent process, and a manager for each role's application.

@@ -3,6 +3,7 @@
 use super::looping::{Loop, whose};
 use super::reload::Reloader;
 use super::sockets::Sockets;
+use super::systemd::Manager;
 use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
 use crate::actions::notify;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub published: Arc<Published>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Who is told of it.
+    pub manager: Manager,
 }
 
 /// A running agent.
@@ -65,6 +68,7 @@ pub struct Running {
     /// What serves the world; these end when told to.
     faces: Tasks,
     shutdown: watch::Sender<bool>,
+    manager: Manager,
     signals: Signals,
 }
 
@@ -124,13 +128,20 @@ impl Running {
             notices: looping.notices.clone(),
             reloads,
             told,
+            manager: parts.manager.clone(),
         };
         tasks.start("reload", reloader.run());
         let (shutdown, ending) = watch::channel(false);
         let mut faces = sockets.faces.start(&handle, &config, &ending);
         // It ends by itself, once the control loop has stopped and it has told the last state.
         faces.start("notify actions", notify);
+        let status = parts.manager.clone();
+        tasks.start(
+            "status for the service manager",
+            status.follow(published.clone(), looping.states.clone()),
+        );
         tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
+        parts.manager.ready().await;
         Ok(Running {
             configs,
             published,
@@ -140,6 +151,7 @@ impl Running {
             tasks,
             faces,
             shutdown,
+            manager: parts.manager,
             signals,
         })
     }
@@ -186,6 +198,7 @@ impl Running {
     /// Demotes and releases; then ends consensus; then the faces, which answer "not active" until the last. False if
     /// this node could not let go in time: its lease then ends by itself.
     async fn stop(&mut self) -> bool {
+        self.manager.stopping().await;
         let limit = stop_limit(&self.configs.borrow());
         let asked = Instant::now();
         let signals = &mut self.signals;
@@ -221,7 +234,12 @@ impl Running {
 /// Starts what follows the configuration: checks and the resolver.
 fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
     let notices = &looping.notices;
-    let checks = checks::run(configs.clone(), looping.states.clone(), notices.clone());
+    let checks = checks::run(
+        configs.clone(),
+        looping.states.clone(),
+        parts.published.clone(),
+        notices.clone(),
+    );
     tasks.start("checks", checks);
     let resolve = Resolve {
         configs: configs.clone(),

@@ -35,6 +35,7 @@ pub(super) enum Command {
     Agent(Agent),
     Status(Status),
     Events(Events),
+    Follow(super::follow::Options),
     #[command(flatten)]
     Order(Order),
     /// Say what a configuration file means, and what is wrong with it
@@ -318,6 +319,8 @@ mod tests {
             "baton check-config f",
             "baton keygen --out f",
             "baton demo --drill --window 200ms",
+            "baton follow --url http://a:7480 --url http://b:7480 --port 5432 -- ./worker --role x",
+            "baton follow --role main --on-change signal:USR1 --on-timeout exec --connect-timeout 1s -- true",
         ] {
             if let Err(error) = Options::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -329,6 +332,11 @@ mod tests {
             "baton drain a_b",
             "baton bootstrap",
             "baton demo --window 200",
+            "baton follow",
+            "baton follow ./worker",
+            "baton follow --on-change signal:SIGKILL -- true",
+            "baton follow --connect-timeout 0s -- true",
+            "baton follow --url http://a:7480 --socket /x -- true",
         ] {
             assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

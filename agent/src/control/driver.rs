@@ -170,6 +170,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
     pub(crate) fn turn(&mut self, ready: &[bool]) -> bool {
         let (now, due) = (self.io.clock.now(), self.core.next_wake());
         self.io.counters.loop_turned.store(now.0, Relaxed);
+        self.io.pulse.beat(now, &self.io.states.borrow());
         if due != Mono::ZERO {
             let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
             self.io.counters.loop_late_max.fetch_max(late, Relaxed);
@@ -535,4 +536,4 @@ fn send(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

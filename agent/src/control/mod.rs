@@ -12,7 +12,9 @@ pub mod feed;
 pub mod flush;
 pub mod ground;
 pub mod port;
-mod priority;
+pub(crate) mod priority;
+pub mod pulse;
+pub mod watchdog;
 
 use crate::actions::Actions;
 use crate::addresses::Addresses;
@@ -78,6 +80,8 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub actions: Actions,
     /// Told when this node's state in a role changes.
     pub states: watch::Sender<RoleStates>,
+    /// Fed while the loop turns.
+    pub pulse: pulse::Pulse,
     /// From the rest of the agent.
     pub notices: mpsc::Receiver<Notice>,
     /// From the faces.

@@ -1,7 +1,7 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Url,
+    Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
     show_duration,
 };
 use crate::timing::Timing;
@@ -246,21 +246,19 @@ fn describe_action(name: &str, action: &Action, default: OnFailure, page: &mut P
 }
 
 fn describe_check(check: &Check, page: &mut Page) {
-    page.line(
-        "  check",
-        match &check.probe {
-            Probe::Http(http) => {
-                let (low, high) = http.status;
-                format!("{} {}, good: {low} to {high}", http.method, http.url)
-            }
-            Probe::Tcp { host, port } => format!("tcp {}", host_port(host, *port)),
-            Probe::Command(command) => words(command),
-            Probe::Grpc { host, port, service } => {
-                format!("grpc {} {service}", host_port(host, *port))
-            }
-            Probe::Process(file) => format!("the process of {} lives", file.display()),
-        },
-    );
+    match &check.probe {
+        Probe::Http(http) => describe_http(http, page),
+        Probe::Tcp { host, port } => page.line("  check", format!("tcp {}", host_port(host, *port))),
+        Probe::Command(command) => page.line("  check", words(command)),
+        Probe::Grpc { host, port, service } => {
+            let of = match service.as_str() {
+                "" => "the whole server".to_owned(),
+                service => words(&[service.to_owned()]),
+            };
+            page.line("  check", format!("grpc {}, {of}", host_port(host, *port)));
+        }
+        Probe::Process(file) => page.line("  check", format!("the process of {} lives", file.display())),
+    }
     let (interval, timeout) = (show_duration(check.interval), show_duration(check.timeout));
     let on = if check.standby {
         "on standbys too"
@@ -268,12 +266,42 @@ fn describe_check(check: &Check, page: &mut Page) {
         "only where promoted"
     };
     page.line("", format!("every {interval}, at most {timeout}, {on}"));
+    if !check.delay.is_zero() {
+        let delay = show_duration(check.delay);
+        page.line(
+            "",
+            format!("first asked {delay} after the start and after a promotion"),
+        );
+    }
     let notice = show_duration(check.slowest_notice());
     let (fall, rise) = (check.fall, check.rise);
     page.line(
         "",
         format!("sick after {fall} bad (noticed within {notice}), healthy after {rise} good"),
     );
+    if matches!(check.probe, Probe::Process(_)) {
+        page.line("", "a death is noticed at once, and is reason enough");
+    }
+}
+
+fn describe_http(http: &HttpProbe, page: &mut Page) {
+    let (low, high) = http.status;
+    page.line(
+        "  check",
+        format!("{} {}, good: {low} to {high}", http.method, http.url),
+    );
+    if let Some(body) = &http.body {
+        page.line("", format!("and {:?} is found in the answer", body.to_string()));
+    }
+    if !http.headers.is_empty() {
+        // Their values may be secrets.
+        let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
+        page.line("", format!("with the headers {}", names.join(", ")));
+    }
+    if http.redirects > 0 {
+        let text = format!("at most {} redirects within that server", http.redirects);
+        page.line("", text);
+    }
 }
 
 fn host_port(host: &str, port: u16) -> String {

@@ -1,6 +1,6 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{Call, Config, Host, Node, faces, show_duration};
+use super::{Call, Config, Host, Node, Role, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
 use std::time::Duration;
@@ -131,7 +131,8 @@ fn timing(config: &Config, risks: &mut Vec<String>) {
 }
 
 fn told(config: &Config, risks: &mut Vec<String>) {
-    let acts = config.roles.values().any(|role| role.promote.is_some());
+    let acts = |role: &Role| role.promote.is_some() || role.process.is_some();
+    let acts = config.roles.values().any(acts);
     if config.http.is_none() && config.dns.is_none() && !acts {
         risks.push("nobody is told which node is active; add [http], [dns] or [actions]".to_owned());
     }

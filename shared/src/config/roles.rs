@@ -1,8 +1,7 @@
 //! Roles: `[check]`, `[actions]` and `[process]` of the only one, or `[roles.NAME]` for several.
 
 use super::section::Section;
-use super::tree::{Item, Value};
-use super::{Action, Call, Check, HttpProbe, Mode, OnFailure, Probe, Process, Role, Url, value};
+use super::{Action, Call, Mode, OnFailure, Process, Role, Url, check, value};
 use crate::id::RoleName;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 const MAX_ROLES: usize = 16;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(3600);
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESTART_DELAY: Duration = Duration::from_millis(200);
@@ -27,7 +25,6 @@ const SIGNALS: [(&str, i32); 9] = [
     ("SIGCONT", 18),
     ("SIGWINCH", 28),
 ];
-const DEFAULT_STATUS: (u16, u16) = (200, 399);
 
 /// What may follow a failed action, by its word; the first is the default.
 type Follows = [(&'static str, OnFailure)];
@@ -115,9 +112,14 @@ pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, 
 /// `check`, `actions` and `process` of the table.
 fn role(section: &mut Section, window: Duration) -> Role {
     let mut role = Role {
-        check: section.table("check").and_then(check),
+        process: section.table("process").and_then(process),
         ..Role::default()
     };
+    let cold = role
+        .process
+        .as_ref()
+        .is_some_and(|process| process.mode == Mode::Cold);
+    role.check = section.table("check").and_then(|table| check::check(table, cold));
     if let Some(mut actions) = section.table("actions") {
         let part = |parts: u32| (window * parts / 10).min(DEFAULT_ACTION_TIMEOUT);
         let mut read = |key: &str, timeout, calls: &Calls, follows: &Follows| {
@@ -130,7 +132,6 @@ fn role(section: &mut Section, window: Duration) -> Role {
         role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
         actions.finish();
     }
-    role.process = section.table("process").and_then(process);
     if let Err(text) = role.fits(window) {
         let key = if section.has("actions") {
             "actions"
@@ -228,67 +229,8 @@ fn process(mut section: Section) -> Option<Process> {
     })
 }
 
-fn check(mut section: Section) -> Option<Check> {
-    let probe = probe(&mut section);
-    let interval = section.take("interval", |item| value::duration(item, SHORTEST, LONGEST));
-    let timeout = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
-    let rise = section.take("rise", |item| value::integer(item, 1, 1000));
-    let fall = section.take("fall", |item| value::integer(item, 1, 1000));
-    let standby = section.take("when", |item| {
-        value::choice(item, &[("always", true), ("active", false)])
-    });
-    section.finish();
-    let interval = interval.unwrap_or(DEFAULT_INTERVAL);
-    Some(Check {
-        probe: probe?,
-        interval,
-        timeout: timeout.unwrap_or(interval),
-        rise: rise.unwrap_or(1),
-        fall: fall.unwrap_or(2),
-        delay: Duration::ZERO,
-        standby: standby.unwrap_or(true),
-    })
-}
-
-/// The one thing that is asked.
-fn probe(section: &mut Section) -> Option<Probe> {
-    let kinds = ["http", "tcp", "command"];
-    let given: Vec<&str> = kinds.into_iter().filter(|key| section.has(key)).collect();
-    let http = section.take("http", |item| url(value::text(item)?));
-    let tcp = section.take("tcp", |item| value::host_port(value::text(item)?, None));
-    let command = section.take("command", value::command);
-    let range = section.take("status", status);
-    if given.len() != 1 {
-        let example = "http = \"http://127.0.0.1:8080/ready\"";
-        let text = match given.as_slice() {
-            [] => format!("needs one of http, tcp or command; add a line like: {example}"),
-            many => format!("has {}; keep one of them", many.join(" and ")),
-        };
-        let here = section.path_of("");
-        section
-            .problems
-            .add(section.at, format!("[{}] {text}", here.trim_end_matches('.')));
-        return None;
-    }
-    if given != ["http"] && section.has("status") {
-        section.problem("status", "belongs to an http check; remove it");
-    }
-    if let Some(url) = http {
-        return Some(Probe::Http(HttpProbe {
-            url,
-            method: "GET".to_owned(),
-            headers: Vec::new(),
-            status: range.unwrap_or(DEFAULT_STATUS),
-            body: None,
-            redirects: 0,
-        }));
-    }
-    let tcp = tcp.map(|(host, port)| Probe::Tcp { host, port });
-    tcp.or(command.map(Probe::Command))
-}
-
 /// `http://HOST[:PORT][/PATH][?QUERY]`.
-fn url(text: &str) -> Result<Url, String> {
+pub(super) fn url(text: &str) -> Result<Url, String> {
     let Some(rest) = text.strip_prefix("http://") else {
         let advice = if text.starts_with("https://") {
             "for https use command = [\"curl\", \"--fail\", \"--silent\", \"--max-time\", \"1\", URL]"
@@ -308,28 +250,4 @@ fn url(text: &str) -> Result<Url, String> {
     let slash = if path.starts_with('/') { "" } else { "/" };
     let path = format!("{slash}{path}");
     Ok(Url { host, port, path })
-}
-
-/// `200`, `"200"`, `"200-399"` or `[200, 399]`.
-fn status(item: &Item) -> Result<(u16, u16), String> {
-    let form = || "must be 200, \"200-399\" or [200, 399], each from 100 to 599".to_owned();
-    let (low, high) = match &item.value {
-        Value::Text(text) => {
-            let (low, high) = text.split_once('-').unwrap_or((text, text));
-            let number = |text: &str| text.trim().parse::<u16>().map_err(|_| form());
-            (number(low)?, number(high)?)
-        }
-        Value::List(list) => match list.as_slice() {
-            [low, high] => (value::integer(low, 100, 599)?, value::integer(high, 100, 599)?),
-            _ => return Err(form()),
-        },
-        _ => value::integer(item, 100, 599)
-            .map(|n: u16| (n, n))
-            .map_err(|_| form())?,
-    };
-    if (100..=599).contains(&low) && (low..=599).contains(&high) {
-        Ok((low, high))
-    } else {
-        Err(form())
-    }
 }

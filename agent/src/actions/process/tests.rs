@@ -50,15 +50,27 @@ fn a_second_has_so_many_lines_and_the_rest_are_counted() {
     assert_eq!(said(&mut voice, Duration::from_secs(5)), (true, 0));
 }
 
-/// Prints without end, and as fast as it is read.
-struct Endless(Arc<AtomicUsize>);
+/// Prints without end, and as fast as it is read, but lets others have their turn.
+struct Endless {
+    count: Arc<AtomicUsize>,
+    turn: bool,
+}
 
 impl AsyncRead for Endless {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.turn = !self.turn;
+        if !self.turn {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let length = to.remaining();
         to.initialize_unfilled().fill(b'y');
         to.advance(length);
-        self.0.fetch_add(length, Relaxed);
+        self.count.fetch_add(length, Relaxed);
         Poll::Ready(Ok(()))
     }
 }
@@ -73,7 +85,11 @@ async fn what_prints_without_end_is_read_no_faster_than_its_share() {
     };
     let (reading, _all_read) = mpsc::channel(1);
     let start = std::time::Instant::now();
-    let endless = ear.read(Endless(count.clone()), reading);
+    let endless = Endless {
+        count: count.clone(),
+        turn: false,
+    };
+    let endless = ear.read(endless, reading);
     assert!(timeout(READING * 5, endless).await.is_err());
     // However late this wakes up: the more time has passed, the more it may have read.
     let shares = start.elapsed().as_millis() / READING.as_millis() + 1;

@@ -24,7 +24,7 @@ fn role() -> RoleName {
     RoleName::new("main").unwrap()
 }
 
-fn config(promote: Option<config::Action>) -> Config {
+pub(crate) fn config(promote: Option<config::Action>) -> Config {
     let node = || Node {
         kind: Kind::Member,
         addresses: vec![Some(Host::Ip(HERE))],
@@ -120,6 +120,7 @@ fn rig() -> Rig {
         flush,
         calls: call,
         actions: Actions::new([role()]).0,
+        pulse: Default::default(),
         states,
         notices: noticed,
         messages: heard,
