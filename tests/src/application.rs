@@ -40,6 +40,11 @@ impl Name {
         )
     }
 
+    /// Whether it is the first process of its application.
+    fn leads(&self) -> bool {
+        self.group.split('-').next() == Some(&self.id.to_string())
+    }
+
     fn read(file: &str) -> Option<Name> {
         let mut parts = file.strip_suffix(END)?.split(',').map(str::to_owned);
         let mut next = || parts.next();
@@ -159,15 +164,13 @@ impl Applications {
         all.len()
     }
 
-    /// The one that acts now on this node: waits until it has acted since `since`.
+    /// The application that acts now on this node, by its first process: waits until it has acted since `since`.
     #[track_caller]
     pub fn acting(&self, node: &str, since: Mono) -> Acts {
         until(GENEROUS, &format!("an application acts on {node}"), || {
             let all = self.acts();
-            let found = all
-                .iter()
-                .rev()
-                .find(|acts| acts.name.node == node && acts.last >= since);
+            let wanted = |acts: &&Acts| acts.name.node == node && acts.name.leads() && acts.last >= since;
+            let found = all.iter().rev().find(wanted);
             found
                 .cloned()
                 .ok_or_else(|| format!("these acted:\n{}", list(&all)))
