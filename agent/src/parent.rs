@@ -573,7 +573,16 @@ impl Parent {
             if matches!(signal, libc::SIGCHLD | libc::SIGUSR1 | libc::SIGUSR2) {
                 continue; // the last two mean nothing here, and would end the agent
             }
-            let ends = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
+            let ends = matches!(
+                signal,
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGABRT
+            );
+            // A service manager whose watchdog ran out: the agent hangs, and would not hear it.
+            let signal = if signal == libc::SIGABRT {
+                libc::SIGKILL
+            } else {
+                signal
+            };
             match self.agent {
                 Some(agent) => {
                     if let Some(signal) = Signal::from_named_raw(signal) {
@@ -985,6 +994,7 @@ fn signal_set() -> libc::sigset_t {
             libc::SIGTERM,
             libc::SIGINT,
             libc::SIGQUIT,
+            libc::SIGABRT,
             libc::SIGHUP,
             libc::SIGUSR1,
             libc::SIGUSR2,
