@@ -5,6 +5,7 @@ use super::fault::{Fault, Who};
 use super::invariants::Violation;
 use super::peace;
 use super::world::{World, config};
+use baton_shared::config::{Action, Call, Mode, OnFailure, Process, Role};
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,17 +26,21 @@ pub(super) enum Shape {
     /// Three members; two more come and go, and so may the three.
     Changing,
     Five,
-    /// Three members and an observer, two roles.
+    /// Three members and an observer, two roles; the second is a managed process.
     TwoRoles,
     /// One network only.
     OneNetwork,
     /// Two members, one network: each loss shows.
     Two,
-    /// Two members and a witness; another witness and an observer come and go.
+    /// Two members and a witness; another witness and an observer come and go. A managed process with a fence.
     Mixed,
+    /// Three members; a command stops the application.
+    Stopping,
+    /// Five members; a command stops the application, a harder one the parent has.
+    Fenced,
 }
 
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 9] = [
     Shape::Three,
     Shape::TwoAndWitness,
     Shape::Changing,
@@ -43,6 +48,8 @@ const SHAPES: [Shape; 7] = [
     Shape::TwoRoles,
     Shape::OneNetwork,
     Shape::Mixed,
+    Shape::Stopping,
+    Shape::Fenced,
 ];
 
 impl Shape {
@@ -50,10 +57,10 @@ impl Shape {
     pub fn nodes(self) -> Vec<(usize, Kind)> {
         use Kind::{Member, Observer, Witness};
         let kinds: &[Kind] = match self {
-            Shape::Three | Shape::OneNetwork => &[Member; 3],
+            Shape::Three | Shape::OneNetwork | Shape::Stopping => &[Member; 3],
             Shape::TwoAndWitness => &[Member, Member, Witness],
             Shape::Two => &[Member; 2],
-            Shape::Changing | Shape::Five => &[Member; 5],
+            Shape::Changing | Shape::Five | Shape::Fenced => &[Member; 5],
             Shape::TwoRoles => &[Member, Member, Member, Observer],
             Shape::Mixed => &[Member, Member, Witness, Witness, Observer],
         };
@@ -84,7 +91,48 @@ impl Shape {
     pub fn world(self, seed: u64) -> World {
         let mut nodes = self.nodes();
         nodes.truncate(nodes.len() - self.spare());
-        World::new(config(&nodes, self.networks(), self.roles(), W), seed)
+        let mut config = config(&nodes, self.networks(), self.roles(), W);
+        for (place, role) in config.roles.values_mut().enumerate() {
+            *role = self.settings(place);
+        }
+        World::new(config, seed)
+    }
+
+    /// How the application of the role at this place is started and stopped. Most shapes have none that takes any time: there the
+    /// lease is used to its very end, and what is at the very end is found.
+    fn settings(self, role: usize) -> Role {
+        let plain = Role::default();
+        match (self, role) {
+            (Shape::Stopping, _) => Role {
+                promote: action(3000, OnFailure::Release),
+                demote: action(300, OnFailure::Retry),
+                ..plain
+            },
+            (Shape::Fenced, _) => Role {
+                promote: action(3000, OnFailure::Retry),
+                demote: action(300, OnFailure::Retry),
+                fence: action(200, OnFailure::Retry),
+                ..plain
+            },
+            // Two stops, one that fits in the end of a lease and one that does not.
+            (Shape::TwoRoles, 1) => Role {
+                promote: action(3000, OnFailure::Release),
+                process: process(200),
+                ..plain
+            },
+            (Shape::Mixed, _) => Role {
+                promote: action(3000, OnFailure::Release),
+                fence: action(200, OnFailure::Retry),
+                process: process(1500),
+                ..plain
+            },
+            _ => plain,
+        }
+    }
+
+    /// Whether stopping the application of some role takes time; and whether that is a managed process.
+    pub fn stops(self) -> bool {
+        (0..self.roles()).any(|role| self.settings(role).stops())
     }
 }
 
@@ -219,6 +267,27 @@ impl Life {
         }
         peace::peace(w, self.seed);
     }
+}
+
+fn action(timeout_ms: u64, on_failure: OnFailure) -> Option<Action> {
+    Some(Action {
+        call: Call::Command(vec!["true".into()]),
+        timeout: Duration::from_millis(timeout_ms),
+        on_failure,
+    })
+}
+
+fn process(stop_timeout_ms: u64) -> Option<Process> {
+    Some(Process {
+        command: vec!["true".into()],
+        mode: Mode::Cold,
+        stop_timeout: Duration::from_millis(stop_timeout_ms),
+        stop_signal: 15,
+        promote_signal: None,
+        demote_signal: None,
+        restarts: 0,
+        restart_delay: Duration::from_millis(1),
+    })
 }
 
 fn pause(dice: &mut Dice) -> u64 {

@@ -4,7 +4,9 @@
 //! `cargo test -p baton-core sabotage -- --nocapture` prints how many lives each took.
 
 use super::invariants::ALL;
-use super::invariants::names::{CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD};
+use super::invariants::names::{
+    APPLICATION, CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD,
+};
 use super::life::{Life, Shape};
 use super::seeds::quiet_panics;
 use crate::broken::{Rule, with};
@@ -44,6 +46,10 @@ fn changing(seed: u64) -> Life {
 
 fn two_roles(seed: u64) -> Life {
     Life::of(Shape::TwoRoles, seed)
+}
+
+fn stopping(seed: u64) -> Life {
+    Life::of(Shape::Stopping, seed)
 }
 
 /// Lives in which one kind of aimed fault is frequent (`Fault::aimed`).
@@ -94,6 +100,11 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::SequenceReused], S1, any, 400),
     sabotage(&[Rule::CachedFlag], S1, any, 100),
     sabotage(&[Rule::ReleasedBeforeStopped], RELEASED, any, 100),
+    sabotage(&[Rule::StopsAtLeaseEnd], APPLICATION, stopping, 400),
+    sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
+    sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
+    sabotage(&[Rule::ForgetsUnfinished], APPLICATION, stopping, 400),
+    sabotage(&[Rule::AnyEpochsProcess], LIVE, two_roles, 400),
     sabotage(&[Rule::LostLeaseClaimed], S4, any, 100),
     sabotage(&[Rule::RolesShareAPromise], S1, two_roles, 400),
     sabotage(&[Rule::RolesShareAPromise], PROMISE, two_roles, 400),
