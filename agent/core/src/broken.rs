@@ -59,6 +59,10 @@ pub(crate) enum Rule {
     NoticeBeforeFence,
     /// DESIGN §7: the parent does nothing while its agent is frozen.
     NoDeadMan,
+    /// DESIGN §7: the parent does not fence while the agent demotes, however long that takes.
+    FenceWaits,
+    /// DESIGN §7: an agent that lives on does not hear that its parent has stopped the application.
+    FenceUntold,
     /// H4: a restarted node forgets that its application may act since the run before.
     ForgetsUnfinished,
     /// §7: what is said of the process of an earlier promotion counts for this one.

@@ -190,7 +190,7 @@ impl Core {
             }
             Input::Process { role, epoch, process } => {
                 if let Some(role) = self.roles.get_mut(&role) {
-                    role.process(epoch, process, q);
+                    role.process(epoch, process, c, q);
                 }
             }
             Input::Persisted { token } => self.persisted(token, now),

@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::fault::{Fault, Who};
 use super::invariants::Violation;
 use super::peace;
-use super::world::{World, config};
+use super::world::{Way, World, config};
 use baton_shared::config::{Action, Call, Mode, OnFailure, Process, Role};
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
@@ -110,7 +110,7 @@ impl Shape {
             },
             (Shape::Fenced, _) => Role {
                 promote: action(3000, OnFailure::Retry),
-                demote: action(300, OnFailure::Retry),
+                demote: action(2000, OnFailure::Retry),
                 fence: action(200, OnFailure::Retry),
                 ..plain
             },
@@ -225,6 +225,49 @@ impl Life {
             seed,
             drift: vec![0; 2],
             faults: vec![(Fault::Drizzle(60), 0)],
+        }
+    }
+
+    /// A life in which agents die whose parents cannot stop what they leave, and are started again.
+    pub fn with_leftovers(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let holder = Who::Holder(0);
+        let faults = (0..3).flat_map(|_| {
+            let back = 100 + dice.roll(3000);
+            [
+                (Fault::Fences(holder, Way::Badly), dice.roll(100)),
+                (Fault::DiesAndReturns(holder, back), 2500 + dice.roll(1500)),
+                (Fault::Heal, 2500),
+            ]
+        });
+        Life {
+            shape: Shape::Stopping,
+            seed,
+            drift: vec![0; 3],
+            faults: faults.collect(),
+        }
+    }
+
+    /// A life of two in which the role goes away and comes back, before the holder hears that its process had ended.
+    pub fn with_old_news(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let (away, back) = (400 + dice.roll(500), 400 + dice.roll(500));
+        let holder = Who::Holder(1);
+        let late = away + back + dice.roll(500);
+        Life {
+            shape: Shape::TwoRoles,
+            seed,
+            drift: vec![0; 4],
+            faults: vec![
+                (Fault::Kill(Who::Node(2)), 1500),
+                (
+                    Fault::ProcessEnds(holder, 1, dice.roll(2) == 0, 1, late),
+                    dice.roll(20),
+                ),
+                (Fault::Switchover(holder, 1), away),
+                (Fault::Switchover(holder, 1), back),
+                (Fault::Heal, 1000),
+            ],
         }
     }
 

@@ -52,6 +52,10 @@ fn stopping(seed: u64) -> Life {
     Life::of(Shape::Stopping, seed)
 }
 
+fn fenced(seed: u64) -> Life {
+    Life::of(Shape::Fenced, seed)
+}
+
 /// Lives in which one kind of aimed fault is frequent (`Fault::aimed`).
 macro_rules! aimed {
     ($shape:ident, $kind:literal) => {
@@ -103,8 +107,10 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::StopsAtLeaseEnd], APPLICATION, stopping, 400),
     sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
     sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
-    sabotage(&[Rule::ForgetsUnfinished], APPLICATION, stopping, 400),
-    sabotage(&[Rule::AnyEpochsProcess], LIVE, two_roles, 400),
+    sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),
+    sabotage(&[Rule::FenceUntold], LIVE, stopping, 400),
+    sabotage(&[Rule::ForgetsUnfinished], APPLICATION, Life::with_leftovers, 100),
+    sabotage(&[Rule::AnyEpochsProcess], LIVE, Life::with_old_news, 100),
     sabotage(&[Rule::LostLeaseClaimed], S4, any, 100),
     sabotage(&[Rule::RolesShareAPromise], S1, two_roles, 400),
     sabotage(&[Rule::RolesShareAPromise], PROMISE, two_roles, 400),

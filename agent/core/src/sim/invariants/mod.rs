@@ -178,6 +178,11 @@ impl Invariants {
         self.counts(one_application::fenced(world, n, role))
     }
 
+    /// An application of node `n` that takes time to stop stops now; it has acted since this epoch.
+    pub fn stopped(&mut self, world: &World, n: usize, role: &RoleName, since: Epoch) -> Held {
+        self.counts(self.lease.stopped(world, n, role, since))
+    }
+
     /// Node `n` proposes.
     pub fn proposed(&mut self, world: &World, n: usize, command: &Command) -> Held {
         let held = line::look(world, n, command);

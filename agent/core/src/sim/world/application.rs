@@ -97,7 +97,6 @@ impl World {
     }
 
     pub(super) fn action_ends(&mut self, n: usize, role: &RoleName, number: u64) {
-        let now = self.now;
         let machine = &mut self.nodes[n];
         let Some(doing) = machine.doing.get_mut(role) else {
             return;
@@ -109,7 +108,7 @@ impl World {
         let (epoch, action, result) = (doing.epoch, doing.action, doing.result.clone());
         if action == Action::Demote {
             match (machine.app(role), &result) {
-                (_, Ok(())) => machine.passive(role, now),
+                (_, Ok(())) => self.has_stopped(n, role),
                 (App::Stopping(since), Err(_)) => self.stop_failed(n, role, since),
                 _ => {}
             }
@@ -121,6 +120,15 @@ impl World {
             result,
         };
         self.arrive(n, done);
+    }
+
+    /// An application acts no more, because its agent or its parent has stopped it.
+    pub(super) fn has_stopped(&mut self, n: usize, role: &RoleName) {
+        if let App::Acting(since) | App::Stopping(since) | App::Loose(since) = self.nodes[n].app(role) {
+            self.with_invariants(|invariants, world| invariants.stopped(world, n, role, since));
+            let now = self.now;
+            self.nodes[n].passive(role, now);
+        }
     }
 
     /// The agent's attempt to stop it failed, or was cut short by the agent's death. It is the parent's turn; if that comes too
@@ -191,9 +199,7 @@ impl World {
 
     /// The parent stopped an application under the hands of a living agent, which hears of it.
     pub(super) fn stopped_by_parent(&mut self, n: usize, role: &RoleName) {
-        let now = self.now;
-        let machine = &mut self.nodes[n];
-        machine.passive(role, now);
+        self.has_stopped(n, role);
         self.say(n, || format!("the parent has stopped the application of {role}"));
         let Some(doing) = self.nodes[n].doing.get(role) else {
             return;
@@ -206,9 +212,9 @@ impl World {
                 self.at(MS, What::Done(n, role.clone(), number));
             }
             Action::Demote => {}
+            Action::Promote if is(Rule::FenceUntold) => {}
             Action::Promote => {
-                let how = Process::Failed("the parent stopped it".to_owned());
-                self.tell_of_process(n, role, epoch, how, MS);
+                self.tell_of_process(n, role, epoch, Process::Fenced, MS);
             }
         }
     }

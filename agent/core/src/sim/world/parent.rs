@@ -70,7 +70,8 @@ impl World {
         let fences = match machine.app(role) {
             App::Passive => false,
             App::Acting(_) | App::Loose(_) => true,
-            App::Stopping(_) => false,
+            // A demote that runs is left alone, unless there is something harder: it may outlast the lease.
+            App::Stopping(_) => settings.fence.is_some() && !is(Rule::FenceWaits),
         };
         if now >= fence && fences && watched.fenced != Some(until) && watched.fence.is_none() {
             self.with_invariants(|invariants, world| invariants.fenced(world, n, role));
@@ -118,7 +119,6 @@ impl World {
     }
 
     pub(super) fn fence_ends(&mut self, n: usize, role: &RoleName, number: u64) {
-        let now = self.now;
         let machine = &mut self.nodes[n];
         let Some(watched) = machine.watched.get_mut(role) else {
             return;
@@ -130,7 +130,7 @@ impl World {
         match (success, burying) {
             (true, true) => {
                 watched.until = None;
-                machine.passive(role, now);
+                self.has_stopped(n, role);
             }
             (true, false) => {
                 if machine.app(role) != App::Passive {
@@ -177,7 +177,7 @@ impl World {
                     if settings.last_resort().is_none() {
                         machine.watched.remove(&role);
                     }
-                    machine.passive(&role, now);
+                    self.has_stopped(n, &role);
                 }
                 (App::Acting(since), _) => {
                     machine.apps.insert(role, App::Loose(since));
