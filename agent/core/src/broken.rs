@@ -61,6 +61,8 @@ pub(crate) enum Rule {
     NoDeadMan,
     /// DESIGN §7: the parent does not fence while the agent demotes, however long that takes.
     FenceWaits,
+    /// DESIGN §7: the parent fences one role after the other.
+    FencesInTurn,
     /// DESIGN §7: an agent that lives on does not hear that its parent has stopped the application.
     FenceUntold,
     /// H4: a restarted node forgets that its application may act since the run before.

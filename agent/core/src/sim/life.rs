@@ -34,7 +34,7 @@ pub(super) enum Shape {
     Two,
     /// Two members and a witness; another witness and an observer come and go. A managed process with a fence.
     Mixed,
-    /// Three members; a command stops the application.
+    /// Three members, two roles; a demote command stops the one, a fence alone the other.
     Stopping,
     /// Five members; a command stops the application, a harder one the parent has.
     Fenced,
@@ -76,7 +76,11 @@ impl Shape {
     }
 
     pub fn roles(self) -> usize {
-        if self == Shape::TwoRoles { 2 } else { 1 }
+        if matches!(self, Shape::TwoRoles | Shape::Stopping) {
+            2
+        } else {
+            1
+        }
     }
 
     fn networks(self) -> usize {
@@ -103,6 +107,10 @@ impl Shape {
     fn settings(self, role: usize) -> Role {
         let plain = Role::default();
         match (self, role) {
+            (Shape::Stopping, 1) => Role {
+                fence: action(200, OnFailure::Retry),
+                ..plain
+            },
             (Shape::Stopping, _) => Role {
                 promote: action(3000, OnFailure::Release),
                 demote: action(300, OnFailure::Retry),

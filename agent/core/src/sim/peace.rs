@@ -89,12 +89,12 @@ fn calm(w: &World) -> bool {
     active && voters_are_right(w) && !state.paused && state.drained.is_empty()
 }
 
-/// The application of whoever is active acts, and no other one does.
+/// The application of whoever is active acts, and no other one does, nor does a parent think so.
 fn acts(w: &World, role: &RoleName) -> bool {
     let holder = w.active(role).first().map(|(n, _)| *n);
     let right = |(n, m): (usize, &Machine)| match m.app(role) {
         App::Acting(_) => Some(n) == holder,
-        App::Passive => Some(n) != holder,
+        App::Passive => Some(n) != holder && !w.left_over(n).contains(role),
         App::Stopping(_) | App::Loose(_) => false,
     };
     w.nodes.iter().enumerate().all(right)

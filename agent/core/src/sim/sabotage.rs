@@ -108,6 +108,7 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
     sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
     sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),
+    sabotage(&[Rule::FencesInTurn], APPLICATION, stopping, 400),
     sabotage(&[Rule::FenceUntold], LIVE, stopping, 400),
     sabotage(&[Rule::ForgetsUnfinished], APPLICATION, Life::with_leftovers, 100),
     sabotage(&[Rule::AnyEpochsProcess], LIVE, Life::with_old_news, 100),

@@ -333,7 +333,7 @@ impl World {
                 Some(What::Fenced(n, role, number)) => self.fence_ends(n, &role, number),
                 Some(What::Again(n, role, number)) => self.process_again(n, &role, number),
                 Some(What::Parent(n, role)) => self.parent_looks(n, &role, true),
-                Some(What::Bury(n, boot)) if self.nodes[n].boot == boot => self.bury(n),
+                Some(What::Bury(n, boot)) if self.nodes[n].boot == boot => self.bury_again(n),
                 Some(What::Elect) => self.elect(),
                 Some(What::Leads) => self.beat(),
                 _ => {}

@@ -17,8 +17,16 @@ pub(in crate::sim) struct Watched {
     /// The fence that runs, and whether it will succeed.
     fence: Option<(u64, bool)>,
     tries: u32,
+    /// It failed, and is tried again soon.
+    waits: bool,
     /// When it will look at its clock, in true time.
     looks: Option<u64>,
+}
+
+impl Watched {
+    fn busy(&self) -> bool {
+        self.fence.is_some() || self.waits
+    }
 }
 
 impl World {
@@ -146,17 +154,13 @@ impl World {
                 self.say(n, || format!("the fence of {role} fails"));
             }
         }
-        match (burying, success) {
-            (true, true) => self.bury(n),
-            (true, false) if self.nodes[n].watched[role].tries < TRIES => {
+        if burying {
+            if !success && self.nodes[n].watched[role].tries < TRIES {
                 let boot = self.nodes[n].boot;
+                self.nodes[n].watched.entry(role.clone()).or_default().waits = true;
                 self.at(AGAIN, What::Bury(n, boot));
             }
-            (true, false) => {
-                self.say(n, || "its death is not announced".into());
-                self.buried(n);
-            }
-            (false, _) => {}
+            self.bury(n);
         }
     }
 
@@ -169,7 +173,7 @@ impl World {
         for role in machine.apps.keys().cloned().collect::<Vec<_>>() {
             let machine = &mut self.nodes[n];
             if let Some(watched) = machine.watched.get_mut(&role) {
-                watched.tries = 0;
+                (watched.tries, watched.waits) = (0, false);
             }
             match (machine.app(&role), machine.settings(&role)) {
                 (_, None) => machine.passive(&role, now),
@@ -193,23 +197,40 @@ impl World {
         self.bury(n);
     }
 
-    /// Fences one role after the other, then tells everybody. A fence that runs already is waited for.
-    pub(super) fn bury(&mut self, n: usize) {
-        let machine = &self.nodes[n];
-        if !machine.burying || machine.watched.values().any(|watched| watched.fence.is_some()) {
+    /// Tries once more to fence those for which it failed.
+    pub(super) fn bury_again(&mut self, n: usize) {
+        for watched in self.nodes[n].watched.values_mut() {
+            watched.waits = false;
+        }
+        self.bury(n);
+    }
+
+    /// Fences every role at once, for their leases end together; then tells everybody. A fence that runs already is waited for.
+    fn bury(&mut self, n: usize) {
+        if !self.nodes[n].burying {
             return;
         }
-        let lent = |(role, watched): (&RoleName, &Watched)| watched.until.map(|_| role.clone());
-        let Some(role) = machine.watched.iter().find_map(lent) else {
-            let owner = machine.owner();
-            if !is(Rule::NoticeBeforeFence) {
-                self.notice(n, owner);
+        for role in self.left_over(n) {
+            let (machine, watched) = (&self.nodes[n], &self.nodes[n].watched[&role]);
+            let in_turn = is(Rule::FencesInTurn) && machine.watched.values().any(Watched::busy);
+            if let Some(settings) = machine.settings(&role).cloned()
+                && !watched.busy()
+                && watched.tries < TRIES
+                && !in_turn
+            {
+                self.fence(n, &role, &settings);
             }
-            return self.buried(n);
-        };
-        if let Some(settings) = machine.settings(&role).cloned() {
-            self.fence(n, &role, &settings);
         }
+        if self.nodes[n].watched.values().any(Watched::busy) {
+            return;
+        }
+        if !self.left_over(n).is_empty() {
+            self.say(n, || "its death is not announced".into());
+        } else if !is(Rule::NoticeBeforeFence) {
+            let owner = self.nodes[n].owner();
+            self.notice(n, owner);
+        }
+        self.buried(n);
     }
 
     /// The parent is through, and starts the agent again if that was asked for meanwhile.
@@ -222,7 +243,7 @@ impl World {
     }
 
     /// Roles of which the parent cannot say that their application has stopped.
-    pub(super) fn left_over(&self, n: usize) -> BTreeSet<RoleName> {
+    pub fn left_over(&self, n: usize) -> BTreeSet<RoleName> {
         let watched = self.nodes[n].watched.iter();
         watched
             .filter(|(_, watched)| watched.until.is_some())
