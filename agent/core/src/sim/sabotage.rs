@@ -215,3 +215,14 @@ fn paused_machines_confirm_nothing_that_is_over() {
         }
     }
 }
+
+/// Agents that died, with parents that could not fence, leave nothing behind in the end: no application, and no parent that thinks so.
+#[test]
+fn what_dead_agents_left_is_stopped_by_the_next_ones() {
+    quiet_panics();
+    for seed in 0..20 {
+        if let Err(died) = Life::with_leftovers(seed).live(None) {
+            panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
+        }
+    }
+}
