@@ -4,7 +4,7 @@
 use super::MS;
 use super::fault::wake;
 use super::life::W;
-use super::world::{App, Machine, World, name};
+use super::world::{App, World, name};
 use crate::Request;
 use baton_shared::id::{Epoch, Kind, RoleName};
 use std::time::Duration;
@@ -89,15 +89,16 @@ fn calm(w: &World) -> bool {
     active && voters_are_right(w) && !state.paused && state.drained.is_empty()
 }
 
-/// The application of whoever is active acts, and no other one does, nor does a parent think so.
+/// The application of whoever is active acts, and no other one does, nor does a parent think so. Nodes that were taken away may be
+/// dead or frozen for ever.
 fn acts(w: &World, role: &RoleName) -> bool {
     let holder = w.active(role).first().map(|(n, _)| *n);
-    let right = |(n, m): (usize, &Machine)| match m.app(role) {
+    let right = |n: usize| match w.nodes[n].app(role) {
         App::Acting(_) => Some(n) == holder,
         App::Passive => Some(n) != holder && !w.left_over(n).contains(role),
         App::Stopping(_) | App::Loose(_) => false,
     };
-    w.nodes.iter().enumerate().all(right)
+    w.members().into_iter().all(right)
 }
 
 fn voters_are_right(w: &World) -> bool {
