@@ -1,19 +1,30 @@
 //! Promote and demote actions: one queue per role, one at a time, in order, each carrying its epoch.
 //!
 //! A demote is never skipped, and never waits for a promote: that is cancelled, its process group killed. A promote that
-//! a demote overtook before it began is not begun.
+//! a demote overtook before it began is not begun. A demote has ended by its limit, counted from when it was asked for; what may be
+//! acting is remembered in [`acting`], so that one that was cut off by the agent's own end is made up for.
 
+pub mod acting;
+pub mod call;
+pub mod notify;
+pub mod post;
 pub mod process;
 
 use crate::control::Notice;
+use crate::parent::Slot;
+use crate::process::Application;
+use acting::Acting;
 use baton_core::Input;
 use baton_core::input::Action;
-use baton_shared::config;
+use baton_shared::config::{self, Mode};
 use baton_shared::id::{ClusterName, Epoch, NodeName, RoleName};
-use process::{Run, Stopped};
+use call::Facts;
+use process::{GRACE, Stop, Stopped};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// One action to be run.
 #[derive(Clone, Debug)]
@@ -26,10 +37,21 @@ pub struct Job {
     pub action: Action,
     /// What to run; `None`: nothing is configured.
     pub configured: Option<config::Action>,
+    /// How long the role's demote may take; `None` if it has none.
+    pub demote: Option<Duration>,
+    /// When the role's managed process runs, and how long it may take to stop; `None` if it has none.
+    pub process: Option<(config::Mode, Duration)>,
     /// Who was active before.
     pub from: Option<NodeName>,
     /// Why, in a sentence.
     pub cause: String,
+}
+
+/// A job, and when it was asked for.
+#[derive(Debug)]
+pub struct Queued {
+    job: Job,
+    at: Instant,
 }
 
 /// The queues, as the control loop holds them.
@@ -38,13 +60,13 @@ pub struct Job {
 /// must not be dropped for want of room.
 #[derive(Default)]
 pub struct Actions {
-    queues: BTreeMap<RoleName, mpsc::UnboundedSender<Job>>,
+    queues: BTreeMap<RoleName, mpsc::UnboundedSender<Queued>>,
     /// Roles whose last queued job was a promote: it may still run.
     promoting: BTreeSet<RoleName>,
 }
 
 /// The other end of one role's queue, to be given to [`run`].
-pub type Jobs = mpsc::UnboundedReceiver<Job>;
+pub type Jobs = mpsc::UnboundedReceiver<Queued>;
 
 impl Actions {
     /// A queue for each role.
@@ -59,11 +81,13 @@ impl Actions {
         (actions, receivers)
     }
 
-    /// Queues a job; its end comes as a notice. Without a command it is done at once, and so says the result; but a
-    /// demote goes through the queue while a promote may be running, which it cancels.
+    /// Queues a job; its end comes as a notice. Where there is nothing to do it is done at once, and so says the result; but a
+    /// demote goes through the queue while a promote may be running, which it cancels, and a promote if the role is to be
+    /// remembered as acting.
     pub fn start(&mut self, job: Job) -> Option<Input> {
         let cancels = job.action == Action::Demote && self.promoting.remove(&job.role);
-        if job.configured.is_none() && !cancels {
+        let remembered = job.action == Action::Promote && job.demote.is_some();
+        if job.configured.is_none() && job.process.is_none() && !cancels && !remembered {
             return Some(done(&job, Ok(())));
         }
         if job.action == Action::Promote {
@@ -72,9 +96,10 @@ impl Actions {
         let Some(queue) = self.queues.get(&job.role) else {
             return Some(done(&job, Err("this role is not configured".into())));
         };
-        match queue.send(job) {
+        let at = Instant::now();
+        match queue.send(Queued { job, at }) {
             Ok(()) => None,
-            Err(mpsc::error::SendError(job)) => Some(done(&job, Err("the agent is stopping".into()))),
+            Err(mpsc::error::SendError(late)) => Some(done(&late.job, Err("the agent is stopping".into()))),
         }
     }
 }
@@ -97,87 +122,195 @@ pub struct Whose {
     pub cluster: ClusterName,
 }
 
+/// What one role's runner has at hand.
+#[derive(Clone)]
+pub struct Means {
+    /// For whom it runs.
+    pub whose: Whose,
+    /// Where it is kept that the role may be acting.
+    pub acting: Acting,
+    /// The managed process.
+    pub application: Option<Application>,
+    /// What is shared with the parent process.
+    pub slot: Option<&'static Slot>,
+}
+
 /// Runs one role's jobs until the control loop is gone.
-pub async fn run(whose: Whose, mut jobs: Jobs, notices: mpsc::Sender<Notice>) -> Result<(), String> {
-    let mut waiting = VecDeque::new();
-    let mut output = JoinSet::new();
-    loop {
-        let job = match waiting.pop_front() {
-            Some(job) => job,
-            None => match jobs.recv().await {
-                Some(job) => job,
-                None => return Ok(()),
-            },
-        };
-        let overtaken = job.action == Action::Promote && demote_waits(&waiting);
-        let result = if overtaken {
-            Err("overtaken by a demote before it began".into())
-        } else {
-            serve(&whose, &job, &mut jobs, &mut waiting, &mut output).await
-        };
-        if notices.send(done(&job, result).into()).await.is_err() {
-            return Ok(()); // the control loop has stopped
+pub async fn run(means: Means, jobs: Jobs, notices: mpsc::Sender<Notice>) -> Result<(), String> {
+    let mut runner = Runner {
+        means,
+        jobs,
+        waiting: VecDeque::new(),
+        output: JoinSet::new(),
+    };
+    while let Some(next) = runner.next().await {
+        let result = runner.serve(&next).await;
+        if notices.send(done(&next.job, result).into()).await.is_err() {
+            break; // the control loop has stopped
         }
     }
+    Ok(())
 }
 
-fn demote_waits(waiting: &VecDeque<Job>) -> bool {
-    waiting.iter().any(|job| job.action == Action::Demote)
+/// One role's jobs, and what is known between them.
+struct Runner {
+    means: Means,
+    jobs: Jobs,
+    /// Jobs that came while another one ran.
+    waiting: VecDeque<Queued>,
+    /// Who reads what the commands write, and what they left behind.
+    output: JoinSet<()>,
 }
 
-/// Runs one job, and queues those that come meanwhile. A demote among them cancels a promote.
-async fn serve(
-    whose: &Whose,
-    job: &Job,
-    jobs: &mut Jobs,
-    waiting: &mut VecDeque<Job>,
-    output: &mut JoinSet<()>,
-) -> Result<(), String> {
-    let Some(action) = &job.configured else {
-        return Ok(());
-    };
-    while output.try_join_next().is_some() {}
-    let name = name(job.action);
-    let config::Call::Command(command) = &action.call else {
-        return Err("not built yet".into());
-    };
-    tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
-    let cancel = Notify::new();
-    let env = environment(whose, job);
-    let running = process::run(
-        Run {
-            command,
-            env: &env,
-            limit: action.timeout,
-            what: format!("{name} of {}", job.role),
-            quiet: false,
-        },
-        cancel.notified(),
-        output,
-    );
-    tokio::pin!(running);
-    let end = loop {
-        tokio::select! {
-            end = &mut running => break end,
-            Some(next) = jobs.recv() => {
-                if next.action == Action::Demote && job.action == Action::Promote {
-                    cancel.notify_one();
-                }
-                waiting.push_back(next);
+impl Runner {
+    async fn next(&mut self) -> Option<Queued> {
+        match self.waiting.pop_front() {
+            Some(next) => Some(next),
+            None => self.jobs.recv().await,
+        }
+    }
+
+    /// Runs one job to its end.
+    async fn serve(&mut self, next: &Queued) -> Result<(), String> {
+        let (job, name) = (&next.job, name(next.job.action));
+        while self.output.try_join_next().is_some() {}
+        if job.configured.is_some() {
+            tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
+        }
+        let result = match job.action {
+            Action::Promote => self.promote(job).await,
+            Action::Demote => self.demote(job, next.at).await,
+        };
+        match &result {
+            Ok(()) if job.configured.is_none() => {}
+            Ok(()) => tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action done"),
+            Err(reason) => {
+                tracing::warn!(role = %job.role, epoch = job.epoch.0, "{name} action failed: {reason}")
             }
         }
-    };
-    let result = end.map_err(|stopped| match stopped {
-        Stopped::Cancelled => "cancelled by a demote".into(),
-        Stopped::Failed(reason) => reason,
-    });
-    match &result {
-        Ok(()) => tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action done"),
-        Err(reason) => {
-            tracing::warn!(role = %job.role, epoch = job.epoch.0, "{name} action failed: {reason}")
+        result
+    }
+
+    async fn promote(&mut self, job: &Job) -> Result<(), String> {
+        self.not_overtaken()?;
+        if job.demote.is_some() {
+            self.means.acting.begin(&job.role, job.epoch).await;
+            self.not_overtaken()?;
+        }
+        if let Some(application) = self.application(job) {
+            let env = facts(job).environment(&self.means.whose);
+            let env = env.into_iter().map(|(name, value)| (name.to_owned(), value));
+            self.start_application(&application, job.epoch, env.collect())
+                .await?;
+        }
+        // A demote that overtakes it pays for the end of this with its own time.
+        let grace = job.demote.map_or(GRACE, |demote| GRACE.min(demote / 4));
+        self.act(job, |limit| (limit, Stop::After(grace))).await
+    }
+
+    /// Starts the managed process, unless a demote comes first: that will stop it.
+    async fn start_application(
+        &mut self,
+        application: &Application,
+        epoch: Epoch,
+        env: Vec<(String, String)>,
+    ) -> Result<(), String> {
+        let starting = application.promote(epoch, env);
+        tokio::pin!(starting);
+        loop {
+            tokio::select! {
+                end = &mut starting => return end,
+                Some(next) = self.jobs.recv() => {
+                    let demote = next.job.action == Action::Demote;
+                    self.waiting.push_back(next);
+                    if demote {
+                        return Err("cancelled by a demote".into());
+                    }
+                }
+            }
         }
     }
-    result
+
+    /// A cold application that is gone acts no more, whatever the demote action says; a warm one is told first.
+    async fn demote(&mut self, job: &Job, asked: Instant) -> Result<(), String> {
+        if let Some(slot) = self.means.slot {
+            slot.stopping(true);
+        }
+        let application = self.application(job);
+        let warm = matches!(job.process, Some((Mode::Warm, _)));
+        let limit = job.process.map_or(Duration::ZERO, |(_, limit)| limit);
+        if let Some(application) = application.as_ref().filter(|_| warm) {
+            application.demote(limit).await?;
+        }
+        let acted = self
+            .act(job, |limit| (remaining(limit, asked.elapsed()), Stop::Within))
+            .await;
+        match application.filter(|_| !warm) {
+            Some(application) => {
+                if let Err(reason) = acted {
+                    tracing::warn!(role = %job.role, "demote action failed, and the process is stopped all the same: {reason}");
+                }
+                application.demote(limit).await?;
+            }
+            None => acted?,
+        }
+        self.means.acting.end(&job.role);
+        Ok(())
+    }
+
+    fn application(&self, job: &Job) -> Option<Application> {
+        self.means.application.clone().filter(|_| job.process.is_some())
+    }
+
+    /// Makes the call of a job, if one is configured, and queues the jobs that come meanwhile.
+    async fn act(&mut self, job: &Job, how: impl Fn(Duration) -> (Duration, Stop)) -> Result<(), String> {
+        let Some(action) = &job.configured else {
+            return Ok(());
+        };
+        let cancel = Notify::new();
+        let facts = facts(job);
+        let running = call::make(
+            &action.call,
+            &facts,
+            &self.means.whose,
+            how(action.timeout),
+            cancel.notified(),
+            &mut self.output,
+        );
+        tokio::pin!(running);
+        let end = loop {
+            tokio::select! {
+                end = &mut running => break end,
+                Some(next) = self.jobs.recv() => {
+                    if next.job.action == Action::Demote && job.action == Action::Promote {
+                        cancel.notify_one();
+                    }
+                    self.waiting.push_back(next);
+                }
+            }
+        };
+        end.map_err(|stopped| match stopped {
+            Stopped::Cancelled => "cancelled by a demote".into(),
+            Stopped::Failed(reason) => reason,
+        })
+    }
+
+    /// An error if a demote waits.
+    fn not_overtaken(&mut self) -> Result<(), String> {
+        while let Ok(next) = self.jobs.try_recv() {
+            self.waiting.push_back(next);
+        }
+        let demote_waits = self.waiting.iter().any(|next| next.job.action == Action::Demote);
+        if demote_waits {
+            return Err("overtaken by a demote before it began".into());
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a demote's time, of which a cancelled promote may have taken some: never less than a quarter.
+fn remaining(limit: Duration, spent: Duration) -> Duration {
+    limit.saturating_sub(spent).max(limit / 4)
 }
 
 fn name(action: Action) -> &'static str {
@@ -187,19 +320,15 @@ fn name(action: Action) -> &'static str {
     }
 }
 
-fn environment(whose: &Whose, job: &Job) -> Vec<(&'static str, String)> {
-    vec![
-        ("BATON_ROLE", job.role.to_string()),
-        ("BATON_EPOCH", job.epoch.to_string()),
-        ("BATON_NODE", whose.node.to_string()),
-        ("BATON_CLUSTER", whose.cluster.to_string()),
-        (
-            "BATON_FROM",
-            job.from.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ),
-        // A NUL cannot be in an environment.
-        ("BATON_CAUSE", job.cause.replace('\0', " ")),
-    ]
+fn facts(job: &Job) -> Facts {
+    Facts {
+        action: name(job.action),
+        role: job.role.clone(),
+        epoch: Some(job.epoch),
+        from: job.from.clone(),
+        cause: job.cause.clone(),
+        state: None,
+    }
 }
 
 #[cfg(test)]

@@ -9,11 +9,13 @@ mod looping;
 mod reload;
 mod running;
 mod sockets;
+pub mod systemd;
 mod tasks;
 
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
+use crate::parent::Line;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
@@ -24,6 +26,7 @@ use sockets::Sockets;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use systemd::{Manager, Variables};
 use tokio::runtime::Runtime;
 
 /// Threads of the faces runtime. They wait for sockets nearly all the time.
@@ -71,8 +74,11 @@ const ENVIRONMENT: u8 = 1;
 /// Exit status of a configuration error.
 const CONFIGURATION: u8 = 2;
 
-/// Runs the agent until it is told to stop; gives the process's exit status.
-pub fn run(options: Options) -> u8 {
+/// Runs the agent until it is told to stop, or its parent process ends; gives the process's exit status. To be called before any
+/// thread is started.
+pub fn run(options: Options, line: Line) -> u8 {
+    // SAFETY: the process has one thread so far; logging starts the second.
+    let variables = unsafe { Variables::take() };
     if let Err(error) = log::start(&options.log) {
         let text = format!(
             "--log {}: {error}; try error, warn, info, debug, trace, or info,baton_agent=debug",
@@ -81,7 +87,7 @@ pub fn run(options: Options) -> u8 {
         return fail(CONFIGURATION, &text);
     }
     let status = match options.load() {
-        Ok(loaded) => run_with(options, loaded),
+        Ok(loaded) => run_with(options, loaded, line, Manager::new(variables)),
         Err(error) => fail(CONFIGURATION, &error),
     };
     log::flush();
@@ -94,7 +100,7 @@ fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
     status
 }
 
-fn run_with(options: Options, loaded: Loaded) -> u8 {
+fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager) -> u8 {
     let Loaded { config, warnings } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -108,7 +114,7 @@ fn run_with(options: Options, loaded: Loaded) -> u8 {
         }
     };
     let status = runtime.block_on(async {
-        match start(options, config).await {
+        match start(options, config, line, manager).await {
             Ok(running) => running.until_stopped().await,
             Err(error) => fail(ENVIRONMENT, &error),
         }
@@ -128,7 +134,12 @@ fn faces() -> std::io::Result<Runtime> {
 }
 
 /// Opens the store, binds everything, then starts. An error is one line that says what to do.
-async fn start(options: Options, config: Arc<Config>) -> Result<Running, String> {
+async fn start(
+    options: Options,
+    config: Arc<Config>,
+    line: Line,
+    manager: Manager,
+) -> Result<Running, String> {
     let store = Store::open(config.storage.as_deref())?;
     let mine = resolver::mine(&config).await?;
     let sockets = Sockets::bind(&config, &mine)?;
@@ -143,6 +154,7 @@ async fn start(options: Options, config: Arc<Config>) -> Result<Running, String>
         mine,
         addresses,
         counters: Arc::default(),
+        manager,
     };
-    Running::start(parts, sockets).await
+    Running::start(parts, sockets, line).await
 }

@@ -1,33 +1,43 @@
 //! Checks of the local application: one task per role asks, counts, and reports when the verdict changes.
 //!
 //! A check that hangs has failed. Until the first result the application counts as unhealthy; the first result decides
-//! alone, after that `rise` and `fall` count.
+//! alone, after that `rise` and `fall` count. A proven death decides at once.
 
+mod command;
+mod grpc;
+mod http;
 pub mod probe;
+mod process;
 
 use crate::control::{Notice, RoleStates};
 use baton_core::Input;
+use baton_shared::clock::Mono;
 use baton_shared::config::{Check, Config};
 use baton_shared::id::RoleName;
-use baton_shared::view::RoleState;
+use baton_shared::view::{Checked, Published, RoleState};
+use probe::{Asker, Failure};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-/// Between two checks of an application that is being promoted: its first good one ends the gap.
-const PROMOTING_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two checks of an application that is being promoted: its first good one ends the gap. They begin close to each
+/// other, for many are ready in no time, and thin out for those that are not.
+const PROMOTING_FIRST: Duration = Duration::from_millis(5);
+const PROMOTING_LAST: Duration = Duration::from_millis(100);
 
 /// Runs the checks of every role, anew where another configuration changes them, until the control loop is gone.
 pub async fn run(
     mut configs: watch::Receiver<Arc<Config>>,
     states: watch::Receiver<RoleStates>,
+    published: Arc<Published>,
     notices: mpsc::Sender<Notice>,
 ) -> Result<(), String> {
     let mut tasks = JoinSet::new();
     let mut running: BTreeMap<RoleName, (Option<Check>, Option<AbortHandle>)> = BTreeMap::new();
+    let mut said: BTreeMap<RoleName, Said> = BTreeMap::new();
     loop {
         let config = configs.borrow_and_update().clone();
         for (role, settings) in &config.roles {
@@ -38,7 +48,8 @@ pub async fn run(
             if let Some((_, Some(old))) = running.remove(role) {
                 old.abort();
             }
-            let reporter = Reporter::new(role.clone(), notices.clone());
+            let said = said.entry(role.clone()).or_default().clone();
+            let reporter = Reporter::new(role.clone(), said, published.clone(), notices.clone());
             let task = match check.clone() {
                 Some(check) => Some(tasks.spawn(watch_role(check, states.clone(), reporter))),
                 None => {
@@ -64,37 +75,72 @@ pub async fn run(
 }
 
 async fn unchecked(mut reporter: Reporter) {
-    reporter.say(true, "no check is configured").await;
+    reporter.without_result(true, "no check is configured").await;
 }
 
-/// Tells the core about one role, when the verdict changes.
+/// The verdict that the core was last told. It outlives the task: a check that is changed does not begin by calling a
+/// healthy application sick.
+type Said = Arc<Mutex<Option<bool>>>;
+
+/// Tells the core about one role when the verdict changes, and the faces every result.
 struct Reporter {
     role: RoleName,
+    said: Said,
+    published: Arc<Published>,
     notices: mpsc::Sender<Notice>,
-    said: Option<bool>,
 }
 
 impl Reporter {
-    fn new(role: RoleName, notices: mpsc::Sender<Notice>) -> Reporter {
+    fn new(role: RoleName, said: Said, published: Arc<Published>, notices: mpsc::Sender<Notice>) -> Reporter {
         Reporter {
             role,
+            said,
+            published,
             notices,
-            said: None,
         }
     }
 
-    /// False once nobody listens.
+    fn said(&self) -> std::sync::MutexGuard<'_, Option<bool>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A result, and the verdict after it. False once nobody listens.
+    async fn result(&mut self, healthy: bool, result: Result<String, Failure>) -> bool {
+        let good = result.is_ok();
+        let reason = result.unwrap_or_else(|failure| failure.reason);
+        self.show(Some(Checked {
+            good,
+            healthy,
+            reason: reason.clone(),
+            at: Mono::now(),
+        }));
+        self.say(healthy, &reason).await
+    }
+
+    /// A verdict that rests on no check. False once nobody listens.
+    async fn without_result(&mut self, healthy: bool, reason: &str) -> bool {
+        self.show(None);
+        self.say(healthy, reason).await
+    }
+
+    fn show(&self, checked: Option<Checked>) {
+        if let Some(place) = self.published.checks.get(&self.role) {
+            place.store(checked.map(Arc::new));
+        }
+    }
+
     async fn say(&mut self, healthy: bool, reason: &str) -> bool {
-        if self.said == Some(healthy) {
+        if *self.said() == Some(healthy) {
             return !self.notices.is_closed();
         }
-        self.said = Some(healthy);
         let input = Input::Health {
             role: self.role.clone(),
             healthy,
             reason: reason.into(),
         };
-        self.notices.send(input.into()).await.is_ok()
+        let heard = self.notices.send(input.into()).await.is_ok();
+        *self.said() = Some(healthy);
+        heard
     }
 }
 
@@ -119,8 +165,13 @@ impl Verdict {
     }
 
     /// Takes in a result; the verdict after it.
-    fn after(&mut self, good: bool) -> bool {
+    fn after(&mut self, result: &Result<String, Failure>) -> bool {
+        let good = result.is_ok();
+        if result.as_ref().is_err_and(|failure| failure.proven) {
+            self.healthy = None;
+        }
         let Some(healthy) = self.healthy else {
+            self.against = 0;
             self.healthy = Some(good);
             return good;
         };
@@ -133,6 +184,10 @@ impl Verdict {
             self.against = 0;
             self.healthy = Some(good);
         }
+        self.is_healthy()
+    }
+
+    fn is_healthy(&self) -> bool {
         self.healthy == Some(true)
     }
 }
@@ -145,46 +200,115 @@ fn state_of(states: &RoleStates, role: &RoleName) -> RoleState {
     states.get(role).copied().unwrap_or(RoleState::Standby)
 }
 
+/// When the next check is due.
+struct Pace {
+    interval: Duration,
+    due: Instant,
+    /// While the application is being promoted.
+    hurry: Duration,
+}
+
+impl Pace {
+    /// The first one.
+    fn new(check: &Check) -> Pace {
+        Pace {
+            interval: check.interval,
+            due: Instant::now() + check.delay,
+            hurry: PROMOTING_FIRST,
+        }
+    }
+
+    /// From now on a good check is all that is missing.
+    fn hurry(&mut self) {
+        self.hurry = PROMOTING_FIRST;
+        self.due = self.due.min(Instant::now());
+    }
+
+    /// A check has ended. `wanted`: a good one is all that is missing.
+    fn checked(&mut self, good: bool, wanted: bool) {
+        let pause = if wanted {
+            let pause = if good { PROMOTING_FIRST } else { self.hurry };
+            self.hurry = (pause * 2).min(PROMOTING_LAST);
+            self.interval.min(pause)
+        } else {
+            self.interval
+        };
+        self.due = (self.due + pause).max(Instant::now());
+    }
+}
+
 /// Checks one role until nobody listens.
 async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut reporter: Reporter) {
-    let mut verdict = Verdict::new(&check, None);
-    if check.standby && !reporter.say(false, "not checked yet").await {
+    let known = *reporter.said();
+    if check.standby && known.is_none() && !reporter.without_result(false, "not checked yet").await {
         return;
     }
-    let mut start = Instant::now();
+    let mut verdict = Verdict::new(&check, known);
+    let mut asker = Asker::new(&check);
+    let mut pace = Pace::new(&check);
+    let mut state = state_of(&states.borrow_and_update(), &reporter.role);
     loop {
-        if !check.standby && !promoted(state_of(&states.borrow_and_update(), &reporter.role)) {
+        if !check.standby && !promoted(state) {
             let Some(fresh) = stand_by(&check, &mut states, &mut reporter).await else {
                 return;
             };
-            verdict = fresh;
-            start = Instant::now();
+            (verdict, pace) = (fresh, Pace::new(&check));
+            state = state_of(&states.borrow_and_update(), &reporter.role);
+            continue;
         }
-        let result = match timeout(check.timeout, probe::run(&check)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no result in {:?}", check.timeout)),
+        let woken = wait(&pace, &mut states, &mut asker).await;
+        let before = state;
+        state = state_of(&states.borrow_and_update(), &reporter.role);
+        let fresh = promoted(state) && !promoted(before);
+        if fresh && !check.delay.is_zero() {
+            pace.due = Instant::now() + check.delay;
+        } else if state == RoleState::Promoting && state != before && !verdict.is_healthy() {
+            pace.hurry();
+        }
+        let died = matches!(woken, Woken::Died(_));
+        let result = match woken {
+            Woken::Gone => return,
+            Woken::Changed => continue,
+            Woken::Due if Instant::now() < pace.due => continue, // it was promoted this moment
+            Woken::Due => asker.ask().await,
+            Woken::Died(reason) => Err(Failure { reason, proven: true }),
         };
-        let state = state_of(&states.borrow_and_update(), &reporter.role);
-        if !check.standby && !promoted(state) {
-            continue; // it was demoted meanwhile: the result says nothing
+        // A result of before a demotion says nothing; the change itself is seen to at the next wait.
+        let now = state_of(&states.borrow(), &reporter.role);
+        if !check.standby && !promoted(now) {
+            continue;
         }
-        let healthy = verdict.after(result.is_ok());
-        let reason = result.unwrap_or_else(|reason| reason);
-        if !reporter.say(healthy, &reason).await {
+        let good = result.is_ok();
+        let healthy = verdict.after(&result);
+        if !reporter.result(healthy, result).await {
             return;
         }
-        let hurry = state == RoleState::Promoting && !healthy;
-        let pause = if hurry {
-            check.interval.min(PROMOTING_INTERVAL)
-        } else {
-            check.interval
-        };
-        start = (start + pause).max(Instant::now());
-        let demoted = states.wait_for(|states| !check.standby && !promoted(state_of(states, &reporter.role)));
-        tokio::select! {
-            () = sleep_until(start) => {}
-            gone = demoted => if gone.is_err() { return },
+        let wanted = now == RoleState::Promoting && !healthy;
+        match (died, wanted) {
+            (true, true) => pace.hurry(),
+            (true, false) => {} // the next one is due as before
+            (false, _) => pace.checked(good, wanted),
         }
+    }
+}
+
+enum Woken {
+    /// It is time to check.
+    Due,
+    /// The state in some role has changed.
+    Changed,
+    /// The application is dead, and why.
+    Died(String),
+    /// Nobody tells states any more.
+    Gone,
+}
+
+async fn wait(pace: &Pace, states: &mut watch::Receiver<RoleStates>, asker: &mut Asker) -> Woken {
+    tokio::select! {
+        biased;
+        changed = states.changed() => if changed.is_ok() { Woken::Changed } else { Woken::Gone },
+        reason = asker.death() => Woken::Died(reason),
+        () = sleep_until(pace.due) => Woken::Due,
     }
 }
 
@@ -197,7 +321,8 @@ async fn stand_by(
     states: &mut watch::Receiver<RoleStates>,
     reporter: &mut Reporter,
 ) -> Option<Verdict> {
-    if !reporter.say(true, "not checked while it is not active").await {
+    let idle = "not checked while it is not active";
+    if !reporter.without_result(true, idle).await {
         return None;
     }
     let role = reporter.role.clone();
@@ -208,7 +333,9 @@ async fn stand_by(
     if state == RoleState::Active {
         return Some(Verdict::new(check, Some(true)));
     }
-    let heard = reporter.say(false, "not checked yet since it was promoted").await;
+    let heard = reporter
+        .without_result(false, "not checked yet since it was promoted")
+        .await;
     heard.then(|| Verdict::new(check, None))
 }
 

@@ -4,11 +4,14 @@ pub mod actions;
 pub mod addresses;
 pub mod agent;
 pub mod checks;
+pub mod child;
 pub mod cli;
 pub mod consensus;
 pub mod control;
 pub mod demo;
 pub mod handle;
 pub mod http;
+pub mod parent;
+pub mod process;
 #[cfg(test)]
 mod simulation;

@@ -5,9 +5,11 @@
 
 pub mod clock;
 pub mod config;
+pub mod death;
 #[cfg(test)]
 mod fuzz;
 pub mod guard;
+pub mod history;
 pub mod id;
 pub mod key;
 pub mod seal;

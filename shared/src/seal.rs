@@ -8,6 +8,9 @@
 //!
 //! The header is the nonce: sender, boot, network and sequence, all big-endian. A sequence is never used twice on one
 //! network within a boot, so no nonce is. The header is authenticated with the text.
+//!
+//! Death notices begin with `BA 02` and have keys of their own: who may send them, a parent process, holds no key of heartbeats, and
+//! counts its sequences from 0 again.
 
 use crate::id::{Boot, NodeId, Owner};
 use crate::key::ClusterKey;
@@ -16,7 +19,10 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 /// Largest datagram sent or accepted, in bytes, seal included. Enough for 32 nodes; usual ones are under 600 bytes.
 pub const MAX_DATAGRAM: usize = 8192;
-const MAGIC: [u8; 2] = [0xBA, 0x01];
+/// A heartbeat's first bytes.
+const HEARTBEAT: [u8; 2] = [0xBA, 0x01];
+/// A death notice's.
+const NOTICE: [u8; 2] = [0xBA, 0x02];
 const HEADER: usize = 2 + 24;
 const TAG: usize = 16;
 const MAX_SEQ: u64 = (1 << 56) - 1;
@@ -57,12 +63,26 @@ pub enum BadSeal {
 
 /// Seals and opens datagrams of one cluster.
 #[derive(Clone)]
-pub struct Seal(XChaCha20Poly1305);
+pub struct Seal {
+    cipher: XChaCha20Poly1305,
+    magic: [u8; 2],
+}
 
 impl Seal {
-    /// For the cluster of this name and key.
+    /// For the heartbeats of the cluster of this name and key.
     pub fn new(key: &ClusterKey, cluster: &str) -> Seal {
-        Seal(XChaCha20Poly1305::new(&key.derive("heartbeat", cluster).into()))
+        Seal {
+            cipher: XChaCha20Poly1305::new(&key.derive("heartbeat", cluster).into()),
+            magic: HEARTBEAT,
+        }
+    }
+
+    /// For death notices, under a key that [`notice_key`] made.
+    pub fn of_notices(key: &[u8; 32]) -> Seal {
+        Seal {
+            cipher: XChaCha20Poly1305::new(&(*key).into()),
+            magic: NOTICE,
+        }
     }
 
     /// Seals `text` behind `header`. The caller never seals two texts with one header.
@@ -72,17 +92,17 @@ impl Seal {
             "sequence numbers last longer than machines"
         );
         let mut datagram = Vec::with_capacity(HEADER + text.len() + TAG);
-        datagram.extend_from_slice(&MAGIC);
+        datagram.extend_from_slice(&self.magic);
         datagram.extend_from_slice(&header.sender.0.to_be_bytes());
         datagram.extend_from_slice(&header.boot.0.to_be_bytes());
         datagram.extend_from_slice(&(u64::from(header.network) << 56 | header.seq).to_be_bytes());
         let sealed = self
-            .0
+            .cipher
             .encrypt(
                 &nonce(&datagram),
                 Payload {
                     msg: text,
-                    aad: &MAGIC,
+                    aad: &self.magic,
                 },
             )
             .expect("a datagram is far below the cipher's limit");
@@ -93,7 +113,7 @@ impl Seal {
     /// Opens a datagram from anywhere.
     pub fn open(&self, datagram: &[u8]) -> Result<(Header, Vec<u8>), BadSeal> {
         let fits = (HEADER + TAG..=MAX_DATAGRAM).contains(&datagram.len());
-        if !fits || datagram[..2] != MAGIC {
+        if !fits || datagram[..2] != self.magic {
             return Err(BadSeal::Form);
         }
         let word = |at: usize| u64::from_be_bytes(datagram[at..at + 8].try_into().expect("eight bytes"));
@@ -104,17 +124,27 @@ impl Seal {
             seq: word(18) & MAX_SEQ,
         };
         let text = self
-            .0
+            .cipher
             .decrypt(
                 &nonce(datagram),
                 Payload {
                     msg: &datagram[HEADER..],
-                    aad: &MAGIC,
+                    aad: &self.magic,
                 },
             )
             .map_err(|_| BadSeal::Key)?;
         Ok((header, text))
     }
+}
+
+/// Whether a datagram would be a death notice.
+pub fn is_notice(datagram: &[u8]) -> bool {
+    datagram.starts_with(&NOTICE)
+}
+
+/// The key of the notices of one cluster: all that a parent process needs to know.
+pub fn notice_key(key: &ClusterKey, cluster: &str) -> [u8; 32] {
+    key.derive("death notice", cluster)
 }
 
 fn nonce(datagram: &[u8]) -> XNonce {
@@ -158,5 +188,18 @@ mod tests {
         assert_eq!(other_key.open(&datagram), Err(BadSeal::Key));
         let other_cluster = Seal::new(&ClusterKey::from_bytes([1; 32]), "invoices");
         assert_eq!(other_cluster.open(&datagram), Err(BadSeal::Key));
+    }
+
+    #[test]
+    fn notices_and_heartbeats_are_not_taken_for_each_other() {
+        let (seal, header, datagram) = sample();
+        let notices = Seal::of_notices(&notice_key(&ClusterKey::from_bytes([1; 32]), "orders"));
+        let notice = notices.seal(header, b"gone");
+        assert!(is_notice(&notice) && !is_notice(&datagram));
+        assert_eq!(notices.open(&notice), Ok((header, b"gone".to_vec())));
+        assert!(notices.open(&datagram).is_err() && seal.open(&notice).is_err());
+        let mut disguised = notice;
+        disguised[1] = 1;
+        assert_eq!(seal.open(&disguised), Err(BadSeal::Key));
     }
 }

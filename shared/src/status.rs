@@ -69,6 +69,22 @@ pub struct RoleStatus {
     pub reason: String,
     /// Who comes next.
     pub line: Vec<PlaceStatus>,
+    /// What the answering node's check of its own application last saw; none without a check, or while none is made.
+    #[serde(default)]
+    pub check: Option<CheckStatus>,
+}
+
+/// The last result of a check.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// It was good.
+    pub good: bool,
+    /// The application counts as healthy: `rise` and `fall` count.
+    pub healthy: bool,
+    /// What was seen, or why it failed.
+    pub reason: String,
+    /// Milliseconds since it ended.
+    pub ago_ms: f64,
 }
 
 /// A place in line.
@@ -173,6 +189,7 @@ impl Status {
                             epoch: place.epoch,
                         })
                         .collect(),
+                    check: CheckStatus::last(published, &r.role, now),
                 }
             })
             .collect();
@@ -236,6 +253,18 @@ impl Status {
     /// Whether a node with this view is ready at `now`: in touch with a majority, the log caught up, and not stopping.
     pub fn ready_at(view: &View, now: Mono) -> bool {
         now < view.in_touch_until && view.caught_up && !view.leaving
+    }
+}
+
+impl CheckStatus {
+    fn last(published: &Published, role: &RoleName, now: Mono) -> Option<CheckStatus> {
+        let checked = published.checks.get(role)?.load_full()?;
+        Some(CheckStatus {
+            good: checked.good,
+            healthy: checked.healthy,
+            reason: checked.reason.clone(),
+            ago_ms: ms(now.since(checked.at)),
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::id::{
     Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NetworkName, NodeId, NodeName, RoleName,
 };
 use crate::succession::Place;
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -194,7 +194,7 @@ pub struct Event {
     pub number: u64,
     /// When, by the proposer's wall clock, Unix milliseconds.
     pub wall_ms: u64,
-    /// What happened: `takeover`, `release`, `node`, `electorate`, `drain`, `pause`.
+    /// What happened: see [`what`](crate::history::what).
     pub what: String,
     /// The role concerned.
     pub role: Option<RoleName>,
@@ -204,13 +204,27 @@ pub struct Event {
     pub from: Option<NodeName>,
     /// The epoch, for a takeover.
     pub epoch: Option<Epoch>,
-    /// Why, on what evidence, in a sentence.
+    /// Why, on what evidence, in a sentence (a takeover's begins with the name of the holder before).
     pub cause: String,
-    /// Microseconds from the first stage to each: `last-heard`, `claimed`, `granted`, `promoted`, `serving`.
+    /// Microseconds from the first stage to each, in order: see [`stage`](crate::history::stage).
     pub stages: Vec<(String, u64)>,
 }
 
-/// Where the faces read: the newest view, the history, and a guard per role. Written by the control loop alone.
+/// The last result of a check of the local application, whatever the verdict that it led to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// It was good.
+    pub good: bool,
+    /// The verdict after it: `rise` and `fall` count.
+    pub healthy: bool,
+    /// What was seen, or why it failed.
+    pub reason: String,
+    /// When it ended.
+    pub at: Mono,
+}
+
+/// Where the faces read: the newest view, the history, a guard per role, and what its check last saw. The checks write their
+/// results themselves, so that a result which changes nothing costs the control loop nothing; the rest it writes alone.
 pub struct Published {
     /// The newest view.
     pub view: ArcSwap<View>,
@@ -218,6 +232,8 @@ pub struct Published {
     pub events: ArcSwap<Vec<Event>>,
     /// The guard of each role; the set of roles does not change while a process runs.
     pub guards: BTreeMap<RoleName, Guard>,
+    /// The last result of each role's check; none where there is no check, or while none is made.
+    pub checks: BTreeMap<RoleName, ArcSwapOption<Checked>>,
 }
 
 /// Who is active for a role, as far as this node may say at an instant.
@@ -236,9 +252,14 @@ pub enum Word {
 impl Published {
     /// Starts with a first view and closed guards.
     pub fn new(view: View, roles: impl IntoIterator<Item = RoleName>) -> Arc<Published> {
+        let roles: Vec<RoleName> = roles.into_iter().collect();
         Arc::new(Published {
             view: ArcSwap::from_pointee(view),
             events: ArcSwap::from_pointee(Vec::new()),
+            checks: roles
+                .iter()
+                .map(|role| (role.clone(), ArcSwapOption::empty()))
+                .collect(),
             guards: roles.into_iter().map(|role| (role, Guard::default())).collect(),
         })
     }

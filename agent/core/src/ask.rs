@@ -1,5 +1,6 @@
 //! What operators ask for: checked here, proposed through consensus, answered when it has come about.
 
+use crate::chronicle;
 use crate::cluster::{Cluster, Queue};
 use crate::coordinate::{picture, set_line};
 use crate::input::Request;
@@ -9,6 +10,7 @@ use crate::role::RoleCore;
 use crate::state::{Command, Outcome};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeName, RoleName};
+use baton_shared::view::Event;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ struct Waiting {
     /// Kept to be prepared again when the log overtook it.
     request: Request,
     said: String,
+    /// What the history will say once it is done.
+    event: Option<Event>,
     until: Mono,
     /// For a switchover: the role, the target, and the epoch before.
     switch: Option<(RoleName, NodeName, Epoch)>,
@@ -58,10 +62,12 @@ impl Asked {
             Err(why) => q.push(Output::Answer { id, result: Err(why) }),
             Ok((command, said, switch)) => {
                 q.log(Level::Info, format!("operator: {said}"));
+                let event = chronicle::order(&request, c);
                 let token = q.propose(command);
                 self.waiting.push(Waiting {
                     id,
                     token,
+                    event,
                     request,
                     said,
                     until: now + SWITCHOVER_LIMIT,
@@ -94,7 +100,12 @@ impl Asked {
                 waiting.applied = true;
                 return;
             }
-            Ok(Outcome::Applied) => Ok(format!("done: {}", waiting.said)),
+            Ok(Outcome::Applied) => {
+                if let Some(event) = waiting.event.take() {
+                    chronicle::write(event, q);
+                }
+                Ok(format!("done: {}", waiting.said))
+            }
             Ok(Outcome::Ignored(_)) if now < waiting.until => {
                 // The line that overtook it may not have been learned here yet: prepared when it is (`turn`).
                 waiting.overtaken = true;
@@ -272,7 +283,7 @@ fn switchover(
     let order = std::iter::once(target)
         .chain(std::iter::repeat_n(round(&after), ROUNDS).flatten())
         .collect();
-    let cause = format!("an operator asked for a switchover to {name}");
+    let cause = format!("an operator asked {} for a switchover to {name}", c.me());
     let command = set_line(role, after.line.version, order, Some(holder.epoch), cause, c);
     Ok((
         command,

@@ -3,8 +3,10 @@
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::output::Level;
-use crate::role::{RoleCore, Story};
+use crate::role::RoleCore;
+use crate::story::Story;
 use baton_shared::clock::Mono;
+use baton_shared::history::stage;
 use baton_shared::id::NodeId;
 use baton_shared::succession::Place;
 use baton_shared::view::RoleState;
@@ -26,7 +28,7 @@ impl RoleCore {
         );
         self.enter(RoleState::Claiming, story.cause.clone(), q);
         self.story = story;
-        self.story.stages.push(("claimed", now));
+        self.story.reach(stage::CLAIMED, now);
         self.lease.claim(place.epoch, c.electorate.id);
         (self.tried, self.claiming_since) = (now, now);
         (self.paused_until, self.ready_since) = (None, None);
@@ -51,7 +53,8 @@ impl RoleCore {
         {
             // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
             (self.urgent, self.paused_until) = (false, None);
-            self.story.stages.push(("granted", now));
+            self.story.reach(stage::GRANTED, now);
+            self.story.reach(stage::PROMOTING, now);
             self.enter(RoleState::Promoting, "the lease is won".into(), q);
             q.urgent_all = true;
             self.turn_lent(q);
@@ -79,6 +82,7 @@ impl RoleCore {
             }
             self.paused_until = None;
             self.tried = now;
+            self.story.reach(stage::FREE, now);
             self.lease.retry();
             self.claim_now(q);
             return;

@@ -4,7 +4,7 @@
 //! in line does, and each later one waits a little longer to see whether somebody better came.
 
 use crate::cluster::{Cluster, Queue};
-use crate::role::{RoleCore, Story};
+use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId};
 use baton_shared::succession::{Line, Place, PromiseReport};
@@ -17,7 +17,10 @@ impl RoleCore {
         if self.state != RoleState::Standby {
             return Mono::MAX;
         }
-        if let Some(why) = self.unfit(c, now) {
+        self.look_on(c, now);
+        let unfit = self.unfit(c, now);
+        self.watch.fitness(unfit.as_deref(), now);
+        if let Some(why) = unfit {
             self.ready_since = None;
             if self.reason != why {
                 self.reason = why;
@@ -44,7 +47,7 @@ impl RoleCore {
         if now < turn {
             return turn;
         }
-        let story = self.story(c, now);
+        let story = self.story(place, c, now);
         self.step_forward(place, story, c, q, now);
         Mono::MAX
     }
@@ -217,83 +220,22 @@ impl RoleCore {
         }
     }
 
-    /// Why this takeover happens, on what evidence, and from whom.
-    fn story(&self, c: &Cluster, now: Mono) -> Story {
-        let before = self.incumbent(c);
-        let Some(place) = before.filter(|place| place.owner != c.owner()) else {
-            return Story {
-                cause: "nobody held the role".into(),
-                from: None,
-                stages: Vec::new(),
-            };
-        };
-        let name = c.call(place.owner.node);
-        let peer = c.peer(place.owner.node);
-        let dead = c.dead.contains(&place.owner);
-        let gave_up = peer.is_some_and(|peer| peer.gave_up(&self.name, place));
-        let handover = c
-            .line(&self.name)
-            .filter(|line| line.handover.is_some_and(|at| at >= place.epoch));
-        let leaving = peer
-            .and_then(|p| p.report.as_ref())
-            .is_some_and(|r| r.heartbeat.leaving);
-        let heard = peer
-            .filter(|p| p.owner() == place.owner)
-            .and_then(|p| p.last_heard());
-        let cause = match (gave_up, handover, heard) {
-            _ if dead => format!("{name} died: its parent has stopped the application and says so"),
-            (true, Some(line), _) => format!("{name} handed over: {}", line.cause),
-            (true, None, _) if leaving => format!("{name} was stopped in order"),
-            (true, None, _) => match peer.and_then(|p| p.beat(&self.name)?.farewell.as_deref()) {
-                Some(why) => format!("{name} stepped down: {why}"),
-                None => format!("{name} stepped down"),
-            },
-            (false, _, Some(heard)) => {
-                let silent = now.since(heard);
-                if silent > c.timing.silent {
-                    format!(
-                        "{name} fell silent on every network; last heard {:.3} s ago",
-                        silent.as_secs_f64()
-                    )
-                } else {
-                    format!(
-                        "{name} is heard, but a majority of voters no longer had claims of it that they could grant"
-                    )
-                }
-            }
-            (false, _, None) if peer.is_some_and(|p| p.boot > place.owner.boot) => {
-                format!("{name} restarted")
-            }
-            (false, _, None) => format!("{name} held the role last and is not heard"),
-        };
-        let stages = heard.map(|at| ("last-heard", at)).into_iter().collect();
-        Story {
-            cause,
-            from: c.name_of(place.owner.node),
-            stages,
-        }
-    }
-
     /// The last holder known: the greatest epoch promised, claimed or recorded.
     pub(crate) fn incumbent(&self, c: &Cluster) -> Option<Place> {
-        let floor = |floor: baton_shared::succession::Floor| {
+        let recorded = c.state.roles.get(&self.name).and_then(|r| r.active);
+        self.floors(c).chain(recorded).max_by_key(|place| place.epoch)
+    }
+
+    /// The places that voters have promised last, as far as known.
+    pub(crate) fn floors(&self, c: &Cluster) -> impl Iterator<Item = Place> {
+        let reported = c.peers.values().filter_map(|p| p.beat(&self.name));
+        let floors = reported.map(|beat| beat.floor).chain([self.voter.floor()]);
+        floors.filter_map(|floor| {
             floor.owner.map(|owner| Place {
                 epoch: floor.epoch,
                 owner,
             })
-        };
-        let reported = c
-            .peers
-            .values()
-            .filter_map(|p| p.beat(&self.name))
-            .filter_map(|beat| floor(beat.floor));
-        let own = [
-            floor(self.voter.floor()),
-            c.state.roles.get(&self.name).and_then(|r| r.active),
-        ];
-        reported
-            .chain(own.into_iter().flatten())
-            .max_by_key(|place| place.epoch)
+        })
     }
 }
 

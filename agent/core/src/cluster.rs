@@ -59,6 +59,8 @@ pub(crate) struct Cluster {
     pub coordinator: Coordinator,
     pub leaving: bool,
     pub dead: BTreeSet<Owner>,
+    /// The last of them, and how it ended.
+    pub last_death: Option<(Owner, String)>,
     /// Another process was heard under this node's name or id; an alarm until then.
     pub double_until: Mono,
     /// The last sequence used, and when each of the last ones left (H2: the clock was read before).
@@ -188,6 +190,7 @@ impl Cluster {
             coordinator: Coordinator::default(),
             leaving: false,
             dead: BTreeSet::new(),
+            last_death: None,
             double_until: Mono::ZERO,
             seq: 0,
             sent: VecDeque::new(),
@@ -353,8 +356,11 @@ impl Cluster {
     }
 
     /// A boot is proven dead. Remembered, so that a claim of it that comes late is not granted (V6). True if it is news.
-    pub fn died(&mut self, owner: Owner) -> bool {
+    pub fn died(&mut self, owner: Owner, why: &str) -> bool {
         let news = owner != self.owner() && self.dead.insert(owner);
+        if news {
+            self.last_death = Some((owner, why.to_owned()));
+        }
         // What it said last is no news of a living node: nobody steps back for its claim.
         for peer in self.peers.values_mut().filter(|peer| peer.owner() == owner) {
             peer.report = None;
@@ -481,10 +487,10 @@ mod tests {
     #[test]
     fn v6_the_dead_are_remembered_within_bounds_and_one_is_never_dead_to_itself() {
         let mut c = started(Mono(0));
-        assert!(!c.died(owner(100, 1)), "not this very boot");
-        assert!(c.died(owner(7, 1)) && !c.died(owner(7, 1)));
+        assert!(!c.died(owner(100, 1), ""), "not this very boot");
+        assert!(c.died(owner(7, 1), "") && !c.died(owner(7, 1), ""));
         for boot in 2..1000 {
-            c.died(owner(7, boot));
+            c.died(owner(7, boot), "");
         }
         assert_eq!(c.dead.len(), MAX_DEAD);
         assert!(c.dead.contains(&owner(7, 999)));

@@ -135,8 +135,11 @@ impl Coordination {
                 .flatten()
                 .collect();
             let cause = format!(
-                "{} is preferred and has been fit for {after:?} (preempt_after)",
-                c.call(best.node)
+                "{} is preferred (priority {} over {}) and has been fit for {}",
+                c.call(best.node),
+                priority(best).unwrap_or_default(),
+                present,
+                baton_shared::config::show_duration(after)
             );
             self.propose(role, picture, order, Some(holder.epoch), cause, c, q, now);
         }

@@ -2,6 +2,7 @@
 
 use crate::ask::Asked;
 use crate::beat;
+use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, Flush, Queue};
 use crate::coordinate::Coordination;
 use crate::input::Request;
@@ -13,6 +14,7 @@ use crate::state::Command;
 use crate::{Durable, Input, Output, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
+use baton_shared::history::stage;
 use baton_shared::id::{Boot, ClusterId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::view::{RoleState, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +23,9 @@ use std::time::Duration;
 
 /// A takeover is proposed for the history again after this, until the log has it.
 const RECORD_RETRY: Duration = Duration::from_secs(1);
+
+/// A stop in order waits so long, at least, for its successor to be active.
+const SERVED_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a core starts from.
 #[derive(Clone, Debug)]
@@ -47,6 +52,7 @@ pub struct Core {
     coordination: BTreeMap<RoleName, Coordination>,
     membership: Membership,
     asked: Asked,
+    chronicle: Chronicle,
     said: Said,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
@@ -83,6 +89,7 @@ impl Core {
                 .collect(),
             membership: Membership::default(),
             asked: Asked::default(),
+            chronicle: Chronicle::default(),
             said: Said::default(),
             q: Queue::new(start.durable),
             c,
@@ -177,7 +184,7 @@ impl Core {
                 role,
                 healthy,
                 reason,
-            } => self.health(&role, healthy, reason),
+            } => self.health(&role, healthy, reason, now),
             Input::ActionDone {
                 role,
                 epoch,
@@ -193,6 +200,11 @@ impl Core {
                     role.process(epoch, process, c, q);
                 }
             }
+            Input::Fenced(role) => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.fenced(c, q);
+                }
+            }
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
                 self.asked.answered(token, &result, &self.roles, c, q, now);
@@ -202,7 +214,7 @@ impl Core {
             }
             Input::Ask { id, request } => self.ask(id, request, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
-            Input::Dead(owner) => self.died(owner, now),
+            Input::Dead { owner, why } => self.died(owner, &why, now),
             Input::Configured(config) => {
                 c.configure(config);
                 q.dirty = true;
@@ -219,15 +231,15 @@ impl Core {
     }
 
     /// V6: proof of death ends promises, and closes the floor, for exactly this boot.
-    fn died(&mut self, owner: Owner, now: Mono) {
+    fn died(&mut self, owner: Owner, why: &str, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
-        if !c.died(owner) {
+        if !c.died(owner, why) {
             return;
         }
         let name = c.call(owner.node);
         q.log(
             crate::output::Level::Warn,
-            format!("node {name} died: its parent says so"),
+            format!("node {name} died: its parent says that {why}, and that the application has stopped"),
         );
         for role in self.roles.values_mut() {
             role.voter.died(owner);
@@ -281,7 +293,7 @@ impl Core {
         c.applied = applied;
     }
 
-    fn health(&mut self, role: &RoleName, healthy: bool, reason: String) {
+    fn health(&mut self, role: &RoleName, healthy: bool, reason: String, now: Mono) {
         let Some(role) = self.roles.get_mut(role) else {
             return;
         };
@@ -296,6 +308,9 @@ impl Core {
                 format!("role {}: the application is {verdict}: {reason}", role.name),
             );
             self.q.urgent_all = true;
+            if healthy && role.state == RoleState::Promoting && !role.was_active {
+                role.story.reach(stage::HEALTHY, now);
+            }
         }
         role.healthy = healthy;
         role.health_reason = reason;
@@ -385,6 +400,7 @@ impl Core {
     /// The coordinator's part: lines and members.
     fn plan(&mut self, now: Mono) {
         self.plan_at = self.membership.turn(&self.roles, &self.c, &mut self.q, now);
+        self.chronicle.turn(&self.c, &mut self.q);
         for (name, role) in &self.roles {
             if let Some(coordination) = self.coordination.get_mut(name) {
                 self.plan_at = self
@@ -450,13 +466,27 @@ impl Core {
                 .is_some_and(|l| l.places.iter().any(|p| self.c.fit(p.owner, &role.name, now)));
             !fit || successor.is_some_and(|place| role.released.iter().all(|epoch| *epoch < place.epoch))
         };
-        let handed_over = released.into_iter().all(succeeded);
+        // Who has the role may still be promoting its application: whoever stops this machine next should find it served.
+        let served = |role: &RoleCore| {
+            let greatest = role.released.last().copied().unwrap_or_default();
+            let mut peers = self.c.peers.values();
+            let served = peers.any(|peer| {
+                let beat = peer.fresh_beat(&role.name, &self.c.timing, now);
+                beat.and_then(|beat| beat.serving)
+                    .is_some_and(|epoch| epoch > greatest)
+            });
+            let held = role
+                .incumbent(&self.c)
+                .is_some_and(|place| place.epoch > greatest);
+            served || !held
+        };
+        let handed_over = released.clone().all(succeeded);
         // The release is repeated over a few heartbeats, for those that missed it.
         let due = since
-            + if handed_over {
-                interval * 2
-            } else {
-                self.c.timing.window
+            + match (handed_over, released.into_iter().all(served)) {
+                (true, true) => interval * 2,
+                (true, false) => self.c.timing.window.max(SERVED_LIMIT),
+                (false, _) => self.c.timing.window,
             };
         if now >= due {
             self.stopped = true;

@@ -60,6 +60,8 @@ pub enum Input {
         /// What became of it.
         process: Process,
     },
+    /// The parent stopped this role's application, because this process stood still.
+    Fenced(RoleName),
     /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.
     Persisted {
         /// Its token.
@@ -87,7 +89,12 @@ pub enum Input {
         role: RoleName,
     },
     /// This boot is proven dead, and its application with it: its parent fenced and said so (V6, DESIGN §7).
-    Dead(Owner),
+    Dead {
+        /// Whose.
+        owner: Owner,
+        /// How its agent ended.
+        why: String,
+    },
     /// The configuration was read again.
     Configured(Arc<Config>),
     /// Stop in order: demote, release, leave; [`Output::Stopped`](crate::Output::Stopped) ends it.

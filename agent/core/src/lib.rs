@@ -9,6 +9,7 @@ mod broken;
 mod ask;
 mod beat;
 mod campaign;
+mod chronicle;
 mod claim;
 mod cluster;
 mod confirm;
@@ -29,6 +30,7 @@ mod role;
 #[cfg(test)]
 mod sim;
 pub mod state;
+mod story;
 mod vote;
 
 pub use core::{Core, Start};

@@ -6,6 +6,7 @@ use crate::output::{GuardChange, Level, Output};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::config::{OnFailure, show_duration};
+use baton_shared::history::stage;
 use baton_shared::id::Epoch;
 use baton_shared::view::RoleState;
 use std::time::Duration;
@@ -54,6 +55,16 @@ impl RoleCore {
         self.state = RoleState::Demoting;
         self.reason = "the application may still act since the run before".into();
         self.again = Some(now);
+        // The parent is told when that is done.
+        self.lent = Some(Mono::ZERO);
+    }
+
+    /// The agent stood still until the lease was about to end, and its parent stopped the application.
+    pub(crate) fn fenced(&mut self, c: &Cluster, q: &mut Queue) {
+        if matches!(self.state, RoleState::Promoting | RoleState::Active) {
+            let why = "the agent stood still until its lease was about to end, and its parent stopped the application";
+            self.demote(why.into(), c, q);
+        }
     }
 
     pub(crate) fn run_promote(&mut self, q: &mut Queue) {
@@ -142,7 +153,7 @@ impl RoleCore {
             (Action::Promote, RoleState::Promoting, Ok(())) if current => {
                 self.tries = 0;
                 self.promoted = Some(now);
-                self.story.stages.push(("promoted", now));
+                self.story.reach(stage::PROMOTED, now);
                 if !self.healthy {
                     self.reason = format!(
                         "promoted, and waiting for the application: {}",

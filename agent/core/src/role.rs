@@ -12,7 +12,9 @@ use crate::cluster::{Cluster, Queue};
 use crate::lease::Lease;
 use crate::output::{GuardChange, Level, Output};
 use crate::promise::Voter;
+use crate::story::{Story, Watch};
 use baton_shared::clock::Mono;
+use baton_shared::history::{stage, tell, what};
 use baton_shared::id::{Epoch, NodeName, RoleName};
 use baton_shared::succession::{Claim, Floor, Place, Refused};
 use baton_shared::view::{Event, RoleState};
@@ -21,14 +23,6 @@ use std::time::Duration;
 
 /// A promoted application that never became healthy gives way to a fit node after this.
 const HEALTH_GRACE: Duration = Duration::from_secs(30);
-
-/// Why and when a takeover happened, stage by stage.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Story {
-    pub cause: String,
-    pub from: Option<NodeName>,
-    pub stages: Vec<(&'static str, Mono)>,
-}
 
 /// One role on this node.
 pub(crate) struct RoleCore {
@@ -41,6 +35,7 @@ pub(crate) struct RoleCore {
     pub healthy: bool,
     pub health_reason: String,
     pub story: Story,
+    pub watch: Watch,
     /// Released by this boot, newest last.
     pub released: Vec<Epoch>,
     /// Why it last stepped down, and when.
@@ -98,6 +93,7 @@ impl RoleCore {
                 "not checked yet".into()
             },
             story: Story::default(),
+            watch: Watch::default(),
             released: Vec::new(),
             farewell: None,
             refused: BTreeMap::new(),
@@ -237,10 +233,14 @@ impl RoleCore {
         }
         if self.lease.winnable_at(&c.electorate, |_| true, now).is_none() {
             // H5.
-            return self.demote("a majority of voters has granted a greater epoch".into(), c, q);
+            return self.demote(
+                "a majority of the voters has promised the role to another node".into(),
+                c,
+                q,
+            );
         }
         if c.leaving {
-            return self.demote("this node is stopping".into(), c, q);
+            return self.demote("it is being stopped".into(), c, q);
         }
         if let Some(line) = c.line(&self.name)
             && line.handover.is_some_and(|at| at >= epoch)
@@ -260,7 +260,7 @@ impl RoleCore {
             })
         };
         if c.drained(c.me()) && other_fit() {
-            return self.demote("an operator drained this node".into(), c, q);
+            return self.demote("an operator drained it".into(), c, q);
         }
         if let Some((why, true)) = &self.down
             && other_fit()
@@ -313,19 +313,21 @@ impl RoleCore {
         }
         self.was_active = true;
         self.failures = 0;
-        self.story.stages.push(("serving", now));
+        self.story.reach(stage::SERVING, now);
+        let event = self.event(c, epoch);
+        let told = tell(&event);
         q.log(
             Level::Info,
             format!(
-                "role {}: ACTIVE at epoch {epoch}: {}",
-                self.name, self.story.cause
+                "role {}: ACTIVE at epoch {epoch}: {} {}",
+                self.name, told.what, told.times
             ),
         );
         let place = Place {
             epoch,
             owner: c.owner(),
         };
-        self.to_record = Some((self.event(c, epoch), place));
+        self.to_record = Some((event, place));
         self.record_proposed = None;
     }
 
@@ -341,7 +343,7 @@ impl RoleCore {
         Event {
             number: 0,
             wall_ms: c.wall_ms,
-            what: "takeover".into(),
+            what: what::TAKEOVER.into(),
             role: Some(self.name.clone()),
             node: Some(c.me().clone()),
             from: self.story.from.clone(),

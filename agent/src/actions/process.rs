@@ -1,9 +1,12 @@
 //! One command in its own process group, under a time limit; used by actions and by command checks.
 //!
-//! Whatever it started in that group ends with it when it is stopped. What it writes goes to the log, line by line.
+//! Whatever it started in that group ends with it when it is stopped; what left the group (`setsid`) is out of reach. What it
+//! writes goes to the log, line by line, and no faster than a person could use: a command that prints without end fills
+//! neither the log nor a processor.
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::future::Future;
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,14 +15,19 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_millis(500);
+pub const GRACE: Duration = Duration::from_millis(500);
 /// How long the last words of a process that has exited are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Longest line that is logged or kept, in bytes; the rest of it is dropped.
 const MAX_LINE: usize = 1024;
+/// Lines of one pipe that are logged in a second; the rest are counted.
+const LINES: u32 = 100;
+/// Bytes that are read from one pipe in each [`READING`]. Who writes faster waits.
+const READ: usize = 1024 * 1024;
+const READING: Duration = Duration::from_millis(100);
 /// How long a killed group may take to vanish before the agent goes on (a zombie, or stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(1);
 
@@ -35,6 +43,38 @@ pub struct Run<'a> {
     pub what: String,
     /// What it writes is only worth a debug line.
     pub quiet: bool,
+}
+
+/// How a command that reaches its limit, or is cancelled, is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGTERM at the limit; SIGKILL so much later.
+    After(Duration),
+    /// SIGTERM early enough that SIGKILL comes at the limit: it must not outlast that.
+    Within,
+}
+
+impl Stop {
+    /// When SIGTERM comes, and how long after it SIGKILL.
+    fn times(self, limit: Duration) -> (Duration, Duration) {
+        match self {
+            Stop::After(grace) => (limit, grace),
+            Stop::Within => {
+                let grace = GRACE.min(limit / 4);
+                (limit - grace, grace)
+            }
+        }
+    }
+
+    /// What is said of a command that reached `term`.
+    fn late(self, term: Duration, limit: Duration) -> String {
+        match self {
+            Stop::After(_) => format!("timed out after {limit:?} and was killed"),
+            Stop::Within => {
+                format!("timed out: stopped after {term:?}, to be gone by its limit of {limit:?}")
+            }
+        }
+    }
 }
 
 /// Why a command did not succeed.
@@ -66,9 +106,9 @@ impl Group {
     }
 
     /// SIGTERM, then SIGKILL for whoever is left; returns when the group is gone.
-    async fn stop(&mut self) {
+    async fn stop(&mut self, grace: Duration) {
         self.signal(Signal::TERM);
-        if timeout(GRACE, self.gone(GRACE)).await.is_err() {
+        if timeout(grace, self.gone(grace)).await.is_err() {
             tracing::debug!("a process group did not end on SIGTERM, and is killed");
         }
         self.signal(Signal::KILL);
@@ -92,6 +132,18 @@ pub async fn run(
     cancel: impl Future<Output = ()>,
     output: &mut JoinSet<()>,
 ) -> Result<(), Stopped> {
+    run_stopping(run, Stop::After(GRACE), cancel, output).await
+}
+
+/// The same, stopped in another way.
+pub async fn run_stopping(
+    run: Run<'_>,
+    stop: Stop,
+    cancel: impl Future<Output = ()>,
+    output: &mut JoinSet<()>,
+) -> Result<(), Stopped> {
+    let (term, grace) = stop.times(run.limit);
+    let late = Instant::now().checked_add(term); // `None`: never
     let mut group = spawn(&run).map_err(Stopped::Failed)?;
     let last = Arc::new(Mutex::new(String::new()));
     let ear = Ear {
@@ -111,12 +163,12 @@ pub async fn run(
         biased;
         status = group.leader.wait() => status,
         () = cancel => {
-            group.stop().await;
+            group.stop(grace).await;
             return Err(Stopped::Cancelled);
         }
-        () = sleep(run.limit) => {
-            group.stop().await;
-            let text = format!("timed out after {:?} and was killed", run.limit);
+        () = reached(late) => {
+            group.stop(grace).await;
+            let text = stop.late(term, run.limit);
             return Err(Stopped::Failed(with_last(text, &last)));
         }
     };
@@ -129,23 +181,46 @@ pub async fn run(
     }
 }
 
+async fn reached(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn spawn(run: &Run<'_>) -> Result<Group, String> {
     let (program, arguments) = run.command.split_first().ok_or("the command is empty")?;
-    let leader = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .envs(run.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("cannot run \"{program}\": {error}"))?;
+        .kill_on_drop(true);
+    start(command, program)
+}
+
+fn start(mut command: Command, program: &str) -> Result<Group, String> {
+    let leader = command.spawn().map_err(|error| cannot(program, &error))?;
     let id = leader
         .id()
         .and_then(|id| i32::try_from(id).ok())
         .and_then(Pid::from_raw);
     Ok(Group { leader, id })
+}
+
+fn cannot(program: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => "; is it installed here, and its path complete?",
+        io::ErrorKind::PermissionDenied => "; the agent's user must be allowed to execute it",
+        io::ErrorKind::WouldBlock => {
+            "; too many processes here, or of the agent's user: raise the limit (pids.max, nproc)"
+        }
+        _ => "",
+    };
+    format!("cannot run \"{program}\": {error}{advice}")
 }
 
 fn ended(status: ExitStatus) -> String {
@@ -176,7 +251,8 @@ struct Ear {
 impl Ear {
     /// Logs each line and keeps the last; ends with the pipe. `_reading` is dropped then, which tells the waiter.
     async fn read(self, mut pipe: impl AsyncRead + Unpin, _reading: mpsc::Sender<()>) {
-        let (mut line, mut chunk) = (Vec::new(), [0; 2048]);
+        let (mut line, mut chunk) = (Vec::new(), [0; 4096]);
+        let (mut voice, mut pause) = (Voice::default(), Pause::new());
         loop {
             let length = match pipe.read(&mut chunk).await {
                 Ok(0) | Err(_) => break,
@@ -184,16 +260,18 @@ impl Ear {
             };
             for byte in &chunk[..length] {
                 match byte {
-                    b'\n' => self.say(&mut line),
+                    b'\n' => self.say(&mut line, &mut voice),
                     _ if line.len() < MAX_LINE => line.push(*byte),
                     _ => {}
                 }
             }
+            pause.after(length).await;
         }
-        self.say(&mut line);
+        self.say(&mut line, &mut voice);
+        self.left_out(voice.left_out);
     }
 
-    fn say(&self, line: &mut Vec<u8>) {
+    fn say(&self, line: &mut Vec<u8>, voice: &mut Voice) {
         let text: String = String::from_utf8_lossy(line)
             .trim()
             .chars()
@@ -203,11 +281,77 @@ impl Ear {
         if text.is_empty() {
             return;
         }
+        let (may_speak, left_out) = voice.may_speak(Instant::now());
+        self.left_out(left_out);
+        if may_speak {
+            self.log(&text);
+        }
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    }
+
+    fn left_out(&self, lines: u64) {
+        if lines > 0 {
+            self.log(&format!("({lines} more lines in that second)"));
+        }
+    }
+
+    fn log(&self, text: &str) {
         if self.quiet {
             tracing::debug!("{}: {text}", self.what);
         } else {
             tracing::info!("{}: {text}", self.what);
         }
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 }
+
+/// How much of one pipe is logged: [`LINES`] in a second.
+#[derive(Default)]
+struct Voice {
+    since: Option<Instant>,
+    said: u32,
+    left_out: u64,
+}
+
+impl Voice {
+    /// Whether a line may be logged now, and how many were left out before it that nobody was told of.
+    fn may_speak(&mut self, now: Instant) -> (bool, u64) {
+        let mut left_out = 0;
+        if self
+            .since
+            .is_none_or(|since| now >= since + Duration::from_secs(1))
+        {
+            left_out = std::mem::take(&mut self.left_out);
+            (self.since, self.said) = (Some(now), 0);
+        }
+        let may = self.said < LINES;
+        self.said += u32::from(may);
+        self.left_out += u64::from(!may);
+        (may, left_out)
+    }
+}
+
+/// How fast one pipe is read: [`READ`] bytes in each [`READING`].
+struct Pause {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pause {
+    fn new() -> Pause {
+        Pause {
+            since: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    async fn after(&mut self, length: usize) {
+        self.bytes += length;
+        if self.bytes >= READ {
+            sleep_until(self.since + READING).await;
+            *self = Pause::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ fn job(action: Action, epoch: u64, script: &str, limit: Duration) -> Job {
             on_failure: config::OnFailure::Release,
             timeout: limit,
         }),
+        demote: None,
+        process: None,
         from: Some(NodeName::new("b").unwrap()),
         cause: "b fell silent".into(),
     }
@@ -25,13 +27,28 @@ fn job(action: Action, epoch: u64, script: &str, limit: Duration) -> Job {
 
 /// Runs jobs and gives the notices of their ends, in order.
 async fn ends(jobs: Vec<Job>, pause: impl AsyncFn(usize)) -> Vec<(Action, u64, Result<(), String>)> {
+    let (acting, _) = Acting::open(None, &BTreeMap::new());
+    ends_remembered(acting, jobs, pause).await
+}
+
+async fn ends_remembered(
+    acting: Acting,
+    jobs: Vec<Job>,
+    pause: impl AsyncFn(usize),
+) -> Vec<(Action, u64, Result<(), String>)> {
     let (mut actions, mut queues) = Actions::new([role()]);
     let (notices, mut heard) = mpsc::channel(16);
     let whose = Whose {
         node: NodeName::new("a").unwrap(),
         cluster: ClusterName::new("orders").unwrap(),
     };
-    let runner = tokio::spawn(run(whose, queues.remove(0), notices));
+    let means = Means {
+        whose,
+        acting,
+        application: None,
+        slot: None,
+    };
+    let runner = tokio::spawn(run(means, queues.remove(0), notices));
     let count = jobs.len();
     for (n, job) in jobs.into_iter().enumerate() {
         pause(n).await;
@@ -166,10 +183,7 @@ async fn timeout_kills_the_group_with_its_grandchildren() {
     .await;
     assert!(begun.elapsed() < LIMIT);
     let reason = ends[0].2.clone().unwrap_err();
-    assert!(
-        reason.starts_with("timed out after 1s and was killed"),
-        "{reason}"
-    );
+    assert!(reason.starts_with("timed out: stopped after "), "{reason}");
     assert!(!alive(&file(&pids).await), "the grandchild lives");
 }
 
@@ -195,5 +209,166 @@ async fn a_missing_program_is_named() {
     assert!(
         ends[0].2.as_ref().unwrap_err().contains("/no/such/program"),
         "{ends:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_promote_that_hangs_is_killed_with_its_last_word_as_reason() {
+    let script = "trap '' TERM; echo waiting for the disk; while :; do sleep 1; done";
+    let ends = ends(
+        vec![job(Action::Promote, 4, script, Duration::from_millis(300))],
+        async |_| {},
+    )
+    .await;
+    assert_eq!(
+        ends[0].2,
+        Err("timed out after 300ms and was killed: waiting for the disk".into())
+    );
+}
+
+#[tokio::test]
+async fn a_cancelled_promote_leaves_nobody_of_its_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    // A daemon in the making: it ignores SIGTERM and keeps the pipe, and its parent waits for something else.
+    let script = format!(
+        "sh -c 'trap \"\" TERM; echo $$ > {}; while :; do sleep 1; done' & sleep 600",
+        pid.display()
+    );
+    let mut promote = job(Action::Promote, 1, &script, LIMIT * 10);
+    promote.demote = Some(LIMIT);
+    let jobs = vec![promote, job(Action::Demote, 1, "true", LIMIT)];
+    let ends = ends(jobs, async |n| {
+        if n == 1 {
+            file(&pid).await;
+        }
+    })
+    .await;
+    assert_eq!(ends[0].2, Err("cancelled by a demote".into()));
+    assert_eq!(ends[1].2, Ok(()));
+    assert!(!alive(&file(&pid).await), "the daemon lives");
+}
+
+#[tokio::test]
+async fn an_action_that_prints_without_end_is_stopped_like_any_other() {
+    let script = "exec yes no";
+    let ends = ends(
+        vec![job(Action::Promote, 4, script, Duration::from_millis(500))],
+        async |_| {},
+    )
+    .await;
+    let reason = ends[0].2.clone().unwrap_err();
+    // Its last line may be cut.
+    assert!(
+        reason.starts_with("timed out after 500ms and was killed: n"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn a_demote_has_the_time_that_a_cancelled_promote_left_of_it() {
+    let second = Duration::from_secs(1);
+    for (spent_ms, left_ms) in [(0, 1000), (250, 750), (750, 250), (900, 250), (5000, 250)] {
+        assert_eq!(
+            remaining(second, Duration::from_millis(spent_ms)),
+            Duration::from_millis(left_ms)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_post_is_cancelled_by_a_demote() {
+    // It accepts in the kernel, and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut promote = job(Action::Promote, 1, "", LIMIT * 10);
+    promote.configured.as_mut().unwrap().call = config::Call::Post(config::Url {
+        host: "127.0.0.1".into(),
+        port: listener.local_addr().unwrap().port(),
+        path: "/promote".into(),
+    });
+    let (asked, hears) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"}") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            text.push(byte[0]);
+        }
+        asked.send(()).unwrap();
+        let body = String::from_utf8(text).unwrap();
+        // Returns when the other side has closed.
+        let rest = std::io::Read::read(&mut stream, &mut [0]);
+        (body, rest.unwrap_or(0))
+    });
+    let jobs = vec![promote, job(Action::Demote, 1, "true", LIMIT)];
+    let ends = ends(jobs, async |n| {
+        while n == 1 && hears.try_recv().is_err() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    assert_eq!(ends[0].2, Err("cancelled by a demote".into()));
+    assert_eq!(ends[1].2, Ok(()));
+    let (text, rest) = server.join().unwrap();
+    assert_eq!(rest, 0);
+    let body: serde_json::Value = serde_json::from_str(text.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(
+        body,
+        serde_json::json!({
+            "action": "promote", "role": "main", "epoch": 1, "node": "a", "cluster": "orders",
+            "from": "b", "cause": "b fell silent",
+        })
+    );
+}
+
+#[tokio::test]
+async fn what_may_be_acting_is_remembered_until_a_demote_succeeded() {
+    let dir = tempfile::tempdir().unwrap();
+    let acting_file = dir.path().join("acting");
+    let seen = dir.path().join("seen");
+    let (acting, _) = Acting::open(Some(dir.path().to_owned()), &BTreeMap::new());
+    let copy = format!("cat {} >> {}", acting_file.display(), seen.display());
+    let remembered = |mut job: Job| {
+        job.demote = Some(LIMIT);
+        job
+    };
+    let jobs = vec![
+        remembered(job(Action::Promote, 7, &copy, LIMIT)),
+        remembered(job(Action::Demote, 7, &format!("{copy}; exit 1"), LIMIT)),
+    ];
+    ends_remembered(acting.clone(), jobs, async |n| {
+        if n == 1 {
+            file(&seen).await;
+        }
+    })
+    .await;
+    let text = "baton acting 1\nmain 7\nend\n";
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), [text, text].concat());
+    assert_eq!(std::fs::read_to_string(&acting_file).unwrap(), text);
+
+    let again = vec![remembered(job(Action::Demote, 7, "true", LIMIT))];
+    ends_remembered(acting, again, async |_| {}).await;
+    let start = Instant::now();
+    while acting_file.exists() {
+        assert!(start.elapsed() < LIMIT, "it is still there");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_role_with_nothing_to_promote_is_remembered_too_if_it_is_to_be_demoted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (acting, _) = Acting::open(Some(dir.path().to_owned()), &BTreeMap::new());
+    let promote = Job {
+        configured: None,
+        demote: Some(LIMIT),
+        ..job(Action::Promote, 9, "", LIMIT)
+    };
+    let ends = ends_remembered(acting, vec![promote], async |_| {}).await;
+    assert_eq!(ends, [(Action::Promote, 9, Ok(()))]);
+    assert_eq!(
+        file(&dir.path().join("acting")).await,
+        "baton acting 1\nmain 9\nend"
     );
 }

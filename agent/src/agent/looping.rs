@@ -2,13 +2,22 @@
 
 use super::running::Parts;
 use super::tasks::Tasks;
-use crate::actions::{self, Actions, Whose};
+use crate::actions::acting::Acting;
+use crate::actions::{self, Actions, Means, Whose};
+use crate::child::{self, Testator};
 use crate::consensus::{Consensus, Store};
 use crate::control::ground::System;
 use crate::control::port::Port;
+use crate::control::pulse::Pulse;
+use crate::control::watchdog::Watchdog;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
 use crate::handle::{Counters, MAX_WAITING, Message};
+use crate::parent::{Board, Line};
+use crate::process::{self, Application};
 use baton_core::{Durable, Input};
+use baton_shared::config::Config;
+use baton_shared::id::{Owner, RoleName};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -32,13 +41,17 @@ impl Loop {
         parts: &Parts,
         ports: Vec<Option<Port>>,
         consensus: &Consensus,
+        configs: &watch::Receiver<Arc<Config>>,
+        line: Line,
         tasks: &mut Tasks,
     ) -> Result<Loop, String> {
         let (notices, noticed) = mpsc::channel(MAX_NOTICES);
         let (messages, heard) = mpsc::channel(MAX_WAITING);
         let (states, state_changes) = watch::channel(RoleStates::new());
         let (flush, flush_ended) = start_flush(parts.store.clone(), notices.clone(), parts.counters.clone())?;
-        let actions = start_actions(parts, &notices, tasks);
+        let board = line.board;
+        let applications = start_applications(parts, configs, line, &notices, tasks);
+        let (actions, unfinished) = start_actions(parts, board, applications, &notices, tasks);
         let (call, called) = mpsc::channel(calls::MAX_CALLS);
         let calls = calls::run(consensus.clone(), called, notices.clone());
         tasks.start("calls to consensus", calls);
@@ -49,7 +62,8 @@ impl Loop {
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),
-            unfinished: Default::default(),
+            board: Some(board),
+            unfinished,
             ports,
             addresses: parts.addresses.clone(),
             published: parts.published.clone(),
@@ -58,6 +72,7 @@ impl Loop {
             calls: call,
             actions,
             states,
+            pulse: pulse(parts)?,
             notices: noticed,
             messages: heard,
         })
@@ -82,17 +97,97 @@ impl Loop {
     }
 }
 
-/// Starts the action runners; the queues to them.
-fn start_actions(parts: &Parts, notices: &mpsc::Sender<Notice>, tasks: &mut Tasks) -> Actions {
-    let (actions, jobs) = Actions::new(parts.config.roles.keys().cloned());
-    let whose = Whose {
-        node: parts.config.me.clone(),
-        cluster: parts.config.cluster.name.clone(),
-    };
-    for jobs in jobs {
-        tasks.start("actions", actions::run(whose.clone(), jobs, notices.clone()));
+/// What the loop feeds: the service manager's watchdog, and the machine's.
+fn pulse(parts: &Parts) -> Result<Pulse, String> {
+    let mut pulse = Pulse::default();
+    if let Some(interval) = parts.manager.watchdog() {
+        let manager = parts.manager.clone();
+        pulse = pulse.beat_manager(interval, move || manager.send("WATCHDOG=1").is_ok());
     }
-    actions
+    if let Some(device) = &parts.config.agent.watchdog {
+        let watchdog = Watchdog::start(device.clone(), parts.config.cluster.window)
+            .map_err(|error| format!("cannot start the watchdog thread: {error}"))?;
+        pulse = pulse.feed(watchdog);
+    }
+    Ok(pulse)
+}
+
+/// Starts the conversation with the parent process, and a manager for each role's application.
+fn start_applications(
+    parts: &Parts,
+    configs: &watch::Receiver<Arc<Config>>,
+    line: Line,
+    notices: &mpsc::Sender<Notice>,
+    tasks: &mut Tasks,
+) -> Vec<Application> {
+    let (child, talk, answers) = child::connect(line, parts.config.roles.len());
+    tasks.start("the line to the parent process", talk.run());
+    let identity = parts.store.identity();
+    let testator = Testator {
+        configs: configs.clone(),
+        addresses: parts.addresses.clone(),
+        published: parts.published.clone(),
+        mine: parts.mine.clone(),
+        owner: Owner {
+            node: identity.node,
+            boot: identity.boot,
+        },
+        child: child.clone(),
+    };
+    tasks.start("the parent's instructions", testator.run());
+    let mut applications = Vec::new();
+    for (slot, (role, answers)) in parts.config.roles.keys().zip(answers).enumerate() {
+        let (application, manager) = process::manage(
+            role.clone(),
+            slot,
+            configs.clone(),
+            child.clone(),
+            answers,
+            notices.clone(),
+        );
+        tasks.start("application", manager.run());
+        applications.push(application);
+    }
+    applications
+}
+
+/// Starts the action runners; the queues to them.
+///
+/// What the run before left acting is known from the data directory, or from the parent, if that is the same one.
+fn start_actions(
+    parts: &Parts,
+    board: &'static Board,
+    applications: Vec<Application>,
+    notices: &mpsc::Sender<Notice>,
+    tasks: &mut Tasks,
+) -> (Actions, BTreeSet<RoleName>) {
+    let config = &parts.config;
+    let (actions, jobs) = Actions::new(config.roles.keys().cloned());
+    let (acting, mut unfinished) = Acting::open(config.storage.clone(), &config.roles);
+    let roles = config.roles.keys().enumerate();
+    unfinished.extend(
+        roles
+            .filter(|(place, _)| board.left_over(*place))
+            .map(|(_, role)| role.clone()),
+    );
+    for (place, (jobs, application)) in jobs.into_iter().zip(applications).enumerate() {
+        let means = Means {
+            whose: whose(config),
+            acting: acting.clone(),
+            application: Some(application),
+            slot: board.slot(place),
+        };
+        tasks.start("actions", actions::run(means, jobs, notices.clone()));
+    }
+    (actions, unfinished)
+}
+
+/// Who runs actions.
+pub fn whose(config: &Config) -> Whose {
+    Whose {
+        node: config.me.clone(),
+        cluster: config.cluster.name.clone(),
+    }
 }
 
 /// Starts the flush thread; the receiver is closed when it ends.

@@ -1,6 +1,7 @@
 //! Reading the configuration again: what may change while the agent runs is taken over, all or nothing.
 
 use super::Options;
+use super::systemd::Manager;
 use crate::consensus::Consensus;
 use crate::control::Notice;
 use crate::handle::Reload;
@@ -36,6 +37,8 @@ pub struct Reloader {
     pub reloads: mpsc::Receiver<Reload>,
     /// From peers.
     pub told: mpsc::Receiver<oneshot::Sender<Said>>,
+    /// Told while it reads.
+    pub manager: Manager,
 }
 
 impl Reloader {
@@ -47,7 +50,10 @@ impl Reloader {
                 Some(answer) = self.told.recv() => (false, answer),
                 else => return Ok(()), // the agent is exiting
             };
-            let said = match self.here().await {
+            self.manager.reloading().await;
+            let here = self.here().await;
+            self.manager.ready().await;
+            let said = match here {
                 Ok(text) if everywhere => self.elsewhere(text).await,
                 said => said,
             };
@@ -143,6 +149,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("http", old.http == new.http),
         ("control", old.control == new.control),
         ("dns", old.dns == new.dns),
+        ("agent.watchdog", old.agent.watchdog == new.agent.watchdog),
     ];
     let mut names: Vec<String> = fixed
         .into_iter()

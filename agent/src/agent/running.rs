@@ -1,15 +1,18 @@
 //! The running agent: its threads and tasks, each watched, and the order in which it stops.
 
-use super::looping::Loop;
+use super::looping::{Loop, whose};
 use super::reload::Reloader;
 use super::sockets::Sockets;
+use super::systemd::Manager;
 use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
+use crate::actions::notify;
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
 use crate::consensus::{self, Consensus, Store, net};
 use crate::handle::{Counters, Handle, Reload};
+use crate::parent::Line;
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
 use baton_shared::view::Published;
@@ -18,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Reloads that may wait.
 const MAX_RELOADS: usize = 8;
+/// Interrupts that come so soon after the first are the same one.
+const SAME_INTERRUPT: Duration = Duration::from_millis(300);
 /// Beyond demotion and two windows, a stop in order may take so long.
-const STOP_SLACK: Duration = Duration::from_secs(2);
+const STOP_SLACK: Duration = Duration::from_secs(4);
 /// A stop in order never takes longer.
 const STOP_MAX: Duration = Duration::from_secs(300);
 /// Without a cluster it is said no more often than this.
@@ -47,6 +52,8 @@ pub struct Parts {
     pub published: Arc<Published>,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// Who is told of it.
+    pub manager: Manager,
 }
 
 /// A running agent.
@@ -61,6 +68,7 @@ pub struct Running {
     /// What serves the world; these end when told to.
     faces: Tasks,
     shutdown: watch::Sender<bool>,
+    manager: Manager,
     signals: Signals,
 }
 
@@ -83,7 +91,7 @@ impl Signals {
 
 impl Running {
     /// Starts everything; the sockets are bound.
-    pub async fn start(parts: Parts, sockets: Sockets) -> Result<Running, String> {
+    pub async fn start(parts: Parts, sockets: Sockets, line: Line) -> Result<Running, String> {
         let signals = Signals::new()?;
         let config = parts.config.clone();
         let (tell, told) = mpsc::channel(MAX_RELOADS);
@@ -99,9 +107,9 @@ impl Running {
         })
         .await?;
         let mut tasks = Tasks::default();
-        let looping = Loop::start(&parts, sockets.ports, &consensus, &mut tasks)?;
-        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let (current, configs) = watch::channel(config.clone());
+        let looping = Loop::start(&parts, sockets.ports, &consensus, &configs, line, &mut tasks)?;
+        let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let handle = Handle {
             published: parts.published.clone(),
             counters: parts.counters.clone(),
@@ -110,6 +118,8 @@ impl Running {
         };
         let published = parts.published.clone();
         start_followers(&parts, &looping, &configs, &mut tasks);
+        let states = looping.states.clone();
+        let notify = notify::run(whose(&config), configs.clone(), states, published.clone());
         let reloader = Reloader {
             options: parts.options,
             configs: current,
@@ -118,11 +128,20 @@ impl Running {
             notices: looping.notices.clone(),
             reloads,
             told,
+            manager: parts.manager.clone(),
         };
         tasks.start("reload", reloader.run());
         let (shutdown, ending) = watch::channel(false);
-        let faces = sockets.faces.start(&handle, &config, &ending);
+        let mut faces = sockets.faces.start(&handle, &config, &ending);
+        // It ends by itself, once the control loop has stopped and it has told the last state.
+        faces.start("notify actions", notify);
+        let status = parts.manager.clone();
+        tasks.start(
+            "status for the service manager",
+            status.follow(published.clone(), looping.states.clone()),
+        );
         tracing::info!(node = %config.me, cluster = %config.cluster.name, "started");
+        parts.manager.ready().await;
         Ok(Running {
             configs,
             published,
@@ -132,6 +151,7 @@ impl Running {
             tasks,
             faces,
             shutdown,
+            manager: parts.manager,
             signals,
         })
     }
@@ -178,14 +198,26 @@ impl Running {
     /// Demotes and releases; then ends consensus; then the faces, which answer "not active" until the last. False if
     /// this node could not let go in time: its lease then ends by itself.
     async fn stop(&mut self) -> bool {
+        self.manager.stopping().await;
         let limit = stop_limit(&self.configs.borrow());
+        let asked = Instant::now();
+        let signals = &mut self.signals;
+        let again = async {
+            // A Ctrl-C reaches this process from the terminal and, a moment later, from its parent.
+            loop {
+                signals.interrupt.recv().await;
+                if asked.elapsed() >= SAME_INTERRUPT {
+                    break;
+                }
+            }
+        };
         let released = tokio::select! {
             released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
                 tracing::error!("not stopped in order within {limit:?}; the lease ends by itself");
                 false
             }),
-            _ = self.signals.interrupt.recv() => {
-                tracing::warn!("interrupted again: stopping at once; the lease ends by itself");
+            () = again => {
+                tracing::warn!("interrupted again: stopping at once, without demoting");
                 return false;
             }
         };
@@ -202,7 +234,12 @@ impl Running {
 /// Starts what follows the configuration: checks and the resolver.
 fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
     let notices = &looping.notices;
-    let checks = checks::run(configs.clone(), looping.states.clone(), notices.clone());
+    let checks = checks::run(
+        configs.clone(),
+        looping.states.clone(),
+        parts.published.clone(),
+        notices.clone(),
+    );
     tasks.start("checks", checks);
     let resolve = Resolve {
         configs: configs.clone(),
@@ -216,9 +253,21 @@ fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<
 
 /// How long a stop in order may take.
 fn stop_limit(config: &Config) -> Duration {
-    let demotes = config.roles.values().filter_map(|role| role.demote.as_ref());
-    let demote = demotes.map(|action| action.timeout).max().unwrap_or_default();
-    (demote + config.cluster.window * 2 + STOP_SLACK).min(STOP_MAX)
+    let stops = config.roles.values().map(|role| {
+        let demote = role
+            .demote
+            .as_ref()
+            .map(|action| action.timeout)
+            .unwrap_or_default();
+        let process = role
+            .process
+            .as_ref()
+            .map(|process| process.stop_timeout)
+            .unwrap_or_default();
+        demote + process
+    });
+    let stop = stops.max().unwrap_or_default();
+    (stop + config.cluster.window * 2 + STOP_SLACK).min(STOP_MAX)
 }
 
 /// Warns while there is no cluster after `join_wait`; ready, with the reason, if that is to end the agent.

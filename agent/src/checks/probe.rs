@@ -1,39 +1,131 @@
-//! One check: `Ok` with what was seen if the application is fine, else why not. The caller limits the time.
+//! One check: `Ok` with what was seen if the application is fine, else why not. It never takes longer than its limit.
 
-use crate::actions::process::{self, Run, Stopped};
+use super::command::Command;
+use super::process::Process;
+use super::{grpc, http};
 use crate::addresses::resolver::look_up;
-use baton_shared::config::{Check, Host, Probe};
+use baton_shared::config::{Check, Host, HttpProbe, Probe};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-/// Only the status line matters; a server that sends more header than this without a line end is broken.
-const MAX_HEAD: usize = 8 * 1024;
 /// Longest reason kept, in bytes.
 const MAX_REASON: usize = 200;
 
-/// Asks once.
-pub async fn run(check: &Check) -> Result<String, String> {
-    let result = match &check.probe {
-        Probe::Http(ask) => http(&ask.url.host, ask.url.port, &ask.url.path, ask.status).await,
-        Probe::Tcp { host, port } => connect(host, *port)
-            .await
-            .map(|_| "it accepts connections".into()),
-        Probe::Command(command) => self::command(command).await,
-        Probe::Grpc { .. } | Probe::Process(_) => Err("not built yet".into()),
-    };
-    result.map_err(|reason| cut(&reason))
+/// Why a check failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In a sentence, harmless to a log.
+    pub reason: String,
+    /// The application is dead: no second look is needed.
+    pub proven: bool,
 }
 
-fn cut(reason: &str) -> String {
-    reason[..reason.floor_char_boundary(MAX_REASON)].to_owned()
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure {
+            reason,
+            proven: false,
+        }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Failure {
+        reason.to_owned().into()
+    }
+}
+
+/// Asks, again and again; keeps what a probe must remember from one check to the next.
+pub struct Asker {
+    limit: Duration,
+    what: What,
+}
+
+enum What {
+    Http(HttpProbe),
+    Tcp(String, u16),
+    Command(Command),
+    Grpc(String, u16, String),
+    Process(Process),
+}
+
+impl Asker {
+    /// What the check asks.
+    pub fn new(check: &Check) -> Asker {
+        Asker {
+            limit: check.timeout,
+            what: match check.probe.clone() {
+                Probe::Http(probe) => What::Http(probe),
+                Probe::Tcp { host, port } => What::Tcp(host, port),
+                Probe::Command(command) => What::Command(Command::new(command)),
+                Probe::Grpc { host, port, service } => What::Grpc(host, port, service),
+                Probe::Process(file) => What::Process(Process::new(file)),
+            },
+        }
+    }
+
+    /// Asks once. Whatever it started is ended if that takes too long.
+    pub async fn ask(&mut self) -> Result<String, Failure> {
+        let result = match timeout(self.limit, self.what.ask()).await {
+            Ok(result) => result,
+            Err(_) => Err(self.what.cut_short(self.limit).into()),
+        };
+        match result {
+            Ok(text) => Ok(tidy(&text)),
+            Err(failure) => Err(Failure {
+                reason: tidy(&failure.reason),
+                ..failure
+            }),
+        }
+    }
+
+    /// Ready, with the reason, when the application is known to have died; most probes never know.
+    pub async fn death(&mut self) -> String {
+        match &mut self.what {
+            What::Process(process) => tidy(&process.death().await),
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+impl What {
+    async fn ask(&mut self) -> Result<String, Failure> {
+        match self {
+            What::Http(probe) => Ok(http::ask(probe).await?),
+            What::Tcp(host, port) => {
+                connect(host, *port).await?;
+                Ok("it accepts connections".into())
+            }
+            What::Command(command) => Ok(command.ask().await?),
+            What::Grpc(host, port, service) => Ok(grpc::ask(host, *port, service).await?),
+            What::Process(process) => process.ask().await,
+        }
+    }
+
+    /// Ends what took too long, and says so.
+    fn cut_short(&mut self, limit: Duration) -> String {
+        let more = match self {
+            What::Command(command) => command.kill(),
+            _ => String::new(),
+        };
+        let colon = if more.is_empty() { "" } else { ": " };
+        format!("no result in {limit:?}{colon}{more}")
+    }
+}
+
+/// Text that came from elsewhere: one line, without control characters, not too long.
+fn tidy(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    text[..text.floor_char_boundary(MAX_REASON)].trim().to_owned()
 }
 
 /// Connects to the first address that accepts.
-async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let found = match bare.parse() {
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
+    let found = match host.parse() {
         Ok(ip) => vec![ip],
         Err(_) => look_up(&Host::Name(host.into())).await?,
     };
@@ -47,75 +139,25 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     Err(last)
 }
 
-async fn http(host: &str, port: u16, path: &str, good: (u16, u16)) -> Result<String, String> {
-    let broken = |error: std::io::Error| format!("the connection to {host} port {port} broke: {error}");
-    let mut stream = connect(host, port).await?;
-    stream
-        .write_all(request(host, port, path)?.as_bytes())
-        .await
-        .map_err(broken)?;
-    let (mut head, mut chunk) = (Vec::new(), [0; 512]);
-    while !head.contains(&b'\n') {
-        if head.len() >= MAX_HEAD {
-            return Err("the answer is not HTTP".into());
-        }
-        match stream.read(&mut chunk).await.map_err(broken)? {
-            0 => break,
-            length => head.extend_from_slice(&chunk[..length]),
-        }
-    }
-    let status = status(&head).ok_or("the answer is not HTTP")?;
-    let text = format!("HTTP status {status}");
-    if (good.0..=good.1).contains(&status) {
-        Ok(text)
-    } else {
-        Err(text)
+/// `host:port` as a URL has it.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
     }
 }
 
-/// The request (RFC 9112 §3); one connection each, so that the server's state is its own.
-fn request(host: &str, port: u16, path: &str) -> Result<String, String> {
-    let plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
-    if !plain(path) || !plain(host) {
-        return Err("the check's URL holds a space or control character; write it percent-encoded".into());
+/// What hyper says, with what lies behind it.
+pub(super) fn broken(host: &str, port: u16, error: &hyper::Error) -> String {
+    if error.is_parse_too_large() {
+        return "the answer has too long a header".into();
     }
-    let host = if host.contains(':') && !host.starts_with('[') {
-        format!("[{host}]")
-    } else {
-        host.into()
-    };
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(format!(
-        "GET {slash}{path} HTTP/1.1\r\nHost: {host}:{port}\r\nUser-Agent: baton-check\r\nAccept: */*\r\n\
-         Connection: close\r\n\r\n"
-    ))
-}
-
-/// The code of a status line (RFC 9112 §4).
-fn status(head: &[u8]) -> Option<u16> {
-    let line = head.split(|b| *b == b'\n').next()?;
-    let rest = line
-        .strip_prefix(b"HTTP/1.0 ")
-        .or(line.strip_prefix(b"HTTP/1.1 "))?;
-    let code = std::str::from_utf8(rest.get(..3)?).ok()?;
-    let ends = rest.get(3).is_none_or(|b| b" \r".contains(b));
-    let code = code.parse().ok().filter(|code| (100..=599).contains(code))?;
-    ends.then_some(code)
-}
-
-async fn command(command: &[String]) -> Result<String, String> {
-    let run = Run {
-        command,
-        env: &[],
-        limit: Duration::MAX, // at the caller's limit this is dropped, which kills the whole group
-        what: "check".into(),
-        quiet: true,
-    };
-    let mut output = JoinSet::new(); // ends with this check
-    match process::run(run, std::future::pending(), &mut output).await {
-        Ok(()) => Ok("exit status 0".into()),
-        Err(Stopped::Failed(reason)) => Err(reason),
-        Err(Stopped::Cancelled) => Err("cancelled".into()),
+    if error.is_parse() {
+        return "the answer is not HTTP".into();
+    }
+    match std::error::Error::source(error) {
+        Some(source) => format!("the connection to {host} port {port} broke: {error}: {source}"),
+        None => format!("the connection to {host} port {port} broke: {error}"),
     }
 }
 
@@ -124,37 +166,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_status_line_has_a_status() {
-        for (head, expected) in [
-            ("HTTP/1.1 200 OK\r\n", Some(200)),
-            ("HTTP/1.0 503 \r\nx: y\r\n", Some(503)),
-            ("HTTP/1.1 404\r\n", Some(404)),
-            ("HTTP/1.1 2000 OK\r\n", None),
-            ("HTTP/1.1 999 OK\r\n", None),
-            ("HTTP/1.1 +20 OK\r\n", None),
-            ("HTTP/2 200\r\n", None),
-            ("SSH-2.0-OpenSSH\r\n", None),
-            ("HTTP/1.1 ä\r\n", None),
-            ("", None),
-        ] {
-            assert_eq!(status(head.as_bytes()), expected, "{head:?}");
-        }
-    }
-
-    #[test]
-    fn the_request_carries_nothing_else() {
-        assert!(request("a", 80, "/x\r\nEvil: 1").is_err());
-        assert!(request("::1", 80, "/").unwrap().contains("Host: [::1]:80\r\n"));
-        assert!(
-            request("a", 80, "ready?x=1")
-                .unwrap()
-                .starts_with("GET /ready?x=1 ")
-        );
-    }
-
-    #[test]
-    fn reasons_are_cut_between_characters() {
-        assert_eq!(cut(&"ä".repeat(300)).len(), 200);
-        assert_eq!(cut("short"), "short");
+    fn reasons_are_one_short_line() {
+        assert_eq!(tidy(&"ä".repeat(300)).len(), 200);
+        assert_eq!(tidy("short"), "short");
+        assert_eq!(tidy("two\nlines \u{1b}[2J\n"), "two lines  [2J");
     }
 }

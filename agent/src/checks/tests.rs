@@ -1,9 +1,18 @@
+//! Checks against real little servers and processes.
+
+mod command;
+mod grpc;
+mod http;
+mod pace;
+mod process;
+
 use super::*;
+use crate::http::fixture;
 use baton_shared::config::{HttpProbe, Probe, Url};
 use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
-use std::time::Instant as Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// A fake server that accepts and says nothing.
@@ -51,7 +60,12 @@ async fn server(first: u16) -> (Check, Arc<AtomicU16>, JoinSet<()>) {
             }
         }
     });
-    let probe = Probe::Http(HttpProbe {
+    (check(Probe::Http(get(port))), status, tasks)
+}
+
+/// A plain request to this port.
+fn get(port: u16) -> HttpProbe {
+    HttpProbe {
         url: Url {
             host: "localhost".into(),
             port,
@@ -62,32 +76,70 @@ async fn server(first: u16) -> (Check, Arc<AtomicU16>, JoinSet<()>) {
         status: (200, 399),
         body: None,
         redirects: 0,
-    });
-    (check(probe), status, tasks)
+    }
+}
+
+/// One look, apart from any role.
+async fn ask(check: &Check) -> Result<String, Failure> {
+    timeout(LIMIT, Asker::new(check).ask()).await.unwrap()
+}
+
+/// Why one look failed.
+async fn reason(check: &Check) -> String {
+    ask(check).await.unwrap_err().reason
+}
+
+/// Waits until `done`, for there is nothing to be told by.
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < LIMIT, "not seen: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Whether this process lives; a zombie does not.
+fn alive(pid: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
 }
 
 /// A role's check, running.
 struct Watched {
     states: watch::Sender<RoleStates>,
     heard: mpsc::Receiver<Notice>,
+    published: Arc<Published>,
     _task: JoinSet<()>,
 }
 
 impl Watched {
     fn start(check: Check, state: RoleState) -> Watched {
+        Watched::start_knowing(check, state, None)
+    }
+
+    fn start_knowing(check: Check, state: RoleState, said: Option<bool>) -> Watched {
         let (states, changes) = watch::channel(RoleStates::from([(role(), state)]));
         let (notices, heard) = mpsc::channel(16);
+        let published = fixture::published();
+        let said = Arc::new(Mutex::new(said));
         let mut task = JoinSet::new();
-        task.spawn(watch_role(check, changes, Reporter::new(role(), notices)));
+        let reporter = Reporter::new(role(), said, published.clone(), notices);
+        task.spawn(watch_role(check, changes, reporter));
         Watched {
             states,
             heard,
+            published,
             _task: task,
         }
     }
 
     fn enter(&self, state: RoleState) {
         self.states.send_replace(RoleStates::from([(role(), state)]));
+    }
+
+    /// What the faces may show.
+    fn last(&self) -> Option<Arc<Checked>> {
+        self.published.checks[&role()].load_full()
     }
 
     async fn verdict(&mut self) -> (bool, String) {
@@ -107,7 +159,6 @@ fn verdict_follows_rise_and_fall() {
     let check = Check {
         rise: 2,
         fall: 3,
-        delay: Duration::ZERO,
         ..shell("")
     };
     for (results, expected) in [
@@ -116,11 +167,22 @@ fn verdict_follows_rise_and_fall() {
         ("+--+---", "++++++-"),
         ("-+-++", "----+"),
         ("++---++", "++++--+"),
+        ("+!++", "+--+"),
+        ("++-!-++", "+++---+"),
+        ("!", "-"),
     ] {
         let mut verdict = Verdict::new(&check, None);
         let said: String = results
             .chars()
-            .map(|result| if verdict.after(result == '+') { '+' } else { '-' })
+            .map(|result| match result {
+                '+' => Ok("good".to_owned()),
+                '-' => Err("bad".into()),
+                _ => Err(Failure {
+                    reason: "dead".into(),
+                    proven: true,
+                }),
+            })
+            .map(|result| if verdict.after(&result) { '+' } else { '-' })
             .collect();
         assert_eq!(said, expected, "after {results}");
     }
@@ -151,56 +213,55 @@ async fn a_hanging_check_has_failed() {
 }
 
 #[tokio::test]
-async fn tcp_and_command_checks_say_what_is_wrong() {
+async fn tcp_checks_say_what_is_wrong() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let tcp = |port| {
+    let tcp = |host: &str, port| {
         check(Probe::Tcp {
-            host: "127.0.0.1".into(),
+            host: host.into(),
             port,
         })
     };
-    assert!(probe::run(&tcp(port)).await.is_ok());
-    drop(listener);
-    assert!(
-        probe::run(&tcp(port))
-            .await
-            .unwrap_err()
-            .contains("cannot connect")
+    assert_eq!(
+        ask(&tcp("127.0.0.1", port)).await.unwrap(),
+        "it accepts connections"
     );
-    assert!(probe::run(&shell("exit 0")).await.is_ok());
-    let reason = probe::run(&shell("echo not ready; exit 4")).await.unwrap_err();
-    assert_eq!(reason, "exit status 4: not ready");
-    let long = shell("head -c 5000 /dev/zero | tr '\\0' x; exit 1");
-    assert_eq!(probe::run(&long).await.unwrap_err().len(), 200);
+    assert!(ask(&tcp("localhost", port)).await.is_ok());
+    drop(listener);
+    let text = reason(&tcp("127.0.0.1", port)).await;
+    assert!(text.contains("cannot connect to 127.0.0.1 port"), "{text}");
 }
 
 #[tokio::test]
-async fn a_hanging_command_is_killed_with_its_group() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("pid");
-    let mut hanging = shell(&format!("sleep 600 & echo $! > {}; wait", file.display()));
-    hanging.timeout = Duration::from_secs(1);
-    let mut role = Watched::start(hanging, RoleState::Standby);
+async fn every_result_is_shown_though_few_are_told() {
+    let (mut check, status, _server) = server(200).await;
+    check.fall = 1000;
+    let mut role = Watched::start(check, RoleState::Standby);
+    assert!(role.last().is_none(), "nothing was seen yet");
     assert!(!role.verdict().await.0, "not checked yet");
-    let start = Clock::now();
-    let mut pids = std::collections::BTreeSet::new();
-    // The verdict stays, so nothing is reported; the first command must be gone once the second has begun.
-    while pids.len() < 2 {
-        assert!(start.elapsed() < LIMIT);
-        if let Ok(text) = std::fs::read_to_string(&file)
-            && text.ends_with('\n')
-        {
-            pids.insert(text.trim().to_owned());
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    let alive = |pid: &str| {
-        std::fs::read_to_string(format!("/proc/{pid}/stat"))
-            .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z"))
-    };
-    let living = pids.iter().filter(|pid| alive(pid)).count();
-    assert!(living <= 1, "{living} of {pids:?} live");
+    assert!(role.verdict().await.0);
+    let first = role.last().unwrap();
+    assert_eq!((first.good, first.healthy), (true, true));
+    status.store(500, SeqCst);
+    until("a bad result", || {
+        role.last().unwrap().reason == "HTTP status 500"
+    })
+    .await;
+    let last = role.last().unwrap();
+    assert_eq!((last.good, last.healthy), (false, true), "one of a thousand");
+    assert!(last.at > first.at);
+    assert!(role.heard.is_empty(), "the verdict is the same");
+}
+
+#[tokio::test]
+async fn a_check_that_is_changed_does_not_begin_with_unhealthy() {
+    let (mut check, status, _server) = server(200).await;
+    check.fall = 2;
+    let mut role = Watched::start_knowing(check, RoleState::Active, Some(true));
+    until("a result", || role.last().is_some()).await;
+    assert!(role.heard.is_empty());
+    status.store(500, SeqCst);
+    assert_eq!(role.verdict().await, (false, "HTTP status 500".into()));
 }
 
 #[tokio::test]
@@ -212,6 +273,7 @@ async fn only_the_active_node_is_checked_when_asked_so() {
         role.verdict().await,
         (true, "not checked while it is not active".into())
     );
+    assert!(role.last().is_none());
     role.enter(RoleState::Promoting);
     assert!(!role.verdict().await.0, "until the application answers");
     status.store(200, SeqCst);
@@ -221,6 +283,10 @@ async fn only_the_active_node_is_checked_when_asked_so() {
     assert_eq!(role.verdict().await, (false, "HTTP status 500".into()));
     role.enter(RoleState::Standby);
     assert!(role.verdict().await.0, "not checked any more");
+    assert!(
+        role.last().is_none(),
+        "what was seen before the demotion is of the past"
+    );
     status.store(200, SeqCst);
     role.enter(RoleState::Active);
     status.store(500, SeqCst);

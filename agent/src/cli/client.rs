@@ -117,13 +117,18 @@ impl Client {
         limit: Duration,
         asked: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
-            Err(Failure::new(format!(
-                "the agent at {} does not answer within {} s; is it frozen or overloaded?",
-                self.place,
-                limit.as_secs()
-            )))
-        })
+        tokio::time::timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| Err(Failure::new(self.silent(limit))))
+    }
+
+    /// Says that no answer came within `limit`.
+    pub(super) fn silent(&self, limit: Duration) -> String {
+        format!(
+            "the agent at {} does not answer within {} s; is it frozen or overloaded?",
+            self.place,
+            limit.as_secs()
+        )
     }
 
     async fn send(

@@ -1,8 +1,9 @@
-//! `baton events`: the history, a sentence each.
+//! `baton events`: the history, a sentence or two each.
 
 use super::options::Events;
 use super::out::{Failure, clean, print};
-use super::wall::{short, utc};
+use super::wall::utc;
+use baton_shared::history::tell;
 use baton_shared::view::Event;
 use std::io::Write;
 use std::time::Duration;
@@ -50,67 +51,25 @@ pub(super) async fn run(options: Events) -> Result<(), Failure> {
     }
 }
 
+/// When, what and why; then, where the time went, on a line of its own.
 fn line(event: &Event, json: bool) -> Result<String, Failure> {
     if json {
         return serde_json::to_string(event)
             .map(|text| text + "\n")
             .map_err(|error| Failure::new(format!("cannot write JSON: {error}")));
     }
-    Ok(format!(
-        "{}  #{:<4} {}\n",
-        utc(event.wall_ms),
-        event.number,
-        sentence(event)
-    ))
-}
-
-/// What happened, why, and how long each stage took.
-pub(super) fn sentence(event: &Event) -> String {
-    let mut text = String::new();
-    match (event.what.as_str(), &event.node) {
-        ("takeover", Some(node)) => {
-            text.push_str(&format!("{node} took over"));
-            role(&mut text, event);
-            if let Some(from) = event.from.as_ref().filter(|from| *from != node) {
-                text.push_str(&format!(" from {from}"));
-            }
-        }
-        ("release", Some(node)) => {
-            text.push_str(&format!("{node} released"));
-            role(&mut text, event);
-        }
-        (what, node) => {
-            text.push_str(&clean(what));
-            if let Some(node) = node {
-                text.push_str(&format!(" {node}"));
-            }
-            role(&mut text, event);
-        }
+    let told = tell(event);
+    let when = utc(event.wall_ms);
+    let (first, second) = match told.times.as_str() {
+        "" => (format!("{} {}", told.headline(), told.epoch), String::new()),
+        times => (told.headline(), format!("{times} {}", told.epoch)),
+    };
+    let mut text = format!("{when}  {}\n", clean(first.trim_end()));
+    if !second.is_empty() {
+        let indent = " ".repeat(when.len() + 2);
+        text.push_str(&format!("{indent}{}\n", clean(second.trim_end())));
     }
-    if let Some(epoch) = event.epoch {
-        text.push_str(&format!(" at epoch {epoch}"));
-    }
-    if !event.cause.is_empty() {
-        text.push_str(": ");
-        text.push_str(&clean(&event.cause));
-    }
-    let stages: Vec<String> = event
-        .stages
-        .iter()
-        .filter(|(_, micros)| *micros > 0)
-        .map(|(name, micros)| format!("{} +{}", clean(name), short(Duration::from_micros(*micros))))
-        .collect();
-    if !stages.is_empty() {
-        text.push_str(&format!(" ({})", stages.join(", ")));
-    }
-    text
-}
-
-/// The role, unless it is the usual one.
-fn role(text: &mut String, event: &Event) {
-    if let Some(role) = event.role.as_ref().filter(|role| role.as_str() != "main") {
-        text.push_str(&format!(" {role}"));
-    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -123,17 +82,16 @@ mod tests {
         let mut event = fixture::event(1);
         assert_eq!(
             line(&event, false).unwrap(),
-            "2025-11-21 22:00:00.001Z  #1    b took over from a at epoch 7: a fell silent on front and back \
-             (claimed +1.02 s, serving +1.02 s)\n"
+            "2025-11-21 22:00:00.001Z  main: b took over from a, which fell silent on front and back.
+                          Back after 1.02 s: silence noticed 400 ms, granted 620 ms, announced 4.5 ms. (epoch 7)\n"
         );
         event.role = Some(fixture::role("cache"));
         event.stages.clear();
-        event.cause = "\u{1b}[2J".into();
-        assert_eq!(sentence(&event), "b took over cache from a at epoch 7: ?[2J");
-        event.what = "drain".into();
-        (event.epoch, event.role) = (None, None);
-        event.cause = "by an operator".into();
-        assert_eq!(sentence(&event), "drain b: by an operator");
+        event.cause = "\u{1b}[2J\n".into();
+        assert_eq!(
+            line(&event, false).unwrap(),
+            "2025-11-21 22:00:00.001Z  cache: b took over from a: ?[2J?. (epoch 7)\n"
+        );
         let json: Event = serde_json::from_str(&line(&event, true).unwrap()).unwrap();
         assert_eq!(json, event);
     }

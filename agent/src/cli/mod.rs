@@ -1,12 +1,13 @@
 //! The command line: what people and scripts say to an agent, and what they read from it.
 //!
-//! Commands other than `agent` and `demo` hold no state and decide nothing: they find an agent ([`target`]), ask it over its
+//! Commands other than `agent`, `demo` and `follow` hold no state and decide nothing: they find an agent ([`target`]), ask it over its
 //! control listener ([`client`]) and print its answer. Exit status: 0 done, 1 refused or no agent there, 2 wrong usage or
 //! configuration.
 
 pub mod check_config;
 mod client;
 mod events;
+mod follow;
 pub mod keygen;
 mod options;
 mod orders;
@@ -33,6 +34,7 @@ pub fn run() -> u8 {
         Command::Demo(demo) => return crate::demo::run(demo.into()),
         Command::Status(options) => wait(status::run(options)),
         Command::Events(options) => wait(events::run(options)),
+        Command::Follow(options) => wait(follow::run(options)),
         Command::Order(order) => wait(orders::run(order)),
     };
     match done {
@@ -42,12 +44,13 @@ pub fn run() -> u8 {
 }
 
 fn start(agent: options::Agent) -> u8 {
-    crate::agent::run(crate::agent::Options {
+    let options = crate::agent::Options {
+        sets: agent.sets(),
         config: agent.config,
         node: agent.node,
-        sets: agent.set,
         log: agent.log,
-    })
+    };
+    crate::parent::run(|line| crate::agent::run(options.clone(), line))
 }
 
 /// Runs one command to its end.

@@ -35,6 +35,7 @@ pub(super) enum Command {
     Agent(Agent),
     Status(Status),
     Events(Events),
+    Follow(super::follow::Options),
     #[command(flatten)]
     Order(Order),
     /// Say what a configuration file means, and what is wrong with it
@@ -79,7 +80,8 @@ Examples:
 Examples:
   baton agent --config /etc/baton/baton.toml --node a
   BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
-  baton agent --config baton.toml --node a --log info,baton_agent=debug")]
+  baton agent --config baton.toml --node a --log info,baton_agent=debug
+  baton agent --config baton.toml --node a -- /usr/bin/orders --port 8080    # runs where it is active")]
 pub(super) struct Agent {
     /// The configuration file, the same on every node
     #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
@@ -93,6 +95,25 @@ pub(super) struct Agent {
     /// What to log: error, warn, info, debug or trace, or a filter such as info,baton_agent=debug
     #[arg(long, value_name = "FILTER", env = "BATON_LOG", default_value = "info")]
     pub log: String,
+    /// The application: run only while this node is active; the same as process.command in the file
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+impl Agent {
+    /// The overrides, the command among them.
+    pub fn sets(&self) -> Vec<String> {
+        let mut sets = self.set.clone();
+        if !self.command.is_empty() {
+            let words: Vec<String> = self
+                .command
+                .iter()
+                .map(|word| toml::Value::from(word.as_str()).to_string())
+                .collect();
+            sets.push(format!("process.command=[{}]", words.join(", ")));
+        }
+        sets
+    }
 }
 
 /// Show who is active, who is heard and who is next
@@ -298,6 +319,8 @@ mod tests {
             "baton check-config f",
             "baton keygen --out f",
             "baton demo --drill --window 200ms",
+            "baton follow --url http://a:7480 --url http://b:7480 --port 5432 -- ./worker --role x",
+            "baton follow --role main --on-change signal:USR1 --on-timeout exec --connect-timeout 1s -- true",
         ] {
             if let Err(error) = Options::try_parse_from(line.split(' ')) {
                 panic!("{line}: {error}");
@@ -309,6 +332,11 @@ mod tests {
             "baton drain a_b",
             "baton bootstrap",
             "baton demo --window 200",
+            "baton follow",
+            "baton follow ./worker",
+            "baton follow --on-change signal:SIGKILL -- true",
+            "baton follow --connect-timeout 0s -- true",
+            "baton follow --url http://a:7480 --socket /x -- true",
         ] {
             assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

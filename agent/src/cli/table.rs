@@ -1,8 +1,8 @@
 //! A status as a table that a tired person likes to read. Pure: no terminal, no clock.
 
-use super::events::sentence;
 use super::out::clean;
 use super::wall::{ago, short_ms};
+use baton_shared::history::tell;
 use baton_shared::id::Kind;
 use baton_shared::status::{LinkStatus, NodeStatus, RoleStatus, Status};
 use baton_shared::view::{LinkState, PeerState, RoleState};
@@ -69,6 +69,9 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
     out.push_str(&grid(&rows(status), style));
     out.push('\n');
     for role in &status.roles {
+        out.push_str(&check_of(role, status, style));
+    }
+    for role in &status.roles {
         out.push_str(&line_of(role));
     }
     for alarm in &status.alarms {
@@ -77,7 +80,10 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
     }
     if let Some(event) = &status.last_event {
         let age = ago(event.wall_ms, style.now_ms);
-        out.push_str(&format!("last event: {age}: {}\n", sentence(event)));
+        out.push_str(&format!(
+            "last event: {age}: {}\n",
+            clean(&tell(event).headline())
+        ));
     }
     out
 }
@@ -280,6 +286,27 @@ fn notes(node: &NodeStatus) -> String {
         notes.push(format!("clock {skew} {way}"));
     }
     notes.join(", ")
+}
+
+/// Why the answering node's own application is not healthy, or may soon not be; nothing while all is well.
+fn check_of(role: &RoleStatus, status: &Status, style: Style) -> String {
+    let Some(check) = &role.check else {
+        return String::new();
+    };
+    let paint = match (check.good, check.healthy) {
+        (true, true) => return String::new(),
+        (_, false) => Paint::Bad,
+        (false, true) => Paint::Warn,
+    };
+    let result = if check.good { "good" } else { "failed" };
+    let text = format!(
+        "check of {} on {}: {result} {} ago: {}",
+        role.role,
+        status.node,
+        short_ms(check.ago_ms),
+        clean(&check.reason)
+    );
+    format!("{}\n", style.paint(&text, paint))
 }
 
 fn line_of(role: &RoleStatus) -> String {

@@ -64,7 +64,7 @@ impl Target {
 }
 
 /// Reads `unix:/path`, `/path` or `http://host:port`.
-fn parse(address: &str) -> Result<Place, Failure> {
+pub(super) fn parse(address: &str) -> Result<Place, Failure> {
     let form = "expected unix:/path or http://host:port";
     if let Some(rest) = address.strip_prefix("http://") {
         let rest = rest.trim_end_matches('/');

@@ -10,14 +10,16 @@ use super::port::Port;
 use super::{Notice, Start};
 use crate::actions::Job;
 use crate::handle::{Counters, MAX_WAITING, Message};
+use crate::parent::Slot;
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
 use baton_core::{Core, Input, Output};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
-use baton_shared::id::{Epoch, NodeName, RoleName};
+use baton_shared::death::DeathNotice;
+use baton_shared::id::{ClusterId, Epoch, NodeName, RoleName};
 use baton_shared::key::ClusterKey;
-use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal};
+use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal, is_notice, notice_key};
 use baton_shared::view::View;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, VecDeque};
@@ -47,6 +49,8 @@ pub struct Driver<P = Port, C = System> {
     waker: Waker,
     /// Opens what is for this node.
     opener: Seal,
+    /// Opens death notices for this node.
+    mourner: Seal,
     /// Seals what is for each other node.
     seals: BTreeMap<NodeName, Seal>,
     buffer: Box<[u8; MAX_DATAGRAM + 1]>,
@@ -65,6 +69,11 @@ pub struct Driver<P = Port, C = System> {
 /// header is the cipher's nonce, and must never repeat under one key.
 pub fn seal_for(key: &ClusterKey, cluster: &str, to: &NodeName) -> Seal {
     Seal::new(key, &format!("{cluster}/{to}"))
+}
+
+/// The key of the death notices for one recipient.
+pub fn notice_key_for(key: &ClusterKey, cluster: &str, to: &NodeName) -> [u8; 32] {
+    notice_key(key, &format!("{cluster}/{to}"))
 }
 
 fn seals(config: &Config) -> BTreeMap<NodeName, Seal> {
@@ -119,6 +128,11 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             core,
             waker,
             opener: seal_for(&cluster.key, cluster.name.as_str(), &start.config.me),
+            mourner: Seal::of_notices(&notice_key_for(
+                &cluster.key,
+                cluster.name.as_str(),
+                &start.config.me,
+            )),
             seals: seals(&start.config),
             io: start,
             buffer: Box::new([0; MAX_DATAGRAM + 1]),
@@ -156,6 +170,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
     pub(crate) fn turn(&mut self, ready: &[bool]) -> bool {
         let (now, due) = (self.io.clock.now(), self.core.next_wake());
         self.io.counters.loop_turned.store(now.0, Relaxed);
+        self.io.pulse.beat(now, &self.io.states.borrow());
         if due != Mono::ZERO {
             let late = u64::try_from(now.since(due).as_nanos()).unwrap_or(u64::MAX);
             self.io.counters.loop_late_max.fetch_max(late, Relaxed);
@@ -222,6 +237,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
     }
 
     fn datagram(&mut self, network: usize, length: usize) {
+        if is_notice(&self.buffer[..length]) {
+            return self.death_notice(length);
+        }
         let counters = &self.io.counters;
         let (header, text) = match self.opener.open(&self.buffer[..length]) {
             Ok(opened) => opened,
@@ -238,6 +256,28 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             heartbeat: Box::new(heartbeat),
         });
         self.io.counters.stale.store(self.core.stale(), Relaxed);
+    }
+
+    /// A parent says that the boot of its agent is gone (V6). For this node and cluster, or not at all (V7).
+    fn death_notice(&mut self, length: usize) {
+        let counters = &self.io.counters;
+        let (header, text) = match self.mourner.open(&self.buffer[..length]) {
+            Ok(opened) => opened,
+            Err(BadSeal::Form) => return Counters::add(&counters.bad_form),
+            Err(BadSeal::Key) => return Counters::add(&counters.bad_key),
+        };
+        let Some(notice) = DeathNotice::decode(&text) else {
+            return Counters::add(&counters.bad_text);
+        };
+        let cluster = self.io.published.view.load().cluster_id;
+        if notice.to != self.io.config.me || notice.cluster != cluster || cluster == ClusterId(0) {
+            return Counters::add(&counters.bad_text);
+        }
+        Counters::add(&counters.received);
+        self.handle(Input::Dead {
+            owner: header.owner(),
+            why: notice.why,
+        });
     }
 
     /// Takes a batch of what the faces say. True if there may be more. What comes later rings the bell.
@@ -342,7 +382,11 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 from,
                 cause,
             } => self.start_action(role, epoch, action, from, cause),
-            Output::Lent { .. } => {}
+            Output::Lent { role, until } => {
+                if let Some(slot) = self.slot(&role) {
+                    slot.lend(until);
+                }
+            }
             Output::Propose { token, command } => self.propose(token, command),
             // Both are repeated by the core: a full queue needs no answer.
             Output::Engine(change) => drop(self.io.calls.try_send(Call::Engine(change))),
@@ -400,6 +444,12 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         }
     }
 
+    /// What this process and its parent share for a role.
+    fn slot(&self, role: &RoleName) -> Option<&'static Slot> {
+        let place = self.io.config.roles.keys().position(|name| name == role)?;
+        self.io.board?.slot(place)
+    }
+
     fn start_action(
         &mut self,
         role: RoleName,
@@ -408,15 +458,24 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         from: Option<NodeName>,
         cause: String,
     ) {
-        let configured = self.io.config.roles.get(&role).and_then(|role| match action {
+        let settings = self.io.config.roles.get(&role);
+        let demote = settings.and_then(|role| role.demote.as_ref().map(|demote| demote.timeout));
+        let process = settings.and_then(|role| role.process.as_ref());
+        let process = process.map(|process| (process.mode, process.stop_timeout));
+        let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
         });
+        if let Some(slot) = self.slot(&role).filter(|_| action == Action::Promote) {
+            slot.promoted(epoch);
+        }
         let job = Job {
             role,
             epoch,
             action,
             configured,
+            demote,
+            process,
             from,
             cause,
         };
@@ -477,4 +536,4 @@ fn send(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,12 +12,15 @@ pub mod feed;
 pub mod flush;
 pub mod ground;
 pub mod port;
-mod priority;
+pub(crate) mod priority;
+pub mod pulse;
+pub mod watchdog;
 
 use crate::actions::Actions;
 use crate::addresses::Addresses;
 use crate::consensus::Identity;
 use crate::handle::{Counters, Message};
+use crate::parent::Board;
 use baton_core::{Durable, Input};
 use baton_shared::config::Config;
 use baton_shared::id::RoleName;
@@ -57,6 +60,8 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub identity: Identity,
     /// What the voter's disk remembers.
     pub durable: Durable,
+    /// What is shared with the parent process, if there is one.
+    pub board: Option<&'static Board>,
     /// Roles whose application may still act since the run before.
     pub unfinished: BTreeSet<RoleName>,
     /// One socket per configured network; `None` where this node has no address.
@@ -75,6 +80,8 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub actions: Actions,
     /// Told when this node's state in a role changes.
     pub states: watch::Sender<RoleStates>,
+    /// Fed while the loop turns.
+    pub pulse: pulse::Pulse,
     /// From the rest of the agent.
     pub notices: mpsc::Receiver<Notice>,
     /// From the faces.

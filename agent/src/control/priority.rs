@@ -1,4 +1,4 @@
-//! The control thread's priority: a loaded machine must not delay heartbeats. Best effort; containers rarely permit it.
+//! The priority of the control thread, and of the parent process: a loaded machine must not delay heartbeats. Best effort; containers rarely permit it.
 
 /// Raises the calling thread's priority: lowest real-time priority, else a negative niceness, else nothing.
 pub fn raise() {
@@ -7,7 +7,7 @@ pub fn raise() {
     let result =
         unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const low) };
     if result == 0 {
-        tracing::debug!("the control thread runs with real-time priority");
+        tracing::debug!("this thread runs with real-time priority");
         return;
     }
     match rustix::process::setpriority_process(Some(rustix::thread::gettid()), -10) {

@@ -148,6 +148,9 @@ fn steady(status: &Status) -> Status {
     status.last_event = None;
     for role in &mut status.roles {
         role.lease_ms = 0.0;
+        if let Some(check) = &mut role.check {
+            check.ago_ms = 0.0;
+        }
     }
     for node in &mut status.nodes {
         node.reason.clear();
@@ -163,6 +166,7 @@ fn steady(status: &Status) -> Status {
 mod tests {
     use super::super::tests::fixture;
     use super::*;
+    use baton_shared::view::Checked;
 
     fn all(pieces: &mut mpsc::Receiver<Bytes>) -> String {
         let mut text = String::new();
@@ -212,6 +216,27 @@ mod tests {
         assert!(all(&mut client).contains(r#""active":null"#));
         feed.look(&mut feed.told(), Mono(50) + KEEP_ALIVE);
         assert_eq!(all(&mut client), ":\n\n");
+    }
+
+    #[test]
+    fn a_check_that_sees_the_same_again_is_no_news() {
+        let published = fixture::published();
+        let feed = Feed::new(published.clone());
+        let mut client = feed.subscribe(0, Mono(1)).unwrap();
+        all(&mut client);
+        let mut saw = |reason: &str, at| {
+            published.checks[&fixture::role("main")].store(Some(Arc::new(Checked {
+                good: true,
+                healthy: true,
+                reason: reason.into(),
+                at: Mono(at),
+            })));
+            feed.look(&mut feed.told(), Mono(at + 1));
+            all(&mut client)
+        };
+        assert!(saw("HTTP status 200", 2).contains("HTTP status 200"));
+        assert_eq!(saw("HTTP status 200", 3), "");
+        assert!(saw("HTTP status 204", 4).contains("HTTP status 204"));
     }
 
     #[test]

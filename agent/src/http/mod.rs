@@ -16,7 +16,7 @@ mod patience;
 mod query;
 mod serve;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use checks::Checks;
 pub use control::Control;

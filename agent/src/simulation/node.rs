@@ -154,7 +154,8 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
         notices.clone(),
     ));
     tasks.spawn(serve(site.clone(), consensus.clone(), ordered));
-    tokio::spawn(checks::run(configs, state_changes, notices.clone())); // no checks: ends after its one word
+    let checks = checks::run(configs, state_changes, published.clone(), notices.clone());
+    tokio::spawn(checks); // no checks: ends after its one word
 
     let bell = Arc::<Rope>::default();
     let identity = store.identity();
@@ -164,6 +165,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             config: config.clone(),
             identity,
             durable: store.durable(),
+            board: None,
             unfinished: Default::default(),
             ports,
             addresses: site.addresses.clone(),
@@ -172,6 +174,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             flush,
             calls: call,
             actions: Actions::new(config.roles.keys().cloned()).0,
+            pulse: Default::default(),
             states,
             notices: noticed,
             messages: heard,

@@ -1,7 +1,8 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, Probe, Role, Url, show_duration,
+    Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
+    show_duration,
 };
 use crate::timing::Timing;
 use std::fmt::Write;
@@ -192,20 +193,14 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
         Some(check) => describe_check(check, page),
         None => page.line("  check", "none: healthy while the agent runs"),
     }
-    for (name, action) in [
-        ("  promote", &role.promote),
-        ("  demote", &role.demote),
-        ("  fence", &role.fence),
-        ("  notify", &role.notify),
+    for (name, action, default) in [
+        ("  promote", &role.promote, OnFailure::Release),
+        ("  demote", &role.demote, OnFailure::Retry),
+        ("  fence", &role.fence, OnFailure::Retry),
+        ("  notify", &role.notify, OnFailure::Stay),
     ] {
         match action {
-            Some(Action { call, timeout, .. }) => {
-                let what = match call {
-                    Call::Command(command) => words(command),
-                    Call::Post(url) => format!("POST {url}"),
-                };
-                page.line(name, format!("{what}, at most {}", show_duration(*timeout)));
-            }
+            Some(action) => describe_action(name, action, default, page),
             None if matches!(name, "  promote" | "  demote") => page.line(name, "none"),
             None => {}
         }
@@ -231,22 +226,39 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
     }
 }
 
+fn describe_action(name: &str, action: &Action, default: OnFailure, page: &mut Page) {
+    let what = match &action.call {
+        Call::Command(command) => words(command),
+        Call::Post(url) => format!("POST {url}"),
+    };
+    page.line(name, format!("{what}, at most {}", show_duration(action.timeout)));
+    if action.on_failure == default {
+        return;
+    }
+    let follows = match (action.on_failure, name) {
+        (OnFailure::Retry, _) => "tried again",
+        (OnFailure::Release, "  promote") => "the role is given up",
+        (OnFailure::Release, _) => "the role is given up as if the application had stopped",
+        (OnFailure::Stay, "  promote") => "the node becomes active all the same",
+        (OnFailure::Stay, _) => "tried again, and the role is kept meanwhile",
+    };
+    page.line("", format!("if it fails: {follows}"));
+}
+
 fn describe_check(check: &Check, page: &mut Page) {
-    page.line(
-        "  check",
-        match &check.probe {
-            Probe::Http(http) => {
-                let (low, high) = http.status;
-                format!("{} {}, good: {low} to {high}", http.method, http.url)
-            }
-            Probe::Tcp { host, port } => format!("tcp {}", host_port(host, *port)),
-            Probe::Command(command) => words(command),
-            Probe::Grpc { host, port, service } => {
-                format!("grpc {} {service}", host_port(host, *port))
-            }
-            Probe::Process(file) => format!("the process of {} lives", file.display()),
-        },
-    );
+    match &check.probe {
+        Probe::Http(http) => describe_http(http, page),
+        Probe::Tcp { host, port } => page.line("  check", format!("tcp {}", host_port(host, *port))),
+        Probe::Command(command) => page.line("  check", words(command)),
+        Probe::Grpc { host, port, service } => {
+            let of = match service.as_str() {
+                "" => "the whole server".to_owned(),
+                service => words(&[service.to_owned()]),
+            };
+            page.line("  check", format!("grpc {}, {of}", host_port(host, *port)));
+        }
+        Probe::Process(file) => page.line("  check", format!("the process of {} lives", file.display())),
+    }
     let (interval, timeout) = (show_duration(check.interval), show_duration(check.timeout));
     let on = if check.standby {
         "on standbys too"
@@ -254,12 +266,42 @@ fn describe_check(check: &Check, page: &mut Page) {
         "only where promoted"
     };
     page.line("", format!("every {interval}, at most {timeout}, {on}"));
+    if !check.delay.is_zero() {
+        let delay = show_duration(check.delay);
+        page.line(
+            "",
+            format!("first asked {delay} after the start and after a promotion"),
+        );
+    }
     let notice = show_duration(check.slowest_notice());
     let (fall, rise) = (check.fall, check.rise);
     page.line(
         "",
         format!("sick after {fall} bad (noticed within {notice}), healthy after {rise} good"),
     );
+    if matches!(check.probe, Probe::Process(_)) {
+        page.line("", "a death is noticed at once, and is reason enough");
+    }
+}
+
+fn describe_http(http: &HttpProbe, page: &mut Page) {
+    let (low, high) = http.status;
+    page.line(
+        "  check",
+        format!("{} {}, good: {low} to {high}", http.method, http.url),
+    );
+    if let Some(body) = &http.body {
+        page.line("", format!("and {:?} is found in the answer", body.to_string()));
+    }
+    if !http.headers.is_empty() {
+        // Their values may be secrets.
+        let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
+        page.line("", format!("with the headers {}", names.join(", ")));
+    }
+    if http.redirects > 0 {
+        let text = format!("at most {} redirects within that server", http.redirects);
+        page.line("", text);
+    }
 }
 
 fn host_port(host: &str, port: u16) -> String {

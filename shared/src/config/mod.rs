@@ -3,11 +3,13 @@
 //! One file, the same on every node; the node's own name comes from outside. Text becomes [`Config`] in [`parse`], and
 //! after that nobody checks again.
 
+mod check;
 mod describe;
 mod error;
 mod faces;
 mod nodes;
 pub mod parse;
+mod pattern;
 mod risks;
 mod roles;
 mod secret;
@@ -20,6 +22,7 @@ mod value;
 
 pub use error::ConfigError;
 pub use parse::Loaded;
+pub use pattern::Pattern;
 pub use stop::Lead;
 pub use value::{parse_duration, show_duration};
 
@@ -146,10 +149,10 @@ pub struct Check {
     pub rise: u32,
     /// So many bad ones in a row make it unhealthy. Default 2.
     pub fall: u32,
-    /// After a promotion (and at the start) the first check waits so long. Default 0.
+    /// After a promotion (and at the start) the first check waits so long. Default 0; at most 20 s.
     pub delay: Duration,
     /// Whether standbys are checked too (`when = "always"`, the default), or only the node that has been promoted
-    /// (`when = "active"`: an application that runs on the active node alone).
+    /// (`when = "active"`: an application that runs on the active node alone; the default beside a cold `[process]`).
     pub standby: bool,
 }
 
@@ -185,15 +188,15 @@ pub enum Probe {
 pub struct HttpProbe {
     /// Whom and what.
     pub url: Url,
-    /// Default `GET`.
+    /// `GET` (the default), `HEAD`, `POST` or `OPTIONS`.
     pub method: String,
-    /// Sent with it.
+    /// Sent with it: tokens, and values without control characters.
     pub headers: Vec<(String, String)>,
     /// Inclusive range of good statuses. Default 200 to 399.
     pub status: (u16, u16),
-    /// A regular expression that the body must match somewhere in its first 64 KiB.
-    pub body: Option<String>,
-    /// So many redirects are followed, to the same host and port alone. Default 0: a redirect is an answer.
+    /// Must be found in the first 64 KiB of the body.
+    pub body: Option<Pattern>,
+    /// So many redirects are followed, to the same host and port alone. Default 0: a redirect is an answer. At most 5.
     pub redirects: u32,
 }
 
@@ -216,7 +219,7 @@ pub struct Action {
     /// After this it is stopped, and has failed. Defaults: 5 s; `demote` two fifths of the window and `fence` a fifth of it, at
     /// most 5 s.
     pub timeout: Duration,
-    /// What follows if it fails.
+    /// What follows if it fails; nothing does after a notify.
     pub on_failure: OnFailure,
 }
 
@@ -232,9 +235,9 @@ pub enum Call {
 /// What follows a failed action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// promote (default): the node gives the role up. demote: it does so as if the application had stopped.
+    /// promote (default): the node gives the role up. demote, fence: it does so as if the application had stopped.
     Release,
-    /// demote (default), promote: again after a pause; the lease is not renewed while a demote fails.
+    /// demote and fence (default), promote: again after a pause; the lease is not renewed while a demote fails.
     Retry,
     /// promote: the node becomes active all the same. demote: again after a pause, and the node keeps the role meanwhile.
     Stay,

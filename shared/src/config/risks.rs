@@ -1,6 +1,6 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{Config, Host, Node, faces, show_duration};
+use super::{Call, Config, Host, Node, Role, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
 use std::time::Duration;
@@ -19,6 +19,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     networks(config, &mut risks);
     timing(config, &mut risks);
     told(config, &mut risks);
+    stopping(config, &mut risks);
     listeners(config, &mut risks);
     risks
 }
@@ -130,9 +131,23 @@ fn timing(config: &Config, risks: &mut Vec<String>) {
 }
 
 fn told(config: &Config, risks: &mut Vec<String>) {
-    let acts = config.roles.values().any(|role| role.promote.is_some());
+    let acts = |role: &Role| role.promote.is_some() || role.process.is_some();
+    let acts = config.roles.values().any(acts);
     if config.http.is_none() && config.dns.is_none() && !acts {
         risks.push("nobody is told which node is active; add [http], [dns] or [actions]".to_owned());
+    }
+}
+
+/// An application that nobody can stop when the agent cannot.
+fn stopping(config: &Config, risks: &mut Vec<String>) {
+    for (name, role) in &config.roles {
+        let posts = role.demote.as_ref().map(|demote| &demote.call);
+        if matches!(posts, Some(Call::Post(_))) && role.fence.is_none() && role.process.is_none() {
+            risks.push(format!(
+                "demote of role {name} is a POST, which a frozen or killed agent cannot send; add actions.fence with a \
+                 command that stops the application for sure, or let [process] run it"
+            ));
+        }
     }
 }
 

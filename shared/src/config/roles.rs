@@ -1,8 +1,7 @@
 //! Roles: `[check]`, `[actions]` and `[process]` of the only one, or `[roles.NAME]` for several.
 
 use super::section::Section;
-use super::tree::{Item, Value};
-use super::{Action, Call, Check, HttpProbe, Mode, OnFailure, Probe, Process, Role, Url, value};
+use super::{Action, Call, Mode, OnFailure, Process, Role, Url, check, value};
 use crate::id::RoleName;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 const MAX_ROLES: usize = 16;
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_secs(3600);
-const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_RESTART_DELAY: Duration = Duration::from_millis(200);
@@ -27,7 +25,43 @@ const SIGNALS: [(&str, i32); 9] = [
     ("SIGCONT", 18),
     ("SIGWINCH", 28),
 ];
-const DEFAULT_STATUS: (u16, u16) = (200, 399);
+
+/// What may follow a failed action, by its word; the first is the default.
+type Follows = [(&'static str, OnFailure)];
+const AFTER_PROMOTE: [(&str, OnFailure); 3] = [
+    ("release", OnFailure::Release),
+    ("retry", OnFailure::Retry),
+    ("stay", OnFailure::Stay),
+];
+const AFTER_DEMOTE: [(&str, OnFailure); 3] = [
+    ("retry", OnFailure::Retry),
+    ("release", OnFailure::Release),
+    ("stay", OnFailure::Stay),
+];
+const AFTER_FENCE: [(&str, OnFailure); 2] = [("retry", OnFailure::Retry), ("release", OnFailure::Release)];
+
+/// What one of the actions may do.
+struct Calls {
+    /// A line that would do.
+    example: &'static str,
+    may_post: bool,
+}
+const START: Calls = Calls {
+    example: "command = [\"/usr/local/bin/start-serving\"]",
+    may_post: true,
+};
+const STOP: Calls = Calls {
+    example: "command = [\"/usr/local/bin/stop-serving\"]",
+    may_post: true,
+};
+const FENCE: Calls = Calls {
+    example: "command = [\"/usr/local/bin/kill-serving\"]",
+    may_post: false,
+};
+const TELL: Calls = Calls {
+    example: "command = [\"/usr/local/bin/role-changed\"]",
+    may_post: true,
+};
 
 /// All roles; `main` if the file names none. Times that are left out follow from the window.
 pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, Role> {
@@ -78,22 +112,26 @@ pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, 
 /// `check`, `actions` and `process` of the table.
 fn role(section: &mut Section, window: Duration) -> Role {
     let mut role = Role {
-        check: section.table("check").and_then(check),
+        process: section.table("process").and_then(process),
         ..Role::default()
     };
+    let cold = role
+        .process
+        .as_ref()
+        .is_some_and(|process| process.mode == Mode::Cold);
+    role.check = section.table("check").and_then(|table| check::check(table, cold));
     if let Some(mut actions) = section.table("actions") {
         let part = |parts: u32| (window * parts / 10).min(DEFAULT_ACTION_TIMEOUT);
-        let mut read = |key: &str, timeout, on_failure| {
+        let mut read = |key: &str, timeout, calls: &Calls, follows: &Follows| {
             let table = actions.table(key)?;
-            action(table, timeout, on_failure)
+            action(table, timeout, calls, follows)
         };
-        role.promote = read("promote", DEFAULT_ACTION_TIMEOUT, OnFailure::Release);
-        role.demote = read("demote", part(4), OnFailure::Retry);
-        role.fence = read("fence", part(2), OnFailure::Retry);
-        role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, OnFailure::Stay);
+        role.promote = read("promote", DEFAULT_ACTION_TIMEOUT, &START, &AFTER_PROMOTE);
+        role.demote = read("demote", part(4), &STOP, &AFTER_DEMOTE);
+        role.fence = read("fence", part(2), &FENCE, &AFTER_FENCE);
+        role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
         actions.finish();
     }
-    role.process = section.table("process").and_then(process);
     if let Err(text) = role.fits(window) {
         let key = if section.has("actions") {
             "actions"
@@ -105,19 +143,54 @@ fn role(section: &mut Section, window: Duration) -> Role {
     role
 }
 
-fn action(mut section: Section, timeout: Duration, on_failure: OnFailure) -> Option<Action> {
-    let command = section.need(
-        "command",
-        "command = [\"/usr/local/bin/start-serving\"]",
-        value::command,
-    );
+/// `command` or `post`, `timeout` and `on_failure`, which says what may follow: the first is the default.
+fn action(mut section: Section, timeout: Duration, calls: &Calls, follows: &Follows) -> Option<Action> {
+    let call = call(&mut section, calls);
     let given = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
+    let default = follows.first().map_or(OnFailure::Stay, |(_, first)| *first);
+    let on_failure = if follows.is_empty() && section.has("on_failure") {
+        section.problem("on_failure", "nothing follows if it fails; remove it");
+        None
+    } else {
+        section.take("on_failure", |item| value::choice(item, follows))
+    };
     section.finish();
     Some(Action {
-        call: Call::Command(command?),
+        call: call?,
         timeout: given.unwrap_or(timeout),
-        on_failure,
+        on_failure: on_failure.unwrap_or(default),
     })
+}
+
+/// The one thing that an action does.
+fn call(section: &mut Section, calls: &Calls) -> Option<Call> {
+    let (has_command, has_post) = (section.has("command"), section.has("post"));
+    let command = section.take("command", value::command).map(Call::Command);
+    let post = section
+        .take("post", |item| url(value::text(item)?))
+        .map(Call::Post);
+    if has_post && !calls.may_post {
+        let text = format!(
+            "must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; \
+             write a line like: {}",
+            calls.example
+        );
+        section.problem("post", &text);
+        return None;
+    }
+    if has_command == has_post {
+        let text = match (has_command, calls.may_post) {
+            (true, _) => "has command and post; keep one of them".to_owned(),
+            (false, true) => format!("needs one of command or post; add a line like: {}", calls.example),
+            (false, false) => format!("lacks \"command\"; add a line like: {}", calls.example),
+        };
+        let here = section.path_of("");
+        section
+            .problems
+            .add(section.at, format!("[{}] {text}", here.trim_end_matches('.')));
+        return None;
+    }
+    command.or(post)
 }
 
 fn process(mut section: Section) -> Option<Process> {
@@ -156,67 +229,8 @@ fn process(mut section: Section) -> Option<Process> {
     })
 }
 
-fn check(mut section: Section) -> Option<Check> {
-    let probe = probe(&mut section);
-    let interval = section.take("interval", |item| value::duration(item, SHORTEST, LONGEST));
-    let timeout = section.take("timeout", |item| value::duration(item, SHORTEST, LONGEST));
-    let rise = section.take("rise", |item| value::integer(item, 1, 1000));
-    let fall = section.take("fall", |item| value::integer(item, 1, 1000));
-    let standby = section.take("when", |item| {
-        value::choice(item, &[("always", true), ("active", false)])
-    });
-    section.finish();
-    let interval = interval.unwrap_or(DEFAULT_INTERVAL);
-    Some(Check {
-        probe: probe?,
-        interval,
-        timeout: timeout.unwrap_or(interval),
-        rise: rise.unwrap_or(1),
-        fall: fall.unwrap_or(2),
-        delay: Duration::ZERO,
-        standby: standby.unwrap_or(true),
-    })
-}
-
-/// The one thing that is asked.
-fn probe(section: &mut Section) -> Option<Probe> {
-    let kinds = ["http", "tcp", "command"];
-    let given: Vec<&str> = kinds.into_iter().filter(|key| section.has(key)).collect();
-    let http = section.take("http", |item| url(value::text(item)?));
-    let tcp = section.take("tcp", |item| value::host_port(value::text(item)?, None));
-    let command = section.take("command", value::command);
-    let range = section.take("status", status);
-    if given.len() != 1 {
-        let example = "http = \"http://127.0.0.1:8080/ready\"";
-        let text = match given.as_slice() {
-            [] => format!("needs one of http, tcp or command; add a line like: {example}"),
-            many => format!("has {}; keep one of them", many.join(" and ")),
-        };
-        let here = section.path_of("");
-        section
-            .problems
-            .add(section.at, format!("[{}] {text}", here.trim_end_matches('.')));
-        return None;
-    }
-    if given != ["http"] && section.has("status") {
-        section.problem("status", "belongs to an http check; remove it");
-    }
-    if let Some(url) = http {
-        return Some(Probe::Http(HttpProbe {
-            url,
-            method: "GET".to_owned(),
-            headers: Vec::new(),
-            status: range.unwrap_or(DEFAULT_STATUS),
-            body: None,
-            redirects: 0,
-        }));
-    }
-    let tcp = tcp.map(|(host, port)| Probe::Tcp { host, port });
-    tcp.or(command.map(Probe::Command))
-}
-
 /// `http://HOST[:PORT][/PATH][?QUERY]`.
-fn url(text: &str) -> Result<Url, String> {
+pub(super) fn url(text: &str) -> Result<Url, String> {
     let Some(rest) = text.strip_prefix("http://") else {
         let advice = if text.starts_with("https://") {
             "for https use command = [\"curl\", \"--fail\", \"--silent\", \"--max-time\", \"1\", URL]"
@@ -236,28 +250,4 @@ fn url(text: &str) -> Result<Url, String> {
     let slash = if path.starts_with('/') { "" } else { "/" };
     let path = format!("{slash}{path}");
     Ok(Url { host, port, path })
-}
-
-/// `200`, `"200"`, `"200-399"` or `[200, 399]`.
-fn status(item: &Item) -> Result<(u16, u16), String> {
-    let form = || "must be 200, \"200-399\" or [200, 399], each from 100 to 599".to_owned();
-    let (low, high) = match &item.value {
-        Value::Text(text) => {
-            let (low, high) = text.split_once('-').unwrap_or((text, text));
-            let number = |text: &str| text.trim().parse::<u16>().map_err(|_| form());
-            (number(low)?, number(high)?)
-        }
-        Value::List(list) => match list.as_slice() {
-            [low, high] => (value::integer(low, 100, 599)?, value::integer(high, 100, 599)?),
-            _ => return Err(form()),
-        },
-        _ => value::integer(item, 100, 599)
-            .map(|n: u16| (n, n))
-            .map_err(|_| form())?,
-    };
-    if (100..=599).contains(&low) && (low..=599).contains(&high) {
-        Ok((low, high))
-    } else {
-        Err(form())
-    }
 }

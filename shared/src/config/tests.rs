@@ -227,6 +227,74 @@ fn statuses_have_three_forms() {
     }
 }
 
+fn checked(sets: &[&str]) -> (Check, String) {
+    let config = Dir::new().config(SMALL, sets);
+    let check = config.roles.values().next().unwrap().check.clone().unwrap();
+    (check, config.describe())
+}
+
+#[test]
+fn an_http_check_says_what_is_asked_and_what_is_good() {
+    let (check, text) = checked(&[
+        "check.http=http://localhost:81/x",
+        "check.method=POST",
+        "check.headers={ Host = \"orders.example.org\", Authorization = \"Bearer s3cret\" }",
+        "check.body=\"status\": *\"(up|ok)\"",
+        "check.redirects=3",
+        "check.delay=1500ms",
+    ]);
+    let Probe::Http(http) = &check.probe else {
+        panic!("{check:?}");
+    };
+    let names: Vec<&str> = http.headers.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["Host", "Authorization"]);
+    assert_eq!((http.method.as_str(), http.redirects), ("POST", 3));
+    assert_eq!(check.delay, Duration::from_millis(1500));
+    let body = http.body.as_ref().unwrap();
+    assert!(body.is_in("{\"status\":  \"up\"}") && !body.is_in("{\"status\": \"down\"}"));
+    for part in [
+        "check      POST http://localhost:81/x, good: 200 to 399",
+        "with the headers Host, Authorization\n",
+        "at most 3 redirects within that server",
+        "first asked 1.5s after the start and after a promotion",
+        "is found in the answer",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(!text.contains("s3cret"), "{text}");
+}
+
+#[test]
+fn grpc_and_process_checks_have_few_keys() {
+    let (check, text) = checked(&["check={ grpc = \"[::1]:9000\", service = \"orders.Orders\" }"]);
+    let grpc = Probe::Grpc {
+        host: "::1".into(),
+        port: 9000,
+        service: "orders.Orders".into(),
+    };
+    assert_eq!(check.probe, grpc);
+    assert!(text.contains("grpc [::1]:9000, orders.Orders\n"), "{text}");
+    let (check, text) = checked(&["check.process=/run/orders.pid"]);
+    assert_eq!(check.probe, Probe::Process("/run/orders.pid".into()));
+    assert!(text.contains("the process of /run/orders.pid lives"), "{text}");
+    let (_, text) = checked(&["check.grpc=a:1"]);
+    assert!(text.contains("grpc a:1, the whole server"), "{text}");
+}
+
+#[test]
+fn a_cold_process_is_checked_only_where_it_runs() {
+    let cold = ["process.command=[\"a\"]", "check.tcp=localhost:1"];
+    let warm = [&cold[..], &["process.mode=warm"]].concat();
+    for (sets, standby) in [(&cold[..], false), (&warm, true), (&cold[1..], true)] {
+        let config = Dir::new().config(SMALL, sets);
+        let check = config.roles.values().next().unwrap().check.clone().unwrap();
+        assert_eq!(check.standby, standby, "{sets:?}");
+    }
+    let wrong = [&cold[..], &["check.when=always"]].concat();
+    let error = Dir::new().error(SMALL, Some("a"), &wrong);
+    assert!(error.contains("check.when: \"always\" cannot be"), "{error}");
+}
+
 #[test]
 fn several_roles_have_tables_of_their_own() {
     let sets = [
@@ -237,6 +305,50 @@ fn several_roles_have_tables_of_their_own() {
     let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
     assert_eq!(names, ["mail", "orders"]);
     assert!(config.roles.values().next().unwrap().demote.is_some());
+}
+
+#[test]
+fn what_follows_a_failed_action_has_a_default_for_each() {
+    let plain = [
+        "actions.promote.post=http://localhost:8080/promote?x=1",
+        "actions.demote.command=[\"true\"]",
+        "actions.fence.command=[\"true\"]",
+        "actions.notify.post=http://[::1]/state",
+    ];
+    let main = |sets: &[&str]| Dir::new().config(SMALL, sets).roles.into_values().next().unwrap();
+    let role = main(&plain);
+    let Some(Call::Post(url)) = role.promote.as_ref().map(|action| &action.call) else {
+        panic!("{role:?}");
+    };
+    assert_eq!(url.to_string(), "http://localhost:8080/promote?x=1");
+    let follows = |role: &Role| {
+        [&role.promote, &role.demote, &role.fence].map(|action| action.as_ref().unwrap().on_failure)
+    };
+    assert_eq!(
+        follows(&role),
+        [OnFailure::Release, OnFailure::Retry, OnFailure::Retry]
+    );
+    assert!(role.notify.is_some());
+    let other = [
+        "actions.promote.on_failure=stay",
+        "actions.demote.on_failure=release",
+        "actions.fence.on_failure=release",
+    ];
+    let sets = [&plain[..], &other].concat();
+    assert_eq!(
+        follows(&main(&sets)),
+        [OnFailure::Stay, OnFailure::Release, OnFailure::Release]
+    );
+    let text = Dir::new().config(SMALL, &sets).describe();
+    for part in [
+        "  promote    POST http://localhost:8080/promote?x=1, at most 5s\n             if it fails: the node becomes active all the same",
+        "  demote     true, at most 400ms\n             if it fails: the role is given up as if",
+        "  notify     POST http://[::1]:80/state, at most 5s",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let text = Dir::new().config(SMALL, &plain).describe();
+    assert!(!text.contains("if it fails"), "{text}");
 }
 
 #[test]

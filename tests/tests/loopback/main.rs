@@ -4,11 +4,13 @@ mod bad_input;
 mod confirm;
 mod damaged;
 mod failover;
+mod follow;
 mod operator;
 mod permission;
 mod reload;
 mod replay;
 mod strangers;
+mod systemd;
 
 use std::time::Duration;
 

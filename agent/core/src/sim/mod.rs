@@ -24,6 +24,7 @@ mod sabotage;
 mod scenarios;
 mod seeds;
 mod shrink;
+mod told;
 mod world;
 
 /// A millisecond, in nanoseconds: the unit of true time here.

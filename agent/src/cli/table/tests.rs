@@ -5,7 +5,7 @@ use crate::http::fixture::{self, event, node, role};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, Owner};
 use baton_shared::succession::Place;
-use baton_shared::view::{Published, View};
+use baton_shared::view::{Checked, Published, View};
 use std::sync::Arc;
 
 const PLAIN: Style = Style {
@@ -47,7 +47,7 @@ role main: b is ACTIVE at epoch 7
   w      witness   -         -         up        400 µs   400 µs
 
 next for main: a
-last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+last event: 11 s ago: main: b took over from a, which fell silent on front and back.
 "
     );
 }
@@ -78,7 +78,7 @@ role main: a is ACTIVE at epoch 9, lease 812 ms left
 
 next for main: nobody in line
 ALARM: w is lost:? two nodes are left
-last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and back (claimed +1.02 s, serving +1.02 s)
+last event: 11 s ago: main: b took over from a, which fell silent on front and back.
 "
     );
     // The same view a moment later: the lease is over, and nothing says "active" any more.
@@ -89,6 +89,39 @@ last event: 11 s ago: b took over from a at epoch 7: a fell silent on front and 
         later.contains("OUT OF TOUCH: a does not hear") && later.contains("lease ended"),
         "{later}"
     );
+}
+
+#[test]
+fn a_check_that_fails_says_why() {
+    let published = Published::new(fixture::view(), [role("main")]);
+    for (good, healthy, expected) in [
+        (
+            false,
+            false,
+            "check of main on a: failed 250 ms ago: HTTP status 503?\n",
+        ),
+        (
+            false,
+            true,
+            "check of main on a: failed 250 ms ago: HTTP status 503?\n",
+        ),
+        (
+            true,
+            false,
+            "check of main on a: good 250 ms ago: HTTP status 503?\n",
+        ),
+        (true, true, ""),
+    ] {
+        published.checks[&role("main")].store(Some(Arc::new(Checked {
+            good,
+            healthy,
+            reason: "HTTP status 503\u{7}".into(),
+            at: Mono(0),
+        })));
+        let text = render(&Status::new(&published, "0", Mono(250_000_000)), PLAIN);
+        let line = text.lines().find(|line| line.starts_with("check of"));
+        assert_eq!(line.unwrap_or_default(), expected.trim_end(), "{text}");
+    }
 }
 
 #[test]

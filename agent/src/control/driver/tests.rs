@@ -24,7 +24,7 @@ fn role() -> RoleName {
     RoleName::new("main").unwrap()
 }
 
-fn config(promote: Option<config::Action>) -> Config {
+pub(crate) fn config(promote: Option<config::Action>) -> Config {
     let node = || Node {
         kind: Kind::Member,
         addresses: vec![Some(Host::Ip(HERE))],
@@ -111,6 +111,7 @@ fn rig() -> Rig {
             cluster: ClusterId(0),
         },
         durable: Durable::default(),
+        board: None,
         unfinished: Default::default(),
         ports: vec![Some(mine)],
         addresses,
@@ -119,6 +120,7 @@ fn rig() -> Rig {
         flush,
         calls: call,
         actions: Actions::new([role()]).0,
+        pulse: Default::default(),
         states,
         notices: noticed,
         messages: heard,

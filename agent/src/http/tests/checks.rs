@@ -8,7 +8,7 @@ use crate::handle::{Handle, Message};
 use baton_shared::clock::Mono;
 use baton_shared::config::{self, Config};
 use baton_shared::id::Epoch;
-use baton_shared::view::{Published, RoleState};
+use baton_shared::view::{Checked, Published, RoleState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -232,7 +232,20 @@ async fn status_metrics_and_history_are_readable() {
     let run = checks(published());
     run.published.events.store(Arc::new(vec![fixture::event(1)]));
     let status: baton_shared::status::Status = serde_json::from_str(&run.get("/status").await.body).unwrap();
-    assert_eq!(status.cluster, "orders");
+    assert_eq!(
+        (status.cluster.as_str(), &status.roles[0].check),
+        ("orders", &None)
+    );
+    run.published.checks[&role("main")].store(Some(Arc::new(Checked {
+        good: false,
+        healthy: true,
+        reason: "HTTP status 503".into(),
+        at: Mono::now(),
+    })));
+    let check = run.get("/status").await.json()["roles"][0]["check"].clone();
+    assert_eq!((&check["good"], &check["healthy"]), (&false.into(), &true.into()));
+    assert_eq!(check["reason"], "HTTP status 503");
+    assert!(check["ago_ms"].as_f64().unwrap() >= 0.0);
     let metrics = run.get("/metrics").await;
     assert!(
         metrics.body.contains("baton_http_connections 1\n"),

@@ -115,7 +115,12 @@ pub(crate) fn event(number: u64) -> Event {
         from: Some(node("a")),
         epoch: Some(Epoch(7)),
         cause: "a fell silent on front and back".into(),
-        stages: vec![("claimed".into(), 1_020_000), ("serving".into(), 1_024_500)],
+        stages: vec![
+            ("last-heard".into(), 0),
+            ("missed".into(), 400_000),
+            ("granted".into(), 1_020_000),
+            ("serving".into(), 1_024_500),
+        ],
     }
 }
 

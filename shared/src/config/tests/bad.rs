@@ -219,7 +219,7 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "check={}",
-            r#"[check] needs one of http, tcp or command; add a line like: http = "http://127.0.0.1:8080/ready""#,
+            r#"[check] needs one of http, tcp, command, grpc or process; add a line like: http = "http://127.0.0.1:8080/ready""#,
         ),
         (
             "check={tcp=\"a:1\", http=\"http://a\"}",
@@ -244,6 +244,78 @@ fn bad_values_say_what_would_be_right() {
         (
             "check={tcp=\"a:1\", status=200}",
             "check.status: belongs to an http check; remove it",
+        ),
+        (
+            "check={process=\"/run/x.pid\", body=\"ok\"}",
+            "check.body: belongs to an http check; remove it",
+        ),
+        (
+            "check={http=\"http://a\", service=\"x\"}",
+            "check.service: belongs to a grpc check; remove it",
+        ),
+        (
+            "check={http=\"http://a\", method=\"get\"}",
+            r#"check.method: "get" is not valid; use one of GET, HEAD, POST, OPTIONS"#,
+        ),
+        (
+            "check={http=\"http://a\", method=\"HEAD\", body=\"ok\"}",
+            r#"check.body: the answer to HEAD has none; use method = "GET""#,
+        ),
+        (
+            "check={http=\"http://a\", body=\"(ready\"}",
+            r#"check.body: "(ready" is not a regular expression: found open group without closing ')'; write one like "ready|standby""#,
+        ),
+        (
+            "check={http=\"http://a\", body=\"x{1000}{1000}\"}",
+            r#"check.body: "x{1000}{1000}" is not a regular expression: compiled regex exceeded size limit; write one like "ready|standby""#,
+        ),
+        (
+            "check={http=\"http://a\", body=\"\"}",
+            "check.body: must have 1 to 1000 characters; leave the key out to accept every body",
+        ),
+        (
+            "check={http=\"http://a\", redirects=6}",
+            "check.redirects: 6 is out of range; it must be a number from 0 to 5",
+        ),
+        (
+            "check={http=\"http://a\", headers=\"x\"}",
+            r#"check.headers: must be a table of strings, not a string; write it like { Host = "orders.example.org" }"#,
+        ),
+        (
+            "check={http=\"http://a\", headers={\"X: y\"=\"1\"}}",
+            r#"check.headers: "X: y" is not the name of a header; use up to 64 letters, digits and '-'"#,
+        ),
+        (
+            "check={http=\"http://a\", headers={X=1}}",
+            "check.headers: X: must be a string in quotes, not a number",
+        ),
+        (
+            "check={http=\"http://a\", headers={X=\"1\\r\\nEvil: 1\"}}",
+            "check.headers: X: contains a line end or control character; remove it",
+        ),
+        (
+            "check={http=\"http://a\", headers={X=\"1\", x=\"2\"}}",
+            r#"check.headers: "x" is there twice (case does not count); remove one"#,
+        ),
+        (
+            "check={http=\"http://a\", headers={Content-Length=\"5\"}}",
+            r#"check.headers: "Content-Length" is set by the agent, for it says where a request ends; remove it"#,
+        ),
+        (
+            "check.grpc=localhost",
+            r#"check.grpc: "localhost" is not HOST:PORT; write it like "127.0.0.1:8080" or "[::1]:8080""#,
+        ),
+        (
+            "check={grpc=\"a:1\", service=\"a\\nb\"}",
+            r#"check.service: must be a service's name like "orders.Orders", of at most 256 bytes"#,
+        ),
+        (
+            "check.process=orders.pid",
+            r#"check.process: "orders.pid" is not the whole path of a file; write it like "/run/orders.pid""#,
+        ),
+        (
+            "check={tcp=\"a:1\", delay=\"1m\"}",
+            r#"check.delay: 1m is out of range; it must be from "0ms" to "20s""#,
         ),
         (
             "check.tcp=localhost",
@@ -271,7 +343,43 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "actions.promote={}",
-            r#"[actions.promote] lacks "command"; add a line like: command = ["/usr/local/bin/start-serving"]"#,
+            r#"[actions.promote] needs one of command or post; add a line like: command = ["/usr/local/bin/start-serving"]"#,
+        ),
+        (
+            "actions.demote={command=[\"true\"], post=\"http://a/\"}",
+            "[actions.demote] has command and post; keep one of them",
+        ),
+        (
+            "actions.notify={timeout=\"1s\"}",
+            r#"[actions.notify] needs one of command or post; add a line like: command = ["/usr/local/bin/role-changed"]"#,
+        ),
+        (
+            "actions.fence={timeout=\"100ms\"}",
+            r#"[actions.fence] lacks "command"; add a line like: command = ["/usr/local/bin/kill-serving"]"#,
+        ),
+        (
+            "actions.fence.post=http://127.0.0.1:8080/fence",
+            r#"actions.fence.post: must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; write a line like: command = ["/usr/local/bin/kill-serving"]"#,
+        ),
+        (
+            "actions.promote.post=https://a/",
+            r#"actions.promote.post: "https://a/" does not begin with http://; for https use command = ["curl", "--fail", "--silent", "--max-time", "1", URL]"#,
+        ),
+        (
+            "actions.promote.post=/promote",
+            r#"actions.promote.post: "/promote" does not begin with http://; write it like "http://127.0.0.1:8080/ready""#,
+        ),
+        (
+            "actions.promote={command=[\"true\"], on_failure=\"abort\"}",
+            r#"actions.promote.on_failure: "abort" is not valid; use one of release, retry, stay"#,
+        ),
+        (
+            "actions.fence={command=[\"true\"], on_failure=\"stay\"}",
+            r#"actions.fence.on_failure: "stay" is not valid; use one of retry, release"#,
+        ),
+        (
+            "actions.notify={command=[\"true\"], on_failure=\"retry\"}",
+            "actions.notify.on_failure: nothing follows if it fails; remove it",
         ),
         (
             "actions.promote=/bin/true",

@@ -59,10 +59,26 @@ fn each_risk_is_named() {
             &["control.token=file:token"],
             "control.token has no effect on a Unix socket",
         ),
+        (
+            &["actions.demote.post=http://localhost:8080/stop"],
+            "demote of role main is a POST, which a frozen or killed agent cannot send; add actions.fence",
+        ),
     ] {
         let sets: Vec<&str> = THREE.iter().chain(more).copied().collect();
         let text = risks(&sets);
         assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_demote_by_post_is_no_risk_where_something_harder_follows() {
+    for harder in ["actions.fence.command=[\"true\"]", "process.command=[\"true\"]"] {
+        let sets: Vec<&str> = THREE
+            .into_iter()
+            .chain(["actions.demote.post=http://localhost:8080/stop", harder])
+            .collect();
+        let text = risks(&sets);
+        assert!(!text.contains("POST"), "{harder}: {text}");
     }
 }
 

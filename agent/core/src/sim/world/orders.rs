@@ -102,7 +102,14 @@ impl World {
                 for copy in 0..3 {
                     if !self.lost(n, other, network) {
                         let delay = self.delay() + copy * 20 * MS;
-                        self.to(other, delay, Input::Dead(owner));
+                        self.to(
+                            other,
+                            delay,
+                            Input::Dead {
+                                owner,
+                                why: "it was killed".into(),
+                            },
+                        );
                     }
                 }
             }

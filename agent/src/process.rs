@@ -1,0 +1,318 @@
+//! A role's managed process: the application as a child of the parent process ([`crate::parent`]), started, watched, started again
+//! and stopped here. A cold one runs while its node is active; a warm one always, and is told by a signal.
+
+use crate::child::{Answers, Child};
+use crate::control::Notice;
+use crate::parent::{Answer, Request};
+use baton_core::Input;
+use baton_core::input;
+use baton_shared::config::{Config, Mode, Process, show_duration};
+use baton_shared::id::{Epoch, RoleName};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Longest pause before it is started again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// One that ran for so long has not failed again, but anew.
+const LIVED: Duration = Duration::from_secs(60);
+/// Beyond its own time to stop, its end is waited for so long (stuck in the kernel).
+const VANISH: Duration = Duration::from_secs(5);
+/// A start is answered within this: the parent waits for nothing.
+const START: Duration = Duration::from_secs(10);
+
+type Done = oneshot::Sender<Result<(), String>>;
+
+/// What the action runner wants of the application.
+pub enum Order {
+    /// It shall act.
+    Promote {
+        /// At this epoch.
+        epoch: Epoch,
+        /// Added to its environment.
+        env: Vec<(String, String)>,
+        /// Told when it runs.
+        done: Done,
+    },
+    /// It shall act no more.
+    Demote {
+        /// Told when it does not (a cold one: when its process group is gone).
+        done: Done,
+    },
+}
+
+/// The action runner's hold on one role's application.
+#[derive(Clone, Debug)]
+pub struct Application(mpsc::Sender<Order>);
+
+impl Application {
+    /// Has it act: a cold one is started.
+    pub async fn promote(&self, epoch: Epoch, env: Vec<(String, String)>) -> Result<(), String> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Order::Promote { epoch, env, done }, answer, START).await
+    }
+
+    /// Has it act no more: a cold one is stopped, within `limit` and a little more.
+    pub async fn demote(&self, limit: Duration) -> Result<(), String> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Order::Demote { done }, answer, limit + VANISH).await
+    }
+
+    async fn ask(
+        &self,
+        order: Order,
+        answer: oneshot::Receiver<Result<(), String>>,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let gone = || "the agent is stopping".to_owned();
+        self.0.send(order).await.map_err(|_| gone())?;
+        match timeout(limit, answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(gone())),
+            Err(_) => Err(format!(
+                "the process did not do so within {}",
+                show_duration(limit)
+            )),
+        }
+    }
+}
+
+/// What the process does.
+enum Run {
+    Off,
+    Starting(Option<Done>),
+    On(Instant),
+    /// Started again then.
+    Waiting(Instant),
+    Stopping(Done),
+}
+
+/// One role's managed process.
+pub struct Manager {
+    role: RoleName,
+    slot: usize,
+    configs: watch::Receiver<Arc<Config>>,
+    child: Child,
+    answers: Answers,
+    orders: mpsc::Receiver<Order>,
+    notices: mpsc::Sender<Notice>,
+    run: Run,
+    promoted: Option<Epoch>,
+    env: Vec<(String, String)>,
+    /// Ends in a row.
+    ends: u32,
+}
+
+/// A manager for the role at this place, and the hold on it. [`Manager::run`] must be run.
+pub fn manage(
+    role: RoleName,
+    slot: usize,
+    configs: watch::Receiver<Arc<Config>>,
+    child: Child,
+    answers: Answers,
+    notices: mpsc::Sender<Notice>,
+) -> (Application, Manager) {
+    let (sender, orders) = mpsc::channel(1);
+    let manager = Manager {
+        role,
+        slot,
+        configs,
+        child,
+        answers,
+        orders,
+        notices,
+        run: Run::Off,
+        promoted: None,
+        env: Vec::new(),
+        ends: 0,
+    };
+    (Application(sender), manager)
+}
+
+impl Manager {
+    /// Manages until the agent exits.
+    pub async fn run(mut self) -> Result<(), String> {
+        if self.settings().is_some_and(|process| process.mode == Mode::Warm) {
+            self.start(None).await?;
+        }
+        loop {
+            let due = match self.run {
+                Run::Waiting(at) => Some(at),
+                _ => None,
+            };
+            tokio::select! {
+                order = self.orders.recv() => match order {
+                    Some(order) => self.order(order).await?,
+                    None => return Ok(()), // the agent is exiting
+                },
+                answer = self.answers.recv() => match answer {
+                    Some(answer) => self.hear(answer).await?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start(None).await?,
+            }
+        }
+    }
+
+    /// As the configuration has it now; a change counts from the next start.
+    fn settings(&self) -> Option<Process> {
+        let config = self.configs.borrow();
+        let acts = config.my_node().kind.may_act();
+        config
+            .roles
+            .get(&self.role)
+            .and_then(|role| role.process.clone())
+            .filter(|_| acts)
+    }
+
+    async fn order(&mut self, order: Order) -> Result<(), String> {
+        let settings = self.settings();
+        match (order, settings) {
+            (Order::Promote { done, .. }, None) => answer(done, Ok(())),
+            (Order::Promote { epoch, env, done }, Some(process)) => {
+                (self.promoted, self.env, self.ends) = (Some(epoch), env, 0);
+                if matches!(self.run, Run::On(_)) {
+                    self.signal(process.promote_signal).await?;
+                    answer(done, Ok(()));
+                } else {
+                    self.start(Some(done)).await?;
+                }
+            }
+            (Order::Demote { done }, settings) => {
+                self.promoted = None;
+                let warm = settings
+                    .as_ref()
+                    .is_some_and(|process| process.mode == Mode::Warm);
+                if warm {
+                    self.signal(settings.and_then(|process| process.demote_signal))
+                        .await?;
+                    answer(done, Ok(()));
+                    return Ok(());
+                }
+                if settings.is_none() && matches!(self.run, Run::Off) {
+                    answer(done, Ok(()));
+                    return Ok(()); // there is none, and never was
+                }
+                let (signal, grace) = settings.map_or((libc::SIGTERM, Duration::ZERO), |process| {
+                    (process.stop_signal, process.stop_timeout)
+                });
+                // Asked in any case: that it does not run is the parent's word, not a memory.
+                self.run = Run::Stopping(done);
+                self.child
+                    .ask(Request::Stop {
+                        slot: self.slot,
+                        signal,
+                        grace,
+                    })
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn start(&mut self, done: Option<Done>) -> Result<(), String> {
+        let Some(process) = self.settings() else {
+            self.run = Run::Off;
+            if let Some(done) = done {
+                answer(done, Ok(()));
+            }
+            return Ok(());
+        };
+        self.run = Run::Starting(done);
+        self.child
+            .ask(Request::Start {
+                slot: self.slot,
+                epoch: self.promoted.unwrap_or_default(),
+                command: process.command,
+                env: self.env.clone(),
+                warm: process.mode == Mode::Warm,
+            })
+            .await
+    }
+
+    async fn signal(&self, signal: Option<i32>) -> Result<(), String> {
+        match signal {
+            Some(signal) => {
+                let slot = self.slot;
+                self.child.ask(Request::Signal { slot, signal }).await
+            }
+            None => Ok(()),
+        }
+    }
+
+    async fn hear(&mut self, heard: Answer) -> Result<(), String> {
+        match heard {
+            Answer::Started { result: Ok(id), .. } => {
+                // Else it was to be stopped meanwhile, and its end comes next.
+                if matches!(self.run, Run::Starting(_))
+                    && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
+                {
+                    tracing::info!(role = %self.role, "the application runs as process {id}");
+                    let process = self.settings();
+                    if self.promoted.is_some() {
+                        self.signal(process.and_then(|process| process.promote_signal))
+                            .await?;
+                    }
+                    match done {
+                        Some(done) => answer(done, Ok(())),
+                        None => self.tell(input::Process::Up).await,
+                    }
+                }
+            }
+            Answer::Started { result: Err(why), .. } => match std::mem::replace(&mut self.run, Run::Off) {
+                Run::Starting(Some(done)) => answer(done, Err(why)),
+                Run::Starting(None) => self.ended(why, Duration::ZERO).await,
+                other => self.run = other,
+            },
+            Answer::Ended { how, .. } => match std::mem::replace(&mut self.run, Run::Off) {
+                Run::Stopping(done) => answer(done, Ok(())),
+                Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
+                // Of a run before: of this one the parent says first that it has started.
+                other => self.run = other,
+            },
+            Answer::Fenced { .. } => {
+                let _ = self.notices.send(Input::Fenced(self.role.clone()).into()).await; // else the loop has stopped
+            }
+        }
+        Ok(())
+    }
+
+    /// It ended by itself: it is started again after a pause, if it is wanted still.
+    async fn ended(&mut self, how: String, lived: Duration) {
+        let Some(process) = self.settings() else { return };
+        if self.promoted.is_none() && process.mode == Mode::Cold {
+            return;
+        }
+        if lived > LIVED {
+            self.ends = 0;
+        }
+        let pause = process
+            .restart_delay
+            .saturating_mul(1 << self.ends.min(16))
+            .min(LONGEST_PAUSE);
+        self.ends += 1;
+        self.run = Run::Waiting(Instant::now() + pause);
+        tracing::warn!(role = %self.role, "the application ended: {how}; it is started again in {}", show_duration(pause));
+        let news = if self.ends > process.restarts {
+            input::Process::Failed(how)
+        } else {
+            input::Process::Restarting(how)
+        };
+        self.tell(news).await;
+    }
+
+    async fn tell(&self, process: input::Process) {
+        if let Some(epoch) = self.promoted {
+            let role = self.role.clone();
+            let news = Input::Process { role, epoch, process };
+            let _ = self.notices.send(news.into()).await; // else the loop has stopped
+        }
+    }
+}
+
+fn answer(done: Done, result: Result<(), String>) {
+    let _ = done.send(result); // who no longer waits needs no answer
+}
+
+#[cfg(test)]
+mod tests;

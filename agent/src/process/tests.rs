@@ -1,0 +1,248 @@
+use super::*;
+use crate::parent::Board;
+use baton_shared::config;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A manager, and a test in the parent's place.
+struct Stage {
+    application: Application,
+    requests: mpsc::Receiver<Request>,
+    answers: mpsc::Sender<Answer>,
+    notices: mpsc::Receiver<Notice>,
+    _configs: watch::Sender<Arc<Config>>,
+}
+
+fn settings(mode: Mode, restarts: u32) -> Process {
+    Process {
+        command: vec!["/bin/app".into()],
+        mode,
+        stop_timeout: Duration::from_secs(3),
+        stop_signal: libc::SIGTERM,
+        promote_signal: (mode == Mode::Warm).then_some(libc::SIGUSR1),
+        demote_signal: (mode == Mode::Warm).then_some(libc::SIGUSR2),
+        restarts,
+        restart_delay: Duration::from_millis(200),
+    }
+}
+
+fn stage(process: Process) -> Stage {
+    let role = RoleName::new("main").unwrap();
+    let mut config = crate::control::driver::tests::config(None);
+    let settings = config::Role {
+        process: Some(process),
+        ..config::Role::default()
+    };
+    config.roles.insert(role.clone(), settings);
+    let (sender, configs) = watch::channel(Arc::new(config));
+    let (asks, requests) = mpsc::channel(16);
+    let (answers, heard) = mpsc::channel(16);
+    let (tell, notices) = mpsc::channel(16);
+    let child = Child::of(Box::leak(Box::<Board>::default()), asks);
+    let (application, manager) = manage(role, 0, configs, child, heard, tell);
+    tokio::spawn(manager.run());
+    Stage {
+        application,
+        requests,
+        answers,
+        notices,
+        _configs: sender,
+    }
+}
+
+impl Stage {
+    async fn request(&mut self) -> Request {
+        timeout(LIMIT, self.requests.recv()).await.unwrap().unwrap()
+    }
+
+    async fn started(&mut self) -> Epoch {
+        let Request::Start { epoch, .. } = self.request().await else {
+            panic!("no start")
+        };
+        self.say(Answer::Started {
+            slot: 0,
+            epoch,
+            result: Ok(7),
+        })
+        .await;
+        epoch
+    }
+
+    async fn say(&self, answer: Answer) {
+        self.answers.send(answer).await.unwrap();
+    }
+
+    async fn ended(&self) {
+        let how = "exited with status 3".into();
+        self.say(Answer::Ended { slot: 0, how }).await;
+    }
+
+    async fn news(&mut self) -> Input {
+        match timeout(LIMIT, self.notices.recv()).await.unwrap().unwrap() {
+            Notice::Input(input) => *input,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn promoted(&mut self) {
+        let application = self.application.clone();
+        let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+        assert_eq!(self.started().await, Epoch(5));
+        assert_eq!(promotion.await.unwrap(), Ok(()));
+    }
+}
+
+fn process_of(input: Input) -> input::Process {
+    match input {
+        Input::Process { epoch, process, .. } => {
+            assert_eq!(epoch, Epoch(5));
+            process
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cold_one_runs_from_promotion_to_demotion() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    stage.promoted().await;
+    let application = stage.application.clone();
+    let demotion = tokio::spawn(async move { application.demote(Duration::from_secs(3)).await });
+    let stop = Request::Stop {
+        slot: 0,
+        signal: libc::SIGTERM,
+        grace: Duration::from_secs(3),
+    };
+    assert_eq!(stage.request().await, stop);
+    tokio::task::yield_now().await;
+    assert!(!demotion.is_finished(), "not before its end is known");
+    stage.ended().await;
+    assert_eq!(demotion.await.unwrap(), Ok(()));
+    assert!(
+        stage.notices.try_recv().is_err(),
+        "an end that was asked for is no news"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_is_started_again_after_growing_pauses_and_fails_beyond_its_limit() {
+    let mut stage = stage(settings(Mode::Cold, 2));
+    stage.promoted().await;
+    for (end, pause) in [200u64, 400, 800].into_iter().enumerate() {
+        let since = Instant::now();
+        stage.ended().await;
+        let expected = |how: &str| match end {
+            0 | 1 => input::Process::Restarting(how.into()),
+            _ => input::Process::Failed(how.into()),
+        };
+        assert_eq!(
+            process_of(stage.news().await),
+            expected("it exited with status 3")
+        );
+        stage.started().await;
+        let waited = since.elapsed();
+        assert!(
+            waited >= Duration::from_millis(pause) && waited < Duration::from_millis(pause + 50),
+            "{waited:?}"
+        );
+        assert_eq!(process_of(stage.news().await), input::Process::Up);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn demoted_while_it_waits_it_is_not_started_again() {
+    let mut stage = stage(settings(Mode::Cold, 9));
+    stage.promoted().await;
+    stage.ended().await;
+    stage.news().await;
+    let application = stage.application.clone();
+    let demotion = tokio::spawn(async move { application.demote(Duration::from_secs(3)).await });
+    assert!(matches!(stage.request().await, Request::Stop { .. }));
+    stage.ended().await;
+    assert_eq!(demotion.await.unwrap(), Ok(()));
+    assert!(
+        timeout(LIMIT, stage.requests.recv()).await.is_err(),
+        "nothing is asked for"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_about_a_run_before_is_not_taken_for_this_one() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    assert!(matches!(stage.request().await, Request::Start { .. }));
+    stage.ended().await;
+    let result = Ok(7);
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch: Epoch(5),
+            result,
+        })
+        .await;
+    assert_eq!(promotion.await.unwrap(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_started_fails_the_promotion() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    assert!(matches!(stage.request().await, Request::Start { .. }));
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch: Epoch(5),
+            result: Err("no such file".into()),
+        })
+        .await;
+    assert_eq!(promotion.await.unwrap(), Err("no such file".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn warm_one_runs_from_the_start_and_is_told_by_signals() {
+    let mut stage = stage(settings(Mode::Warm, 0));
+    stage.started().await;
+    tokio::task::yield_now().await;
+    let application = stage.application.clone();
+    let told = tokio::spawn(async move {
+        application.promote(Epoch(5), Vec::new()).await?;
+        application.demote(Duration::from_secs(3)).await
+    });
+    for signal in [libc::SIGUSR1, libc::SIGUSR2] {
+        assert_eq!(stage.request().await, Request::Signal { slot: 0, signal });
+    }
+    assert_eq!(told.await.unwrap(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_parent_stopped_is_reported() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    stage.promoted().await;
+    stage.say(Answer::Fenced { slot: 0 }).await;
+    assert!(matches!(stage.news().await, Input::Fenced(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_demotion_overtakes_a_start() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    let start = stage.request().await;
+    assert!(matches!(start, Request::Start { .. }));
+    let application = stage.application.clone();
+    let demotion = tokio::spawn(async move { application.demote(Duration::from_secs(3)).await });
+    assert!(matches!(stage.request().await, Request::Stop { .. }));
+    let (epoch, result) = (Epoch(5), Ok(7));
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch,
+            result,
+        })
+        .await;
+    stage.ended().await;
+    assert_eq!(demotion.await.unwrap(), Ok(()));
+    assert!(promotion.await.unwrap().is_err());
+}
