@@ -197,7 +197,7 @@ impl Core {
             }
             Input::Process { role, epoch, process } => {
                 if let Some(role) = self.roles.get_mut(&role) {
-                    role.process(epoch, process, c, q);
+                    role.process(epoch, process, q);
                 }
             }
             Input::Fenced(role) => {

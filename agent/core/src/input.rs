@@ -131,9 +131,6 @@ pub enum Process {
     Restarting(String),
     /// It ended so often that another node should take over, if one can; meanwhile it is started again here.
     Failed(String),
-    /// This agent stood still or was slow, and its parent has stopped the application, process or not. Whether the lease goes on or
-    /// not, the role is given up: nothing acts for it.
-    Fenced,
 }
 
 /// The two actions.

@@ -50,8 +50,6 @@ impl RoleCore {
 
     /// The run before this one may have left the application acting: it is stopped before anything else (H4).
     pub(crate) fn demote_first(&mut self, now: Mono) {
-        // The parent was lent something by that run, and hears when it is over.
-        self.lent = Some(Mono::ZERO);
         self.state = RoleState::Demoting;
         self.reason = "the application may still act since the run before".into();
         self.again = Some(now);
@@ -233,19 +231,12 @@ impl RoleCore {
     }
 
     /// The managed process of this promotion ended, or runs again.
-    pub(crate) fn process(&mut self, epoch: Epoch, process: Process, c: &Cluster, q: &mut Queue) {
+    pub(crate) fn process(&mut self, epoch: Epoch, process: Process, q: &mut Queue) {
         if !self.holds() || (epoch != self.promoting && !broken!(AnyEpochsProcess)) {
             return;
         }
         self.down = match process {
-            Process::Fenced if matches!(self.state, RoleState::Promoting | RoleState::Active) => {
-                return self.demote(
-                    "this agent stood still, and its parent has stopped the application".into(),
-                    c,
-                    q,
-                );
-            }
-            Process::Up | Process::Fenced => None,
+            Process::Up => None,
             Process::Restarting(why) => Some((why, false)),
             Process::Failed(why) => Some((why, true)),
         };

@@ -197,25 +197,18 @@ impl World {
         self.check();
     }
 
-    /// The parent stopped an application under the hands of a living agent, which hears of it.
+    /// The parent has stopped an application under the hands of a living agent.
     pub(super) fn stopped_by_parent(&mut self, n: usize, role: &RoleName) {
         self.has_stopped(n, role);
         self.say(n, || format!("the parent has stopped the application of {role}"));
-        let Some(doing) = self.nodes[n].doing.get(role) else {
-            return;
-        };
-        let (number, epoch, settings) = (doing.number, doing.epoch, self.nodes[n].settings(role));
-        let managed = settings.is_some_and(|role| role.process.is_some());
-        match doing.action {
-            // A process that is gone needs no more waiting for; a command runs to its end.
-            Action::Demote if managed => {
-                self.at(MS, What::Done(n, role.clone(), number));
-            }
-            Action::Demote => {}
-            Action::Promote if is(Rule::FenceUntold) => {}
-            Action::Promote => {
-                self.tell_of_process(n, role, epoch, Process::Fenced, MS);
-            }
+        // A demote of a process that is gone needs no more waiting for; a command runs to its end.
+        let machine = &self.nodes[n];
+        if let Some(doing) = machine.doing.get(role)
+            && doing.action == Action::Demote
+            && machine.settings(role).is_some_and(|role| role.process.is_some())
+        {
+            let number = doing.number;
+            self.at(MS, What::Done(n, role.clone(), number));
         }
     }
 }

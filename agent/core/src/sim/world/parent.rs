@@ -87,8 +87,10 @@ impl World {
             if let Some(watched) = self.nodes[n].watched.get_mut(role) {
                 watched.fenced = Some(until);
             }
+            self.tell_agent(n, role);
         }
         if now >= kill && settings.process.is_some() && self.nodes[n].app(role) != App::Passive {
+            self.tell_agent(n, role);
             self.stopped_by_parent(n, role);
         }
         let next = [fence, kill].into_iter().find(|at| *at > now);
@@ -99,6 +101,13 @@ impl World {
         if planned.is_none_or(|at| at < self.now || at > next) {
             self.nodes[n].watched.entry(role.clone()).or_default().looks = Some(next);
             self.at(next - self.now, What::Parent(n, role.clone()));
+        }
+    }
+
+    /// An agent that lives on hears that its parent stepped in.
+    fn tell_agent(&mut self, n: usize, role: &RoleName) {
+        if !is(Rule::FenceUntold) {
+            self.to(n, MS, Input::Fenced(role.clone()));
         }
     }
 
