@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// Most roles (`config::roles`).
@@ -52,12 +52,21 @@ pub struct Slot {
     epoch: AtomicU64,
     /// The agent is stopping the application.
     stopping: AtomicBool,
+    /// An event that wakes the parent; 0: none.
+    bell: AtomicI32,
 }
 
 impl Slot {
     /// The application may act until then.
     pub fn lend(&self, until: Option<Mono>) {
-        self.until.store(until.map_or(0, |at| at.0), SeqCst);
+        let before = self.until.swap(until.map_or(0, |at| at.0), SeqCst);
+        let bell = self.bell.load(SeqCst);
+        if before == 0 && until.is_some() && bell > 0 {
+            // The parent sleeps until what it knows of is due, and of this it does not know. A lease that is renewed only ends later.
+            let one = 1u64.to_ne_bytes();
+            // SAFETY: eight bytes of an event that this process inherited and that does not block; a full one rings already.
+            unsafe { libc::write(bell, one.as_ptr().cast(), one.len()) };
+        }
     }
 
     /// It is promoted at this epoch.
@@ -81,8 +90,8 @@ impl Slot {
 pub struct Board([Slot; SLOTS]);
 
 impl Board {
-    /// In memory that stays shared after a fork.
-    fn shared() -> io::Result<&'static Board> {
+    /// In memory that stays shared after a fork; this event rings when something is lent.
+    fn shared(bell: RawFd) -> io::Result<&'static Board> {
         // SAFETY: a fresh anonymous mapping of at least this size, page-aligned, zeroed (which is a valid Board: all atomics), and
         // never unmapped.
         unsafe {
@@ -97,7 +106,11 @@ impl Board {
             if page == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
-            Ok(&*page.cast())
+            let board: &Board = &*page.cast();
+            for slot in &board.0 {
+                slot.bell.store(bell, SeqCst);
+            }
+            Ok(board)
         }
     }
 
@@ -371,7 +384,8 @@ fn signal_name(signal: i32) -> &'static str {
 /// The parent.
 struct Parent {
     board: &'static Board,
-    signals: i32,
+    bell: RawFd,
+    signals: RawFd,
     agent: Option<Pid>,
     line: Option<UnixStream>,
     heard: Vec<u8>,
@@ -403,11 +417,14 @@ impl Parent {
             libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
         };
-        if signals < 0 {
+        // SAFETY: a plain system call.
+        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if signals < 0 || bell < 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(Parent {
-            board: Board::shared()?,
+            board: Board::shared(bell)?,
+            bell,
             signals,
             agent: None,
             line: None,
@@ -517,12 +534,18 @@ impl Parent {
             events: libc::POLLIN,
             revents: 0,
         };
+        let mut rung = 0u64;
         let mut fds = [
             poll(self.signals),
             poll(self.line.as_ref().map_or(-1, AsRawFd::as_raw_fd)),
+            poll(self.bell),
         ];
-        // SAFETY: two valid entries; a negative descriptor is skipped. No signal mask is changed.
-        unsafe { libc::ppoll(fds.as_mut_ptr(), 2, &raw const timeout, std::ptr::null()) };
+        // SAFETY: three valid entries; a negative descriptor is skipped. No signal mask is changed. The event is eight bytes long, and
+        // nothing is lost if it has not rung.
+        unsafe {
+            libc::ppoll(fds.as_mut_ptr(), 3, &raw const timeout, std::ptr::null());
+            libc::read(self.bell, (&raw mut rung).cast(), size_of_val(&rung));
+        }
     }
 
     fn due(&self, now: Mono) -> Mono {
@@ -793,8 +816,12 @@ impl Parent {
                 },
                 if killed { "killed" } else { "stopped without it" },
             ));
-            if !stopping && let Some((command, limit)) = command {
-                let env = self.environment(place, &last, "the agent stands still");
+            if let Some((command, limit)) = command {
+                let cause = match stopping {
+                    true => "the lease is about to end, and the agent has not stopped the application yet",
+                    false => "the agent stands still",
+                };
+                let env = self.environment(place, &last, cause);
                 match spawn(command, &env) {
                     Ok(id) => {
                         let until = now + *limit;

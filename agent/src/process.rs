@@ -8,10 +8,11 @@ use baton_core::Input;
 use baton_core::input;
 use baton_shared::config::{Config, Mode, Process, show_duration};
 use baton_shared::id::{Epoch, RoleName};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Longest pause before it is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -19,6 +20,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LIVED: Duration = Duration::from_secs(60);
 /// Beyond its own time to stop, its end is waited for so long (stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(5);
+/// Between two looks at a process group that was killed.
+const LOOK: Duration = Duration::from_millis(1);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
@@ -97,6 +100,8 @@ pub struct Manager {
     orders: mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
     run: Run,
+    /// The application's process group, while it runs.
+    group: Option<u32>,
     promoted: Option<Epoch>,
     env: Vec<(String, String)>,
     /// Ends in a row.
@@ -122,6 +127,7 @@ pub fn manage(
         orders,
         notices,
         run: Run::Off,
+        group: None,
         promoted: None,
         env: Vec::new(),
         ends: 0,
@@ -132,6 +138,14 @@ pub fn manage(
 impl Manager {
     /// Manages until the agent exits.
     pub async fn run(mut self) -> Result<(), String> {
+        match self.manage().await {
+            Ok(()) => Ok(()),
+            Err(_) => self.abandoned().await,
+        }
+    }
+
+    /// Until the agent exits. An error: the parent is gone.
+    async fn manage(&mut self) -> Result<(), String> {
         if self.settings().is_some_and(|process| process.mode == Mode::Warm) {
             self.start(None).await?;
         }
@@ -147,11 +161,41 @@ impl Manager {
                 },
                 answer = self.answers.recv() => match answer {
                     Some(answer) => self.hear(answer).await?,
-                    None => return Ok(()),
+                    None => return Err("the parent process is gone".to_owned()),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start(None).await?,
             }
         }
+    }
+
+    /// The parent is gone, and the application's leader died with it. What the leader started did not: it is killed here, so that the
+    /// role can be released before this process ends too.
+    async fn abandoned(mut self) -> Result<(), String> {
+        if let Some(group) = self.group.and_then(|id| Pid::from_raw(id.cast_signed())) {
+            let _ = kill_process_group(group, Signal::KILL); // it may be gone already
+        }
+        if let Run::Stopping(done) = std::mem::replace(&mut self.run, Run::Off) {
+            self.vanish(done).await;
+        }
+        while let Some(order) = self.orders.recv().await {
+            match order {
+                Order::Promote { done, .. } => answer(done, Err("the parent process is gone".to_owned())),
+                Order::Demote { done } => self.vanish(done).await,
+            }
+        }
+        Ok(()) // the agent is exiting
+    }
+
+    /// Waits for the end of what was killed.
+    async fn vanish(&self, done: Done) {
+        let vanished = async {
+            while self.group.is_some_and(acts) {
+                sleep(LOOK).await;
+            }
+        };
+        let result = timeout(VANISH, vanished).await;
+        let result = result.map_err(|_| "the process cannot be killed".to_owned());
+        answer(done, result);
     }
 
     /// As the configuration has it now; a change counts from the next start.
@@ -243,6 +287,7 @@ impl Manager {
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
+                self.group = Some(id);
                 // Else it was to be stopped meanwhile, and its end comes next.
                 if matches!(self.run, Run::Starting(_))
                     && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
@@ -264,12 +309,15 @@ impl Manager {
                 Run::Starting(None) => self.ended(why, Duration::ZERO).await,
                 other => self.run = other,
             },
-            Answer::Ended { how, .. } => match std::mem::replace(&mut self.run, Run::Off) {
-                Run::Stopping(done) => answer(done, Ok(())),
-                Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
-                // Of a run before: of this one the parent says first that it has started.
-                other => self.run = other,
-            },
+            Answer::Ended { how, .. } => {
+                self.group = None;
+                match std::mem::replace(&mut self.run, Run::Off) {
+                    Run::Stopping(done) => answer(done, Ok(())),
+                    Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
+                    // Of a run before: of this one the parent says first that it has started.
+                    other => self.run = other,
+                }
+            }
             Answer::Fenced { .. } => {
                 let _ = self.notices.send(Input::Fenced(self.role.clone()).into()).await; // else the loop has stopped
             }
@@ -308,6 +356,20 @@ impl Manager {
             let _ = self.notices.send(news.into()).await; // else the loop has stopped
         }
     }
+}
+
+/// Whether anything in a process group can still run. Who is dead already may wait long to be reaped by a stranger.
+fn acts(group: u32) -> bool {
+    let runs = |name: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+        // State, parent and group follow the name, which is in parentheses (proc_pid_stat(5)).
+        let mut fields = stat.rsplit(')').next()?.split_whitespace();
+        let state = fields.next()?;
+        Some(fields.nth(1)? == group.to_string() && !matches!(state, "Z" | "X"))
+    };
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| runs(entry.file_name().to_str()?))
+        .any(|runs| runs)
 }
 
 fn answer(done: Done, result: Result<(), String>) {

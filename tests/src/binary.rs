@@ -1,4 +1,5 @@
-//! The binary under test: built once per test process, so that no test ever runs a stale one.
+//! The binaries under test, and the application that they stand beside: built once per test process, so that no test ever runs a
+//! stale one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,19 +9,25 @@ use std::sync::OnceLock;
 /// build.
 pub fn baton() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(build)
+    BUILT.get_or_init(|| build("baton-agent", "baton"))
 }
 
-fn build() -> PathBuf {
+/// The test application, built in the same way.
+pub fn application() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("baton-tests", "baton-application"))
+}
+
+fn build(package: &str, binary: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
         .args([
             "build",
             "--package",
-            "baton-agent",
+            package,
             "--bin",
-            "baton",
+            binary,
             "--profile",
             &profile(),
         ])
@@ -31,12 +38,12 @@ fn build() -> PathBuf {
     let output = command
         .output()
         .expect("cargo, which runs these tests, can be run");
-    assert!(output.status.success(), "the binary `baton` does not build");
+    assert!(output.status.success(), "the binary `{binary}` does not build");
     // Cargo says where the binary is, whatever CARGO_TARGET_DIR and the profile are.
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == "baton")
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == binary)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .expect("cargo names the binary it built")
 }

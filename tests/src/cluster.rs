@@ -1,12 +1,13 @@
 //! A cluster under test: agents that really run, with their configuration, state and logs in a directory that goes
 //! with them, and a watch over them from the first start on.
 
+use crate::application::Applications;
 use crate::binary::baton;
 use crate::deadline::GENEROUS;
 use crate::fault::Loss;
 use crate::lab::Lab;
 use crate::namespace::Namespace;
-use crate::plan::{DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
+use crate::plan::{ACTS, DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
 use crate::process::Process;
 use crate::watch::Watch;
 use baton_agent::demo::connection::Connection;
@@ -104,6 +105,7 @@ impl Cluster {
             false => builder.tempdir_in(memory),
         };
         let dir = dir.expect("the temporary directory can be written");
+        std::fs::create_dir(dir.path().join(ACTS)).expect("the temporary directory can be written");
         let mut secret = [0u8; 32];
         secret[..4].copy_from_slice(&std::process::id().to_be_bytes());
         let mut cluster = Cluster {
@@ -186,6 +188,11 @@ impl Cluster {
     /// The configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("cluster.toml")
+    }
+
+    /// What the test application did on all nodes.
+    pub fn applications(&self) -> Applications {
+        Applications::of(&self.dir.path().join(ACTS))
     }
 
     /// The directory with everything in it.
@@ -275,6 +282,13 @@ impl Cluster {
         process.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
+    /// Notes that a node's agent has died and is started again by its parent: its votes have to be waited for (V4).
+    pub fn agent_died(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.started = Mono::now();
+        }
+    }
+
     /// How long a node has been running since its last start.
     #[track_caller]
     pub fn age(&self, name: &str) -> Duration {
@@ -313,7 +327,7 @@ impl Cluster {
         self.process(name).freeze();
     }
 
-    /// Thaws a node that was frozen beyond its lease, and sees that the first thing it says is 503 (S4).
+    /// Thaws a node (or its agent alone) that was frozen beyond its lease, and sees that the first thing it says is 503 (S4).
     #[track_caller]
     pub fn thaw_and_ask(&self, name: &str) {
         let node = self.node(name);

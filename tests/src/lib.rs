@@ -12,6 +12,7 @@
 //! `cargo test -p baton-tests --test cluster -- --ignored --test-threads=1`.
 
 pub mod agreement;
+pub mod application;
 pub mod binary;
 pub mod case;
 pub mod cluster;

@@ -1,5 +1,6 @@
 //! What a cluster is to be: its nodes and its window, and the configuration file that says so.
 
+use crate::binary;
 use baton_shared::id::Kind;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -14,6 +15,9 @@ pub const DNS_PORT: u16 = 5353;
 /// The networks, in order of preference.
 pub const NETWORKS: [&str; 2] = ["front", "back"];
 
+/// Where applications act, in the cluster's directory.
+pub const ACTS: &str = "acts";
+
 /// The shape of a cluster.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -26,7 +30,8 @@ pub struct Plan {
     /// Whether that is a real disk. If not it is one in memory: how long a flush takes on a machine where others write
     /// too says nothing about the protocol.
     pub on_disk: bool,
-    /// More tables, in TOML.
+    /// More tables, in TOML. `{dir}` stands for the cluster's directory, `{application}` for the test application and its directory
+    /// as a command begins.
     pub more: String,
 }
 
@@ -115,7 +120,12 @@ impl Plan {
         text += &format!("\n[http]\nlisten = {}\n", listen(HTTP_PORT));
         text += &format!("\n[control]\nlisten = \"unix:{dir}/{{node}}.sock\"\n");
         text += &format!("\n[dns]\nlisten = {}\nzone = \"{ZONE}\"\n", listen(DNS_PORT));
-        text + &self.more
+        let application = || format!("\"{}\", \"{dir}/{ACTS}\"", binary::application().display());
+        let more = match self.more.contains("{application}") {
+            true => self.more.replace("{application}", &application()),
+            false => self.more.clone(),
+        };
+        text + &more.replace("{dir}", &dir.to_string())
     }
 }
 

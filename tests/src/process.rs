@@ -3,7 +3,7 @@
 
 use crate::deadline::{GENEROUS, until};
 use crate::namespace::Namespace;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
@@ -48,28 +48,44 @@ impl Process {
             .expect("a child of this process can be waited for")
     }
 
-    /// Freezes it (SIGSTOP), and returns once no thread of it runs any more.
+    /// The id of the agent, if this is the parent process of one that lives (ARCHITECTURE, "The parent").
+    pub fn agent(&self) -> Option<u32> {
+        children(self.id())
+            .into_iter()
+            .find(|id| name(*id).as_deref() == Some("baton"))
+    }
+
+    /// Signals the agent alone, and returns its id.
+    #[track_caller]
+    pub fn signal_agent(&self, signal: Signal) -> u32 {
+        let agent = until(GENEROUS, "there is an agent", || {
+            self.agent()
+                .ok_or_else(|| format!("process {} has none", self.id()))
+        });
+        send(agent, signal);
+        agent
+    }
+
+    /// Signals the parent alone.
+    #[track_caller]
+    pub fn signal_parent(&self, signal: Signal) {
+        send(self.id(), signal);
+    }
+
+    /// Freezes the agent alone, and returns once no thread of it runs any more.
+    #[track_caller]
+    pub fn freeze_agent(&self) {
+        await_frozen(self.signal_agent(Signal::STOP));
+    }
+
+    /// Freezes it and its group (SIGSTOP), and returns once no thread of it runs any more.
     #[track_caller]
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
-        until(GENEROUS, "the process is frozen", || {
-            let tasks = format!("/proc/{}/task", self.id());
-            for task in std::fs::read_dir(&tasks)
-                .map_err(|e| format!("{tasks}: {e}"))?
-                .flatten()
-            {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                // The state follows the command's name, which is in parentheses (proc_pid_stat(5)).
-                let state = stat
-                    .rsplit(')')
-                    .next()
-                    .and_then(|rest| rest.trim().chars().next());
-                if state.is_some_and(|state| state != 'T') {
-                    return Err(format!("a thread of it is in state {state:?}"));
-                }
-            }
-            Ok(())
-        });
+        await_frozen(self.id());
+        if let Some(agent) = self.agent() {
+            await_frozen(agent);
+        }
     }
 
     /// Lets it go on (SIGCONT).
@@ -106,6 +122,61 @@ impl Process {
         let group = Pid::from_child(&self.child);
         kill_process_group(group, signal).unwrap_or_else(|e| panic!("cannot signal process {group:?}: {e}"));
     }
+}
+
+/// The children of a process.
+pub fn children(id: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    list.split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+/// Whether a process exists, and is more than a zombie.
+pub fn lives(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.trim().chars().next());
+    state.is_some_and(|state| state != 'Z')
+}
+
+/// The name of a process.
+fn name(id: u32) -> Option<String> {
+    let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
+}
+
+#[track_caller]
+fn send(id: u32, signal: Signal) {
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("it is a process id");
+    kill_process(pid, signal).unwrap_or_else(|e| panic!("cannot signal process {id}: {e}"));
+}
+
+#[track_caller]
+fn await_frozen(id: u32) {
+    until(GENEROUS, "the process is frozen", || {
+        let tasks = format!("/proc/{id}/task");
+        for task in std::fs::read_dir(&tasks)
+            .map_err(|e| format!("{tasks}: {e}"))?
+            .flatten()
+        {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The state follows the command's name, which is in parentheses (proc_pid_stat(5)).
+            let state = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.trim().chars().next());
+            if state.is_some_and(|state| state != 'T') {
+                return Err(format!("a thread of it is in state {state:?}"));
+            }
+        }
+        Ok(())
+    });
 }
 
 impl Drop for Process {

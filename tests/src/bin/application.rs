@@ -1,0 +1,224 @@
+//! The application that the sidecars under test stand beside. All it does is act: again and again it writes the clock into a file of
+//! its own, so that the last instant at which it acted is known whatever kills it. `baton_tests::application` reads those files.
+//!
+//! `baton-application DIR [--ignore-term] [--slow-stop MS] [--warm] [--http ADDRESS] [--fork] [--daemon] [--node NAME]`, or
+//! `baton-application DIR --stop`, which kills the daemons of this node and returns when they are gone.
+//!
+//! A file `NODE.exit` in DIR makes the one that runs on NODE take it away and exit with status 3; `NODE.status` holds the status that it
+//! answers over HTTP. NODE is `BATON_NODE`.
+
+use baton_shared::clock::Mono;
+use baton_tests::application::{Mark, Name};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// Between two acts.
+const STEP: Duration = Duration::from_micros(500);
+/// The exit file is looked for at every so many acts.
+const LOOK: u32 = 10;
+
+#[derive(Debug, Default)]
+struct Options {
+    dir: PathBuf,
+    node: String,
+    group: Option<String>,
+    ignore_term: bool,
+    slow_stop: Duration,
+    warm: bool,
+    http: Option<String>,
+    fork: bool,
+    daemon: bool,
+    stop: bool,
+}
+
+fn main() -> ExitCode {
+    let options = match Options::read() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("baton-application: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.stop {
+        return stop(&options);
+    }
+    if options.daemon {
+        return daemonise(&options);
+    }
+    run(&options)
+}
+
+impl Options {
+    fn read() -> Result<Options, String> {
+        let mut arguments = std::env::args().skip(1);
+        let mut options = Options {
+            dir: arguments.next().ok_or("give a directory")?.into(),
+            node: std::env::var("BATON_NODE").unwrap_or_default(),
+            ..Options::default()
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            match argument.as_str() {
+                "--ignore-term" => options.ignore_term = true,
+                "--slow-stop" => {
+                    let ms = value()?.parse().map_err(|e| format!("--slow-stop: {e}"))?;
+                    options.slow_stop = Duration::from_millis(ms);
+                }
+                "--warm" => options.warm = true,
+                "--http" => options.http = Some(value()?),
+                "--fork" => options.fork = true,
+                "--daemon" => options.daemon = true,
+                "--stop" => options.stop = true,
+                "--node" => options.node = value()?,
+                "--group" => options.group = Some(value()?),
+                other => return Err(format!("{other} is not known")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn file(&self, what: &str) -> PathBuf {
+        self.dir.join(format!("{}.{what}", self.node))
+    }
+}
+
+/// Acts until told otherwise.
+fn run(options: &Options) -> ExitCode {
+    let started = Mono::now();
+    let signals = block_signals();
+    let group = options.group.clone();
+    let group = group.unwrap_or_else(|| format!("{}-{}", std::process::id(), started.0));
+    if let Some(address) = &options.http {
+        serve(address, options.file("status"));
+    }
+    if options.fork {
+        let own = std::env::current_exe().expect("a program knows its own file");
+        let child = Command::new(own)
+            .arg(&options.dir)
+            .args(["--node", &options.node, "--group", &group, "--ignore-term"])
+            .spawn();
+        child.expect("a child can be started");
+    }
+    let begin = |started| {
+        let name = Name {
+            role: std::env::var("BATON_ROLE").unwrap_or_default(),
+            node: options.node.clone(),
+            epoch: std::env::var("BATON_EPOCH").unwrap_or_default(),
+            id: std::process::id(),
+            started,
+            group: group.clone(),
+        };
+        Mark::begin(&options.dir, &name).expect("the directory can be written")
+    };
+    let mut mark = (!options.warm).then(|| begin(started));
+    let mut end = None;
+    for turn in 0u32.. {
+        match signal_within(&signals, STEP) {
+            libc::SIGTERM if !options.ignore_term && end.is_none() => {
+                end = Some(Mono::now() + options.slow_stop)
+            }
+            libc::SIGUSR1 => mark = mark.or_else(|| Some(begin(Mono::now()))),
+            libc::SIGUSR2 => mark = None,
+            _ => {}
+        }
+        if end.is_some_and(|at| Mono::now() >= at) {
+            break;
+        }
+        if let Some(mark) = &mark {
+            mark.act().expect("the file can be written");
+        }
+        if turn.is_multiple_of(LOOK) && std::fs::remove_file(options.file("exit")).is_ok() {
+            return ExitCode::from(3);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// Starts this program again in a session of its own, and leaves it behind once it acts.
+fn daemonise(options: &Options) -> ExitCode {
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let arguments = std::env::args().skip(1).filter(|argument| argument != "--daemon");
+    let mut command = Command::new(own);
+    command
+        .args(arguments)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null());
+    // SAFETY: between fork and exec one system call is made.
+    unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+    let Ok(daemon) = command.spawn() else {
+        return ExitCode::FAILURE;
+    };
+    while living(options).iter().all(|name| name.id != daemon.id()) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Kills what acts on this node, and waits until it does not exist.
+fn stop(options: &Options) -> ExitCode {
+    loop {
+        let left = living(options);
+        if left.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        for name in left {
+            if let Some(id) = rustix::process::Pid::from_raw(name.id as i32) {
+                let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL); // it may be gone already
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What acts on this node.
+fn living(options: &Options) -> Vec<Name> {
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let mut all = baton_tests::application::living(&options.dir, &own);
+    all.retain(|name| name.node == options.node);
+    all
+}
+
+/// Blocks the signals that are waited for, in every thread to come.
+fn block_signals() -> libc::sigset_t {
+    // SAFETY: all-zero is a valid value; sigemptyset initialises it in any case.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        set
+    }
+}
+
+/// The signal that comes within this time; 0 or less: none.
+fn signal_within(set: &libc::sigset_t, limit: Duration) -> i32 {
+    let limit = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: limit.subsec_nanos() as libc::c_long,
+    };
+    // SAFETY: both outlive the call; no information about the signal is asked for.
+    unsafe { libc::sigtimedwait(set, std::ptr::null_mut(), &raw const limit) }
+}
+
+/// Answers every request with the status in the file, 200 without one.
+fn serve(address: &str, status: PathBuf) {
+    let listener = TcpListener::bind(address).expect("the address is free");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+            let _ = stream.read(&mut [0; 4096]);
+            let status = std::fs::read_to_string(&status).unwrap_or_else(|_| "200".into());
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {} whatever\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                status.trim()
+            );
+        }
+    });
+}

@@ -1,0 +1,137 @@
+//! The agent, or its parent, dies or stands still. The application never outlives the right to act.
+
+use super::{PROCESS, three_with};
+use crate::NAMES;
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::process::lives;
+use rustix::process::Signal;
+
+/// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
+fn agent_dies(signal: Signal, word: &str) {
+    let mut cluster = three_with(PROCESS);
+    for holder in NAMES {
+        cluster.place(holder);
+        let before = now();
+        cluster.applications().acting(holder, before);
+        let since = now();
+        let agent = cluster.process(holder).signal_agent(signal);
+        let bound = cluster.window() / 2;
+        cluster.agent_died(holder);
+        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
+        cluster.applications().acting(&to, since);
+        eprintln!(
+            "the application did not act for {:?}",
+            cluster.applications().gap(since)
+        );
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[&to]);
+        assert!(
+            cluster.process(holder).agent().is_some_and(|id| id != agent),
+            "it was started again"
+        );
+        assert_cause(&cluster, &to, word);
+    }
+    cluster.settled();
+    cluster.verify();
+    for name in NAMES {
+        cluster.stop(name);
+    }
+    cluster.applications().assert_apart();
+    cluster.applications().assert_no_orphans(&[]);
+}
+
+/// The last events name the cause.
+#[track_caller]
+fn assert_cause(cluster: &Cluster, at: &str, word: &str) {
+    let said = cluster.operate(at, &["events", "--last", "5"]);
+    assert!(said.contains(word), "no {word:?} in:\n{said}");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_killed_application_is_dead_and_standby_takes_over_at_once() {
+    agent_dies(Signal::KILL, "SIGKILL");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_aborts_application_is_dead_and_standby_takes_over_at_once() {
+    agent_dies(Signal::ABORT, "SIGABRT");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_frozen_application_is_dead_before_the_standbys_starts() {
+    let cluster = three_with(PROCESS);
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        cluster.process(holder).freeze_agent();
+        let apart = Apart {
+            unasked: &[holder],
+            ..Apart::NOBODY
+        };
+        let (to, _) = cluster.assert_takeover(since, holder, apart, cluster.silent_bound());
+        cluster.applications().acting(&to, since);
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[&to]);
+        cluster.thaw_and_ask(holder);
+        assert_eq!(cluster.settled(), to);
+    }
+    cluster.verify();
+    cluster.applications().assert_apart();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn parent_killed_application_and_agent_end_too() {
+    // What the application forked is not told of the parent's death: the agent has to end it.
+    let mut cluster = three_with(&PROCESS.replace("}]", "}, \"--fork\"]"));
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        let agent = cluster.process(holder).agent();
+        cluster.process(holder).signal_parent(Signal::KILL);
+        let ended = cluster.wait_ended(holder);
+        assert!(!ended.success());
+        let bound = cluster.window() / 2;
+        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
+        cluster.applications().acting(&to, since);
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[&to]);
+        until(
+            GENEROUS,
+            "the agent has ended too, and let go of ports and data",
+            || match agent.is_some_and(lives) {
+                true => Err(format!("process {agent:?} lives")),
+                false => Ok(()),
+            },
+        );
+        cluster.start(holder);
+        assert_eq!(cluster.settled(), to);
+    }
+    cluster.verify();
+    cluster.applications().assert_apart();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn parent_and_agent_killed_standby_takes_over_after_the_window() {
+    let mut cluster = three_with(PROCESS);
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        cluster.kill(holder);
+        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, cluster.silent_bound());
+        cluster.applications().acting(&to, since);
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[&to]);
+        cluster.start(holder);
+        assert_eq!(cluster.settled(), to);
+    }
+    cluster.verify();
+    cluster.applications().assert_apart();
+}

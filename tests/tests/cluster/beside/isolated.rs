@@ -1,0 +1,73 @@
+//! The holder hears nobody. Its application has stopped, of whatever sort it is, before another node's starts: that is what the lead of
+//! the lease is for.
+
+use super::{PROCESS, three_at};
+use crate::NAMES;
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use std::time::Duration;
+
+/// An application that a command starts as a daemon, and another one kills.
+const DAEMON: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                      demote = { command = [{application}, \"--stop\"] }\n";
+/// One whose demote hangs, so that the fence has to do it.
+const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                      demote = { command = [\"sleep\", \"1000\"] }\nfence = { command = [{application}, \"--stop\"] }\n";
+
+/// Cuts off each holder in turn.
+fn isolated(window: u64, more: &str) {
+    let mut cluster = three_at(Duration::from_millis(window), more);
+    for holder in NAMES {
+        cluster.place(holder);
+        let before = now();
+        cluster.applications().acting(holder, before);
+        let since = now();
+        cluster.silence(holder);
+        let (to, _) =
+            cluster.assert_takeover(since, holder, Apart::cut_off(&[holder]), cluster.silent_bound());
+        cluster.applications().acting(&to, since);
+        eprintln!(
+            "the application did not act for {:?}",
+            cluster.applications().gap(since)
+        );
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[&to]);
+        cluster.heal(holder);
+    }
+    cluster.settled();
+    cluster.verify();
+    for name in NAMES {
+        cluster.stop(name);
+    }
+    cluster.applications().assert_apart();
+    cluster.applications().assert_no_orphans(&[]);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_has_stopped_its_process() {
+    isolated(1000, PROCESS);
+    isolated(300, PROCESS);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_has_killed_a_process_that_does_not_stop() {
+    let stubborn = PROCESS.replace("}]", "}, \"--ignore-term\", \"--fork\"]");
+    isolated(1000, &stubborn);
+    isolated(300, &stubborn);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_has_demoted_by_command() {
+    isolated(1000, DAEMON);
+    isolated(300, DAEMON);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_whose_demote_hangs_has_fenced() {
+    isolated(1000, FENCED);
+    isolated(300, FENCED);
+}
