@@ -1,8 +1,12 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
+<<<<<<< HEAD
     Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
     show_duration,
+=======
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, Probe, Role, Url, show_duration,
+>>>>>>> checks
 };
 use crate::timing::Timing;
 use std::fmt::Write;
@@ -284,7 +288,7 @@ fn describe_check(check: &Check, page: &mut Page) {
     }
 }
 
-fn describe_http(http: &HttpProbe, page: &mut Page) {
+fn describe_http(http: &super::HttpProbe, page: &mut Page) {
     let (low, high) = http.status;
     page.line(
         "  check",
