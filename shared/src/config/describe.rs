@@ -1,12 +1,8 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-<<<<<<< HEAD
     Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
     show_duration,
-=======
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, Probe, Role, Url, show_duration,
->>>>>>> checks
 };
 use crate::timing::Timing;
 use std::fmt::Write;
