@@ -1,7 +1,7 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Url,
     show_duration,
 };
 use crate::timing::Timing;
