@@ -510,6 +510,7 @@ impl Parent {
         self.agent = Pid::from_raw(id);
         self.line = mine.set_nonblocking(true).is_ok().then_some(mine);
         self.heard.clear();
+        self.will = None; // it was another boot's
         self.started = now;
     }
 
@@ -849,7 +850,11 @@ impl Parent {
             return true;
         }
         let why = format!("its agent {}", fate.words());
-        say(&format!("{why}; its application is stopped"));
+        // An exit before it did anything has said why itself.
+        let early = self.will.is_none() && matches!(fate, Fate::Exited(_));
+        if !early {
+            say(&format!("{why}; its application is stopped"));
+        }
         if self.fence(&why) {
             self.tell(&why);
         }
