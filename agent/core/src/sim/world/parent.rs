@@ -87,7 +87,6 @@ impl World {
             if let Some(watched) = self.nodes[n].watched.get_mut(role) {
                 watched.fenced = Some(until);
             }
-            self.tell_agent(n, role);
         }
         if now >= kill && settings.process.is_some() && self.nodes[n].app(role) != App::Passive {
             self.tell_agent(n, role);
@@ -104,7 +103,8 @@ impl World {
         }
     }
 
-    /// An agent that lives on hears that its parent stepped in.
+    /// An agent that lives on hears that its parent stepped in: when the fence has ended, not when it begins. What it had promoted
+    /// meanwhile, the fence has stopped too.
     fn tell_agent(&mut self, n: usize, role: &RoleName) {
         if !is(Rule::FenceUntold) {
             self.to(n, MS, Input::Fenced(role.clone()));
@@ -162,6 +162,9 @@ impl World {
                 }
                 self.say(n, || format!("the fence of {role} fails"));
             }
+        }
+        if !burying {
+            self.tell_agent(n, role);
         }
         if burying {
             if !success && self.nodes[n].watched[role].tries < TRIES {
