@@ -263,15 +263,28 @@ impl Manager {
             return Ok(());
         };
         self.run = Run::Starting(done);
+        let env = self.environment();
         self.child
             .ask(Request::Start {
                 slot: self.slot,
                 epoch: self.promoted.unwrap_or_default(),
                 command: process.command,
-                env: self.env.clone(),
+                env,
                 warm: process.mode == Mode::Warm,
             })
             .await
+    }
+
+    /// Whose application it is; then what the promotion says, if there was one.
+    fn environment(&self) -> Vec<(String, String)> {
+        let config = self.configs.borrow();
+        let whose = [
+            ("BATON_NODE", config.me.to_string()),
+            ("BATON_CLUSTER", config.cluster.name.to_string()),
+            ("BATON_ROLE", self.role.to_string()),
+        ];
+        let whose = whose.into_iter().map(|(name, value)| (name.to_owned(), value));
+        whose.chain(self.env.iter().cloned()).collect()
     }
 
     async fn signal(&self, signal: Option<i32>) -> Result<(), String> {

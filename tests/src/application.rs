@@ -174,6 +174,21 @@ impl Applications {
         })
     }
 
+    /// The next one of its role that begins to act after this one.
+    #[track_caller]
+    pub fn acting_anew(&self, before: &Acts) -> Acts {
+        until(GENEROUS, "another application acts", || {
+            let mut all = self.acts().into_iter();
+            let newer = |acts: &Acts| {
+                let Name {
+                    role, group, started, ..
+                } = &acts.name;
+                *role == before.name.role && *group != before.name.group && *started > before.name.started
+            };
+            all.find(newer).ok_or_else(|| format!("{before} was the last"))
+        })
+    }
+
     /// How long nobody acted: from the last act of whoever acted before `since` to the first act of the next one.
     #[track_caller]
     pub fn gap(&self, since: Mono) -> Duration {

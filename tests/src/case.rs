@@ -109,6 +109,23 @@ impl Cluster {
         self.verify();
     }
 
+    /// Waits until this appears in a node's log.
+    #[track_caller]
+    pub fn await_logged(&self, name: &str, words: &str) {
+        until(GENEROUS, &format!("{name} logs \"{words}\""), || {
+            let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+            log.contains(words)
+                .then_some(())
+                .ok_or_else(|| "it did not".into())
+        });
+    }
+
+    /// How often this is in a node's log.
+    pub fn logged(&self, name: &str, words: &str) -> usize {
+        let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
+        log.matches(words).count()
+    }
+
     /// Sees that no two nodes were ever active at once and that epochs grew, since the first start.
     #[track_caller]
     pub fn verify(&self) {

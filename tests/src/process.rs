@@ -62,14 +62,14 @@ impl Process {
             self.agent()
                 .ok_or_else(|| format!("process {} has none", self.id()))
         });
-        send(agent, signal);
+        signal_one(agent, signal);
         agent
     }
 
     /// Signals the parent alone.
     #[track_caller]
     pub fn signal_parent(&self, signal: Signal) {
-        send(self.id(), signal);
+        signal_one(self.id(), signal);
     }
 
     /// Freezes the agent alone, and returns once no thread of it runs any more.
@@ -148,8 +148,9 @@ fn name(id: u32) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
+/// Signals one process.
 #[track_caller]
-fn send(id: u32, signal: Signal) {
+pub fn signal_one(id: u32, signal: Signal) {
     let pid = i32::try_from(id)
         .ok()
         .and_then(Pid::from_raw)

@@ -1,6 +1,6 @@
 //! The agent, or its parent, dies or stands still. The application never outlives the right to act.
 
-use super::{PROCESS, three_with};
+use super::{DAEMON, FENCED, PROCESS, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -65,7 +65,24 @@ fn agent_aborts_application_is_dead_and_standby_takes_over_at_once() {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_frozen_application_is_dead_before_the_standbys_starts() {
-    let cluster = three_with(PROCESS);
+    agent_stands_still(PROCESS);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_frozen_parent_runs_the_demote_command_in_time() {
+    agent_stands_still(DAEMON);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_frozen_parent_runs_the_fence_command_in_time() {
+    agent_stands_still(FENCED);
+}
+
+/// The agent of each holder in turn is frozen.
+fn agent_stands_still(more: &str) {
+    let cluster = three_with(more);
     for holder in NAMES {
         cluster.place(holder);
         let since = now();

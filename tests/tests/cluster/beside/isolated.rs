@@ -1,18 +1,11 @@
 //! The holder hears nobody. Its application has stopped, of whatever sort it is, before another node's starts: that is what the lead of
 //! the lease is for.
 
-use super::{PROCESS, three_at};
+use super::{DAEMON, FENCED, HANG, PROCESS, three_at};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use std::time::Duration;
-
-/// An application that a command starts as a daemon, and another one kills.
-const DAEMON: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
-                      demote = { command = [{application}, \"--stop\"] }\n";
-/// One whose demote hangs, so that the fence has to do it.
-const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
-                      demote = { command = [\"sleep\", \"1000\"] }\nfence = { command = [{application}, \"--stop\"] }\n";
 
 /// Cuts off each holder in turn.
 fn isolated(window: u64, more: &str) {
@@ -21,6 +14,7 @@ fn isolated(window: u64, more: &str) {
         cluster.place(holder);
         let before = now();
         cluster.applications().acting(holder, before);
+        std::fs::write(cluster.dir().join(HANG), "").expect("the directory can be written");
         let since = now();
         cluster.silence(holder);
         let (to, _) =
@@ -32,6 +26,7 @@ fn isolated(window: u64, more: &str) {
         );
         cluster.applications().assert_apart();
         cluster.applications().assert_no_orphans(&[&to]);
+        std::fs::remove_file(cluster.dir().join(HANG)).expect("it was written");
         cluster.heal(holder);
     }
     cluster.settled();

@@ -1,8 +1,14 @@
 //! What stands beside the application: the parent process, the managed process, and the actions. The test application writes down from
 //! when to when it acted, on every node by one clock; no two ever act at once, and none is left behind.
 
+mod actions;
 mod agent;
+mod application;
+mod container;
 mod isolated;
+mod orderly;
+mod resources;
+mod roles;
 
 use crate::NAMES;
 use baton_tests::cluster::Cluster;
@@ -11,6 +17,19 @@ use std::time::Duration;
 
 /// The application as a managed process.
 const PROCESS: &str = "\n[process]\ncommand = [{application}]\n";
+
+/// An application that a command starts as a daemon, and another one kills.
+const DAEMON: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                      demote = { command = [{application}, \"--stop\"] }\n";
+
+/// While this file is in the cluster's directory the demote of [`FENCED`] hangs.
+const HANG: &str = "hang";
+
+/// One whose demote may hang, so that the fence has to do it.
+const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                      demote = { command = [\"sh\", \"-c\", \
+                      \"test ! -e {dir}/hang || exec sleep 1000; exec \\\"$@\\\" --stop\", \"sh\", {application}] }\n\
+                      fence = { command = [{application}, \"--stop\"] }\n";
 
 /// Three members at the default window, and these tables.
 #[track_caller]
@@ -22,4 +41,15 @@ fn three_with(more: &str) -> Cluster {
 #[track_caller]
 fn three_at(window: Duration, more: &str) -> Cluster {
     Cluster::in_lab(Plan::members(&NAMES).window(window).more(more))
+}
+
+/// Stops all nodes that run, and sees that no two applications ever acted at once and none is left.
+#[track_caller]
+fn end(mut cluster: Cluster) {
+    cluster.verify();
+    for name in cluster.running() {
+        cluster.stop(&name);
+    }
+    cluster.applications().assert_apart();
+    cluster.applications().assert_no_orphans(&[]);
 }
