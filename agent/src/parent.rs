@@ -510,6 +510,7 @@ impl Parent {
         self.agent = Pid::from_raw(id);
         self.line = mine.set_nonblocking(true).is_ok().then_some(mine);
         self.heard.clear();
+        self.will = None; // it was another boot's
         self.started = now;
     }
 
@@ -596,7 +597,16 @@ impl Parent {
             if matches!(signal, libc::SIGCHLD | libc::SIGUSR1 | libc::SIGUSR2) {
                 continue; // the last two mean nothing here, and would end the agent
             }
-            let ends = matches!(signal, libc::SIGTERM | libc::SIGINT | libc::SIGQUIT);
+            let ends = matches!(
+                signal,
+                libc::SIGTERM | libc::SIGINT | libc::SIGQUIT | libc::SIGABRT
+            );
+            // A service manager whose watchdog ran out: the agent hangs, and would not hear it.
+            let signal = if signal == libc::SIGABRT {
+                libc::SIGKILL
+            } else {
+                signal
+            };
             match self.agent {
                 Some(agent) => {
                     if let Some(signal) = Signal::from_named_raw(signal) {
@@ -840,7 +850,11 @@ impl Parent {
             return true;
         }
         let why = format!("its agent {}", fate.words());
-        say(&format!("{why}; its application is stopped"));
+        // An exit before it did anything has said why itself.
+        let early = self.will.is_none() && matches!(fate, Fate::Exited(_));
+        if !early {
+            say(&format!("{why}; its application is stopped"));
+        }
         if self.fence(&why) {
             self.tell(&why);
         }
@@ -1012,6 +1026,7 @@ fn signal_set() -> libc::sigset_t {
             libc::SIGTERM,
             libc::SIGINT,
             libc::SIGQUIT,
+            libc::SIGABRT,
             libc::SIGHUP,
             libc::SIGUSR1,
             libc::SIGUSR2,

@@ -55,6 +55,20 @@ pub(crate) enum Rule {
     ReleasedBeforeStopped,
     /// H4: the application begins to stop when the lease ends, not so early that it has stopped by then.
     StopsAtLeaseEnd,
+    /// DESIGN §7: the parent says that its agent is dead before it has fenced the application.
+    NoticeBeforeFence,
+    /// DESIGN §7: the parent does nothing while its agent is frozen.
+    NoDeadMan,
+    /// DESIGN §7: the parent does not fence while the agent demotes, however long that takes.
+    FenceWaits,
+    /// DESIGN §7: the parent fences one role after the other.
+    FencesInTurn,
+    /// DESIGN §7: an agent that lives on does not hear that its parent has stopped the application.
+    FenceUntold,
+    /// H4: a restarted node forgets that its application may act since the run before.
+    ForgetsUnfinished,
+    /// §7: what is said of the process of an earlier promotion counts for this one.
+    AnyEpochsProcess,
     /// H6: a lease that has ended is claimed on.
     LostLeaseClaimed,
     /// A voter has one promise for all roles.

@@ -44,8 +44,12 @@ impl RoleCore {
     }
 
     pub(crate) fn turn_claiming(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
-        if let Some((epoch, _)) = self.lease.held(now)
+        // A lease that is won so late that the application would have to stop again at once is claimed on, until it lasts.
+        let lead = self.lead(c);
+        let lasts = |until: Mono| lead.is_zero() || now + lead + c.timing.interval < until;
+        if let Some((epoch, until)) = self.lease.held(now)
             && Some(epoch) == self.lease.claimed()
+            && lasts(until)
         {
             // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
             (self.urgent, self.paused_until) = (false, None);

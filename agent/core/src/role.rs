@@ -204,7 +204,7 @@ impl RoleCore {
     }
 
     /// How long before the end of its lease this application must begin to stop (H4, DESIGN §7).
-    fn lead(&self, c: &Cluster) -> Duration {
+    pub(crate) fn lead(&self, c: &Cluster) -> Duration {
         if broken!(StopsAtLeaseEnd) {
             return Duration::ZERO;
         }

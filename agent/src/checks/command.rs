@@ -209,28 +209,43 @@ mod tests {
     use super::*;
     use std::os::unix::process::CommandExt;
 
-    fn sleeper() -> (std::process::Child, Pid) {
-        let child = std::process::Command::new("sleep")
-            .arg("600")
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-        (child, id)
+    /// A group of one process, which ends with the test.
+    struct Sleeper(std::process::Child, Pid);
+
+    impl Sleeper {
+        fn start() -> Sleeper {
+            let child = std::process::Command::new("sleep")
+                .arg("600")
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            let id = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            Sleeper(child, id)
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 
     #[test]
     fn a_group_of_zombies_does_not_live() {
-        let (mut child, group) = sleeper();
+        let mut sleeper = Sleeper::start();
+        let group = sleeper.1;
         assert!(lives(group));
-        child.kill().unwrap();
+        sleeper.0.kill().unwrap();
         let start = std::time::Instant::now();
         while lives(group) {
             assert!(start.elapsed() < Duration::from_secs(20));
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(test_kill_process_group(group).is_ok(), "it is there, as a zombie");
-        child.wait().unwrap();
+        sleeper.0.wait().unwrap();
         assert!(!lives(group));
     }
 
@@ -248,13 +263,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mark = dir.path().join("ran");
         let mut command = Command::new(vec!["touch".into(), mark.display().to_string()]);
-        let (mut child, group) = sleeper(); // stands for one that no signal ends
-        command.killed = Some(group);
+        let sleeper = Sleeper::start(); // stands for one that no signal ends
+        command.killed = Some(sleeper.1);
         let tried = timeout(Duration::from_millis(300), command.ask()).await;
         assert!(tried.is_err() && !mark.exists());
         assert!(command.kill().contains("has not ended yet"));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        drop(sleeper);
         assert_eq!(command.ask().await, Ok("exit status 0".into()));
         assert!(mark.exists());
     }

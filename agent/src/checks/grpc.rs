@@ -237,4 +237,18 @@ mod tests {
             assert_eq!(status(answer), expected, "{answer:?}");
         }
     }
+
+    #[tokio::test]
+    async fn the_tasks_of_a_connection_end_with_it() {
+        let tasks = Tasks::default();
+        let (alive, mut ended) = tokio::sync::mpsc::channel::<()>(1);
+        let spawner = tasks.executor();
+        spawner.clone().execute(async move {
+            let _held = (alive, spawner);
+            std::future::pending().await
+        });
+        drop(tasks);
+        let limit = std::time::Duration::from_secs(20);
+        assert_eq!(tokio::time::timeout(limit, ended.recv()).await, Ok(None));
+    }
 }

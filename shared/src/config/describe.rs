@@ -1,7 +1,7 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, HttpProbe, Mode, Network, OnFailure, Probe, Role, Url,
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Url,
     show_duration,
 };
 use crate::timing::Timing;
@@ -284,7 +284,7 @@ fn describe_check(check: &Check, page: &mut Page) {
     }
 }
 
-fn describe_http(http: &HttpProbe, page: &mut Page) {
+fn describe_http(http: &super::HttpProbe, page: &mut Page) {
     let (low, high) = http.status;
     page.line(
         "  check",

@@ -79,7 +79,17 @@ fn what_the_example_leaves_commented_out_is_right_too() {
         if lines[at - 1].starts_with("# [roles") {
             continue; // they belong together; see the tests of roles
         }
-        let text = [&lines[..at], &[option], &lines[at + 1..]].concat().join("\n");
+        // A table that is left out as a whole is taken in as a whole, up to this line.
+        let begin = lines[..at]
+            .iter()
+            .rposition(|line| !line.starts_with("# "))
+            .map_or(0, |before| before + 1);
+        let header = (begin..at).find(|before| lines[*before].starts_with("# ["));
+        let mut all: Vec<&str> = lines.clone();
+        for line in header.unwrap_or(at)..=at {
+            all[line] = lines[line].strip_prefix("# ").unwrap_or(option);
+        }
+        let text = all.join("\n");
         let answer = dir.error(&text, Some("a"), &["cluster.key=file:k"]);
         let known = [
             "accepted",

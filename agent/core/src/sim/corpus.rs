@@ -13,6 +13,8 @@ macro_rules! kept {
 const KEPT: &[(&str, &str)] = kept![
     "dead-holders-claim",
     "drained-holder-killed",
+    "fence-ends-after-promotion",
+    "lease-won-late",
     "newcomer-taken-out-midway",
     "own-vote-comes-free"
 ];

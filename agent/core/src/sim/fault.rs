@@ -3,9 +3,10 @@
 //! Most faults are simple. The last ones are aimed: short plots around the holder that leave one rule alone between the cluster and
 //! two active nodes, or an epoch that falls. Random faults would need ages to line up like that.
 
+use super::MS;
 use super::dice::Dice;
 use super::life::Shape;
-use super::world::{World, config, name};
+use super::world::{Way, World, config, name};
 use crate::Request;
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,15 @@ pub(super) enum Fault {
     MachinePaused(Who, u64),
     /// A third of all datagrams are lost for so many seconds, and nobody outside may notice.
     Drizzle(u64),
+    /// Killed, its parent fences and says so; it is started again so many milliseconds later, or when the parent is through.
+    DiesAndReturns(Who, u64),
+    /// So go its promotions, demotions and fences from now on.
+    Promotes(Who, Way),
+    Demotes(Who, Way),
+    Fences(Who, Way),
+    /// Its managed process ends: too often if that is set. It runs again after so many milliseconds, or (0) not before the next
+    /// promotion; its agent hears of its end so many milliseconds late.
+    ProcessEnds(Who, usize, bool, u64, u64),
 }
 
 const BOTH: &[usize] = &[0, 1];
@@ -104,7 +114,8 @@ impl Fault {
             _ => Who::Node(dice.roll(5) as usize),
         };
         let w = who(dice);
-        match dice.roll(42) {
+        let more = if shape.stops() { 16 } else { 0 };
+        match dice.roll(42 + more) {
             0 => Fault::Silence(w),
             1 => Fault::NetworkLost(w, dice.roll(2) as usize),
             2 => Fault::Deaf(w),
@@ -135,7 +146,34 @@ impl Fault {
             33 => Fault::Anarchy(dice.roll(roles) as usize),
             34 if shape.spare() > 0 => Fault::Resize(dice.roll(32)),
             35..=41 => Fault::aimed(dice.roll(8), dice, shape),
+            42..=57 => Fault::of_application(dice, shape, w),
             _ => Fault::Heal,
+        }
+    }
+
+    /// One that has to do with how an application is started and stopped.
+    pub fn of_application(dice: &mut Dice, shape: Shape, who: Who) -> Fault {
+        let way = match dice.roll(3) {
+            0 => Way::Well,
+            1 => Way::Slowly,
+            _ => Way::Badly,
+        };
+        match dice.roll(8) {
+            0 | 1 => Fault::DiesAndReturns(who, dice.roll(600)),
+            2 => Fault::Promotes(who, way),
+            3 => Fault::Demotes(who, way),
+            4 => Fault::Fences(who, way),
+            5 => Fault::Freeze(who),
+            _ => {
+                let failed = dice.roll(2) == 0;
+                // One of which it is said that it is started again is; the other may be left to the next promotion.
+                let up = match dice.roll(2) {
+                    0 if failed => 0,
+                    _ => 1 + dice.roll(1000),
+                };
+                let late = if dice.roll(3) == 0 { dice.roll(2500) } else { 1 };
+                Fault::ProcessEnds(who, dice.roll(shape.roles() as u64) as usize, failed, up, late)
+            }
         }
     }
 
@@ -250,6 +288,30 @@ impl Fault {
                     w.run(ms(2));
                 }
             }
+            Fault::DiesAndReturns(who, pause) => {
+                let n = find(w, who);
+                w.kill(n, true);
+                w.run(ms(pause));
+                if !w.nodes[n].up {
+                    w.start(n);
+                }
+            }
+            Fault::Promotes(who, way) => {
+                let n = find(w, who);
+                w.nodes[n].promotes = way;
+            }
+            Fault::Demotes(who, way) => {
+                let n = find(w, who);
+                w.nodes[n].demotes = way;
+            }
+            Fault::Fences(who, way) => {
+                let n = find(w, who);
+                w.nodes[n].fences = way;
+            }
+            Fault::ProcessEnds(who, r, failed, up, late) => {
+                let (n, role) = (find(w, who), role(w, r));
+                w.process_ends(n, &role, failed, up * MS, late * MS);
+            }
             Fault::Drizzle(seconds) => super::peace::drizzle(w, ms(1000 * seconds)),
         }
     }
@@ -301,12 +363,13 @@ fn resize(w: &mut World, shape: Shape, bits: u64) {
             w.add(w.nodes.len());
         }
     }
-    let next = config(
+    let mut next = config(
         &nodes,
         w.config.networks.len(),
         w.config.roles.len(),
         w.config.cluster.window,
     );
+    next.roles = w.config.roles.clone();
     w.reconfigure(next);
     for (n, _) in nodes {
         if !w.nodes[n].up {

@@ -4,7 +4,8 @@ use super::dice::Dice;
 use super::fault::{Fault, Who};
 use super::invariants::Violation;
 use super::peace;
-use super::world::{World, config};
+use super::world::{Way, World, config};
+use baton_shared::config::{Action, Call, Mode, OnFailure, Process, Role};
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,17 +26,21 @@ pub(super) enum Shape {
     /// Three members; two more come and go, and so may the three.
     Changing,
     Five,
-    /// Three members and an observer, two roles.
+    /// Three members and an observer, two roles; the second is a managed process.
     TwoRoles,
     /// One network only.
     OneNetwork,
     /// Two members, one network: each loss shows.
     Two,
-    /// Two members and a witness; another witness and an observer come and go.
+    /// Two members and a witness; another witness and an observer come and go. A managed process with a fence.
     Mixed,
+    /// Three members, two roles; a demote command stops the one, a fence alone the other.
+    Stopping,
+    /// Five members; a command stops the application, a harder one the parent has.
+    Fenced,
 }
 
-const SHAPES: [Shape; 7] = [
+const SHAPES: [Shape; 9] = [
     Shape::Three,
     Shape::TwoAndWitness,
     Shape::Changing,
@@ -43,6 +48,8 @@ const SHAPES: [Shape; 7] = [
     Shape::TwoRoles,
     Shape::OneNetwork,
     Shape::Mixed,
+    Shape::Stopping,
+    Shape::Fenced,
 ];
 
 impl Shape {
@@ -50,10 +57,10 @@ impl Shape {
     pub fn nodes(self) -> Vec<(usize, Kind)> {
         use Kind::{Member, Observer, Witness};
         let kinds: &[Kind] = match self {
-            Shape::Three | Shape::OneNetwork => &[Member; 3],
+            Shape::Three | Shape::OneNetwork | Shape::Stopping => &[Member; 3],
             Shape::TwoAndWitness => &[Member, Member, Witness],
             Shape::Two => &[Member; 2],
-            Shape::Changing | Shape::Five => &[Member; 5],
+            Shape::Changing | Shape::Five | Shape::Fenced => &[Member; 5],
             Shape::TwoRoles => &[Member, Member, Member, Observer],
             Shape::Mixed => &[Member, Member, Witness, Witness, Observer],
         };
@@ -69,7 +76,11 @@ impl Shape {
     }
 
     pub fn roles(self) -> usize {
-        if self == Shape::TwoRoles { 2 } else { 1 }
+        if matches!(self, Shape::TwoRoles | Shape::Stopping) {
+            2
+        } else {
+            1
+        }
     }
 
     fn networks(self) -> usize {
@@ -84,7 +95,52 @@ impl Shape {
     pub fn world(self, seed: u64) -> World {
         let mut nodes = self.nodes();
         nodes.truncate(nodes.len() - self.spare());
-        World::new(config(&nodes, self.networks(), self.roles(), W), seed)
+        let mut config = config(&nodes, self.networks(), self.roles(), W);
+        for (place, role) in config.roles.values_mut().enumerate() {
+            *role = self.settings(place);
+        }
+        World::new(config, seed)
+    }
+
+    /// How the application of the role at this place is started and stopped. Most shapes have none that takes any time: there the
+    /// lease is used to its very end, and what is at the very end is found.
+    fn settings(self, role: usize) -> Role {
+        let plain = Role::default();
+        match (self, role) {
+            (Shape::Stopping, 1) => Role {
+                fence: action(200, OnFailure::Retry),
+                ..plain
+            },
+            (Shape::Stopping, _) => Role {
+                promote: action(3000, OnFailure::Release),
+                demote: action(300, OnFailure::Retry),
+                ..plain
+            },
+            (Shape::Fenced, _) => Role {
+                promote: action(3000, OnFailure::Retry),
+                demote: action(2000, OnFailure::Retry),
+                fence: action(200, OnFailure::Retry),
+                ..plain
+            },
+            // Two stops, one that fits in the end of a lease and one that does not.
+            (Shape::TwoRoles, 1) => Role {
+                promote: action(3000, OnFailure::Release),
+                process: process(200),
+                ..plain
+            },
+            (Shape::Mixed, _) => Role {
+                promote: action(3000, OnFailure::Release),
+                fence: action(200, OnFailure::Retry),
+                process: process(1500),
+                ..plain
+            },
+            _ => plain,
+        }
+    }
+
+    /// Whether stopping the application of some role takes time; and whether that is a managed process.
+    pub fn stops(self) -> bool {
+        (0..self.roles()).any(|role| self.settings(role).stops())
     }
 }
 
@@ -180,6 +236,49 @@ impl Life {
         }
     }
 
+    /// A life in which agents die whose parents cannot stop what they leave, and are started again.
+    pub fn with_leftovers(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let holder = Who::Holder(0);
+        let faults = (0..3).flat_map(|_| {
+            let back = 100 + dice.roll(3000);
+            [
+                (Fault::Fences(holder, Way::Badly), dice.roll(100)),
+                (Fault::DiesAndReturns(holder, back), 2500 + dice.roll(1500)),
+                (Fault::Heal, 2500),
+            ]
+        });
+        Life {
+            shape: Shape::Stopping,
+            seed,
+            drift: vec![0; 3],
+            faults: faults.collect(),
+        }
+    }
+
+    /// A life of two in which the role goes away and comes back, before the holder hears that its process had ended.
+    pub fn with_old_news(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let (away, back) = (400 + dice.roll(500), 400 + dice.roll(500));
+        let holder = Who::Holder(1);
+        let late = away + back + dice.roll(500);
+        Life {
+            shape: Shape::TwoRoles,
+            seed,
+            drift: vec![0; 4],
+            faults: vec![
+                (Fault::Kill(Who::Node(2)), 1500),
+                (
+                    Fault::ProcessEnds(holder, 1, dice.roll(2) == 0, 1, late),
+                    dice.roll(20),
+                ),
+                (Fault::Switchover(holder, 1), away),
+                (Fault::Switchover(holder, 1), back),
+                (Fault::Heal, 1000),
+            ],
+        }
+    }
+
     /// Lives it. `only`: one invariant counts alone.
     pub fn live(&self, only: Option<&'static str>) -> Result<Lived, Died> {
         let mut w = self.shape.world(self.seed);
@@ -219,6 +318,27 @@ impl Life {
         }
         peace::peace(w, self.seed);
     }
+}
+
+fn action(timeout_ms: u64, on_failure: OnFailure) -> Option<Action> {
+    Some(Action {
+        call: Call::Command(vec!["true".into()]),
+        timeout: Duration::from_millis(timeout_ms),
+        on_failure,
+    })
+}
+
+fn process(stop_timeout_ms: u64) -> Option<Process> {
+    Some(Process {
+        command: vec!["true".into()],
+        mode: Mode::Cold,
+        stop_timeout: Duration::from_millis(stop_timeout_ms),
+        stop_signal: 15,
+        promote_signal: None,
+        demote_signal: None,
+        restarts: 0,
+        restart_delay: Duration::from_millis(1),
+    })
 }
 
 fn pause(dice: &mut Dice) -> u64 {

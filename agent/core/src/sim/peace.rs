@@ -4,7 +4,7 @@
 use super::MS;
 use super::fault::wake;
 use super::life::W;
-use super::world::{World, name};
+use super::world::{App, World, name};
 use crate::Request;
 use baton_shared::id::{Epoch, Kind, RoleName};
 use std::time::Duration;
@@ -84,9 +84,21 @@ fn calm(w: &World) -> bool {
     let active = w.roles().iter().all(|role| {
         let handover = state.roles.get(role).and_then(|record| record.line.handover);
         let holder = w.active(role);
-        holder.len() == 1 && handover.is_none_or(|at| at < holder[0].1)
+        holder.len() == 1 && handover.is_none_or(|at| at < holder[0].1) && acts(w, role)
     });
     active && voters_are_right(w) && !state.paused && state.drained.is_empty()
+}
+
+/// The application of whoever is active acts, and no other one does, nor does a parent think so. Nodes that were taken away may be
+/// dead or frozen for ever.
+fn acts(w: &World, role: &RoleName) -> bool {
+    let holder = w.active(role).first().map(|(n, _)| *n);
+    let right = |n: usize| match w.nodes[n].app(role) {
+        App::Acting(_) => Some(n) == holder,
+        App::Passive => Some(n) != holder && !w.left_over(n).contains(role),
+        App::Stopping(_) | App::Loose(_) => false,
+    };
+    w.members().into_iter().all(right)
 }
 
 fn voters_are_right(w: &World) -> bool {
@@ -114,6 +126,9 @@ fn quiet(w: &mut World, before: &[usize], when: &str) {
         if w.active(role).len() != 1 {
             w.picture();
             w.fail("live", format!("nobody is active for {role} {when}"));
+        } else if !acts(w, role) {
+            w.picture();
+            w.fail("live", format!("who acts for {role} is not who is active {when}"));
         } else if after[n] != before[n] {
             w.picture();
             let spans = w.invariants().spans(role);
@@ -257,11 +272,35 @@ fn deaf_holder(w: &mut World, holder: usize) {
     }
 }
 
+/// How long this node may take to stop its applications: its parent, one after the other, before it says that the agent is dead; or
+/// its agent before it releases.
+fn stopping(w: &World, n: usize, fenced: bool) -> u64 {
+    let roles = w.roles();
+    let settings = roles.iter().filter_map(|role| w.nodes[n].settings(role));
+    let long = settings.map(|role| {
+        let demote = role
+            .demote
+            .as_ref()
+            .map_or(Duration::ZERO, |demote| demote.timeout);
+        let process = role
+            .process
+            .as_ref()
+            .map_or(Duration::ZERO, |process| process.stop_timeout);
+        match role.last_resort() {
+            Some((_, limit)) if fenced => limit,
+            None if fenced => Duration::ZERO,
+            _ => demote + process,
+        }
+    });
+    long.sum::<Duration>().as_nanos() as u64
+}
+
 fn dead_holder(w: &mut World, holder: usize) {
     if has_heir(w) {
         let since = w.now;
         w.kill(holder, true);
-        succeeded(w, holder, since, 25 * MS, "the holder was proven dead");
+        let bound = 25 * MS + stopping(w, holder, true);
+        succeeded(w, holder, since, bound, "the holder was proven dead");
     }
 }
 
@@ -269,6 +308,7 @@ fn stopped_holder(w: &mut World, holder: usize) {
     if has_heir(w) {
         let since = w.now;
         w.stop(holder);
-        succeeded(w, holder, since, 25 * MS, "the holder was told to stop");
+        let bound = 25 * MS + stopping(w, holder, false);
+        succeeded(w, holder, since, bound, "the holder was told to stop");
     }
 }

@@ -4,7 +4,9 @@
 //! `cargo test -p baton-core sabotage -- --nocapture` prints how many lives each took.
 
 use super::invariants::ALL;
-use super::invariants::names::{CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD};
+use super::invariants::names::{
+    APPLICATION, CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD,
+};
 use super::life::{Life, Shape};
 use super::seeds::quiet_panics;
 use crate::broken::{Rule, with};
@@ -44,6 +46,14 @@ fn changing(seed: u64) -> Life {
 
 fn two_roles(seed: u64) -> Life {
     Life::of(Shape::TwoRoles, seed)
+}
+
+fn stopping(seed: u64) -> Life {
+    Life::of(Shape::Stopping, seed)
+}
+
+fn fenced(seed: u64) -> Life {
+    Life::of(Shape::Fenced, seed)
 }
 
 /// Lives in which one kind of aimed fault is frequent (`Fault::aimed`).
@@ -94,6 +104,14 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::SequenceReused], S1, any, 400),
     sabotage(&[Rule::CachedFlag], S1, any, 100),
     sabotage(&[Rule::ReleasedBeforeStopped], RELEASED, any, 100),
+    sabotage(&[Rule::StopsAtLeaseEnd], APPLICATION, stopping, 400),
+    sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
+    sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
+    sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),
+    sabotage(&[Rule::FencesInTurn], APPLICATION, stopping, 400),
+    sabotage(&[Rule::FenceUntold], LIVE, stopping, 400),
+    sabotage(&[Rule::ForgetsUnfinished], APPLICATION, Life::with_leftovers, 100),
+    sabotage(&[Rule::AnyEpochsProcess], LIVE, Life::with_old_news, 100),
     sabotage(&[Rule::LostLeaseClaimed], S4, any, 100),
     sabotage(&[Rule::RolesShareAPromise], S1, two_roles, 400),
     sabotage(&[Rule::RolesShareAPromise], PROMISE, two_roles, 400),
@@ -194,6 +212,17 @@ fn paused_machines_confirm_nothing_that_is_over() {
     for seed in 0..20 {
         if let Err(died) = Life::with_pauses(seed).live(Some(CONFIRM)) {
             assert_ne!(died.violation.invariant, CONFIRM, "life {seed}: {}", died.story);
+        }
+    }
+}
+
+/// Agents that died, with parents that could not fence, leave nothing behind in the end: no application, and no parent that thinks so.
+#[test]
+fn what_dead_agents_left_is_stopped_by_the_next_ones() {
+    quiet_panics();
+    for seed in 0..20 {
+        if let Err(died) = Life::with_leftovers(seed).live(None) {
+            panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
         }
     }
 }

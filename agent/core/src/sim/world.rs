@@ -3,13 +3,18 @@
 //! Time is a number. Events happen in the order of their instants, those of one instant in the order in which they were
 //! made, and every draw comes from one stream: the same life gives the same events, to the last byte.
 
+mod application;
 mod consensus;
 mod machine;
 mod nodes;
 mod orders;
+mod parent;
 mod wire;
 
-pub(super) use machine::{App, Machine};
+pub(super) use machine::{App, Machine, Way};
+
+use application::Doing;
+use parent::Watched;
 
 use super::MS;
 use super::dice::Dice;
@@ -49,6 +54,16 @@ enum What {
     To(usize, u64, Input),
     Flushed(usize, u64),
     Ready(usize, u64),
+    /// An action of this number ends.
+    Done(usize, RoleName, u64),
+    /// A fence of this number ends.
+    Fenced(usize, RoleName, u64),
+    /// A process that ended is due to run again.
+    Again(usize, RoleName, u64),
+    /// The parent looks at its clock.
+    Parent(usize, RoleName),
+    /// The parent tries again to stop what a dead agent left.
+    Bury(usize, u64),
     Elect,
     Leads,
 }
@@ -237,6 +252,15 @@ impl World {
             leaving: false,
             log_cut: false,
             slow: Duration::ZERO,
+            promotes: Way::Well,
+            demotes: Way::Well,
+            fences: Way::Well,
+            paused: false,
+            doing: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            at_wits_end: BTreeSet::new(),
+            burying: false,
+            start_after: false,
             buffered: Vec::new(),
             clock: (self.now, shown),
             drift_ppm: 0,
@@ -305,6 +329,11 @@ impl World {
                 Some(What::To(n, boot, input)) if self.nodes[n].boot == boot => self.arrive(n, input),
                 Some(What::Ready(n, boot)) if self.nodes[n].boot == boot => self.ready(n),
                 Some(What::Flushed(n, boot)) if self.nodes[n].boot == boot => self.flushed(n),
+                Some(What::Done(n, role, number)) => self.action_ends(n, &role, number),
+                Some(What::Fenced(n, role, number)) => self.fence_ends(n, &role, number),
+                Some(What::Again(n, role, number)) => self.process_again(n, &role, number),
+                Some(What::Parent(n, role)) => self.parent_looks(n, &role, true),
+                Some(What::Bury(n, boot)) if self.nodes[n].boot == boot => self.bury_again(n),
                 Some(What::Elect) => self.elect(),
                 Some(What::Leads) => self.beat(),
                 _ => {}

@@ -137,15 +137,3 @@ async fn a_server_without_http_2_and_one_that_hangs_are_failures() {
     drop(silent);
     assert!(reason(&hanging).await.contains("cannot connect"));
 }
-
-#[tokio::test]
-async fn nothing_of_a_connection_is_left_behind() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut hanging = asked(listener.local_addr().unwrap().port(), "");
-    hanging.timeout = Duration::from_millis(50);
-    assert!(ask(&hanging).await.is_err());
-    let (mut stream, _) = listener.accept().await.unwrap();
-    let mut rest = Vec::new();
-    let closed = timeout(LIMIT, stream.read_to_end(&mut rest)).await;
-    assert!(closed.is_ok(), "the connection outlives its check");
-}

@@ -1,6 +1,6 @@
 use super::*;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 /// A process that ends with the test, and a file with its number.
@@ -17,7 +17,9 @@ impl Drop for App {
 }
 
 fn sleeper() -> Child {
-    Command::new("sleep").arg("600").spawn().unwrap()
+    let mut sleep = Command::new("sleep");
+    sleep.arg("600").stdout(Stdio::null()).stderr(Stdio::null());
+    sleep.spawn().unwrap()
 }
 
 impl App {

@@ -135,6 +135,23 @@ impl Leases {
         Ok(())
     }
 
+    /// An application of node `n` that takes time to stop, and acted since this epoch, has stopped: in time, unless the last resort
+    /// failed (`one_application.rs`).
+    pub fn stopped(&self, world: &World, n: usize, role: &RoleName, since: Epoch) -> Held {
+        let (node, now) = (&world.nodes[n], world.clock(n));
+        let end = self.end(world, n, role, since, true).unwrap_or_default();
+        if now > end && !node.at_wits_end.contains(role) {
+            return violated(
+                NAME,
+                format!(
+                    "the application of {} for {role}, since epoch {since}, stops at {now:?}; its lease ended at {end:?}",
+                    node.name
+                ),
+            );
+        }
+        Ok(())
+    }
+
     /// Node `n` has done all that it was told: its applications act only within its leases.
     pub fn acting(&mut self, world: &World, n: usize) -> Held {
         let node = &world.nodes[n];

@@ -8,12 +8,14 @@ mod floor;
 mod lease;
 mod line;
 mod one_active;
+mod one_application;
 mod promise;
 mod released;
 mod sequence;
 mod word;
 
 use super::world::{Machine, World};
+use crate::input::Action;
 use crate::output::GuardChange;
 use crate::state::Command;
 use baton_shared::id::{Epoch, NodeName, Owner, RoleName};
@@ -38,6 +40,7 @@ pub(in crate::sim) struct Invariants {
     /// Only this one counts, if any: so that each can be shown to find what it is for.
     pub only: Option<&'static str>,
     one_active: one_active::OneActive,
+    one_application: one_application::OneApplication,
     epochs_grow: epochs_grow::EpochsGrow,
     lease: lease::Leases,
     promise: promise::Promises,
@@ -49,10 +52,12 @@ pub(in crate::sim) struct Invariants {
 /// The name under which each of them fails.
 pub(in crate::sim) mod names {
     use super::{
-        confirm, durable, epochs_grow, floor, lease, line, one_active, promise, released, sequence, word,
+        confirm, durable, epochs_grow, floor, lease, line, one_active, one_application, promise, released,
+        sequence, word,
     };
 
     pub(in crate::sim) const S1: &str = one_active::NAME;
+    pub(in crate::sim) const APPLICATION: &str = one_application::NAME;
     pub(in crate::sim) const S2: &str = epochs_grow::NAME;
     pub(in crate::sim) const S4: &str = lease::NAME;
     pub(in crate::sim) const WORD: &str = word::NAME;
@@ -66,8 +71,9 @@ pub(in crate::sim) mod names {
 }
 
 /// Their names, for the test that every one of them can fail.
-pub(in crate::sim) const ALL: [&str; 11] = [
+pub(in crate::sim) const ALL: [&str; 12] = [
     one_active::NAME,
+    one_application::NAME,
     epochs_grow::NAME,
     lease::NAME,
     promise::NAME,
@@ -85,6 +91,8 @@ impl Invariants {
     pub fn event(&mut self, world: &World) -> Held {
         for role in world.config.roles.keys() {
             let held = self.one_active.look(world, role);
+            self.counts(held)?;
+            let held = one_application::look(world, role);
             self.counts(held)?;
             if let Some(span) = self.one_active.current(role) {
                 let held = self.epochs_grow.active(role, span);
@@ -113,6 +121,8 @@ impl Invariants {
 
     /// Node `n` has done what its core said.
     pub fn acted(&mut self, world: &World, n: usize) -> Held {
+        let held = self.one_application.acted(world, n);
+        self.counts(held)?;
         let held = self.lease.acting(world, n);
         self.counts(held)?;
         let held = word::look(world, n, &self.one_active);
@@ -155,6 +165,22 @@ impl Invariants {
         self.counts(held)?;
         let held = self.epochs_grow.claimed(world, n, heartbeat);
         self.counts(held)
+    }
+
+    /// Node `n` begins to start or to stop an application that takes time to stop.
+    pub fn ran(&mut self, world: &World, n: usize, role: &RoleName, action: Action) -> Held {
+        let held = self.one_application.ran(world, n, role, action);
+        self.counts(held)
+    }
+
+    /// The parent of node `n` is about to stop an application, because nobody else does.
+    pub fn fenced(&mut self, world: &World, n: usize, role: &RoleName) -> Held {
+        self.counts(one_application::fenced(world, n, role))
+    }
+
+    /// An application of node `n` that takes time to stop stops now; it has acted since this epoch.
+    pub fn stopped(&mut self, world: &World, n: usize, role: &RoleName, since: Epoch) -> Held {
+        self.counts(self.lease.stopped(world, n, role, since))
     }
 
     /// Node `n` proposes.

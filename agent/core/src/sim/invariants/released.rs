@@ -45,7 +45,7 @@ impl Released {
     pub fn said(&self, world: &World, n: usize, heartbeat: &Heartbeat) -> Held {
         let node = &world.nodes[n];
         for beat in &heartbeat.roles {
-            let (Some(released), Some(App::Acting(epoch) | App::Stopping(epoch))) =
+            let (Some(released), Some(App::Acting(epoch) | App::Stopping(epoch) | App::Loose(epoch))) =
                 (beat.released.last(), node.apps.get(&beat.role))
             else {
                 continue;

@@ -1,6 +1,7 @@
 //! One simulated machine: a clock, a disk, an application for each role, and a process that may be up.
 
 use super::*;
+use serde::{Deserialize, Serialize};
 
 /// What an application does for one role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +12,20 @@ pub(in crate::sim) enum App {
     Acting(Epoch),
     /// It is being stopped, and may still act.
     Stopping(Epoch),
+    /// It should have stopped, and acts: an attempt to stop it failed, or its agent died.
+    Loose(Epoch),
+}
+
+/// How the actions of a node go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::sim) enum Way {
+    /// In some part of the time that they may take.
+    #[default]
+    Well,
+    /// In all of it: a stop is done at the last moment, a promotion hangs until it is given up or cancelled.
+    Slowly,
+    /// They fail.
+    Badly,
 }
 
 /// One machine.
@@ -38,6 +53,21 @@ pub(in crate::sim) struct Machine {
     pub log_cut: bool,
     /// A node takes up to so long over one input.
     pub slow: Duration,
+    /// How promotions, demotions and fences go, where there are any.
+    pub promotes: Way,
+    pub demotes: Way,
+    pub fences: Way,
+    /// Its clock stands still, and everything on it.
+    pub(super) paused: bool,
+    /// What the agent, or its parent, does to an application now.
+    pub(super) doing: BTreeMap<RoleName, Doing>,
+    /// What its parent knows of each role.
+    pub(super) watched: BTreeMap<RoleName, Watched>,
+    /// Roles whose last resort failed: nothing is left that could have stopped their application in time.
+    pub at_wits_end: BTreeSet<RoleName>,
+    /// Its agent died, and its parent is not through with the fences; it starts the agent again afterwards.
+    pub(super) burying: bool,
+    pub(super) start_after: bool,
     pub(super) buffered: Vec<Input>,
     /// Its clock showed the second at the instant of true time in the first, and runs so many millionths faster.
     pub(super) clock: (u64, u64),
@@ -65,9 +95,20 @@ impl Machine {
     /// Its application of a role acts no more.
     pub(super) fn passive(&mut self, role: &RoleName, now: u64) {
         let before = self.apps.insert(role.clone(), App::Passive);
+        self.at_wits_end.remove(role);
         if before.is_some_and(|app| app != App::Passive) {
             self.stopped_acting.insert(role.clone(), now);
         }
+    }
+
+    /// What its application of a role does.
+    pub fn app(&self, role: &RoleName) -> App {
+        self.apps.get(role).copied().unwrap_or(App::Passive)
+    }
+
+    /// How its application of a role is started and stopped, if stopping it takes time.
+    pub fn settings(&self, role: &RoleName) -> Option<&Role> {
+        self.config.roles.get(role).filter(|role| role.stops())
     }
 
     /// This run of it.

@@ -11,7 +11,8 @@ impl World {
     /// Hands an input over when the node has time for it.
     pub(super) fn arrive(&mut self, n: usize, input: Input) {
         if let Input::ActionDone { role, epoch, .. } = &input
-            && self.nodes[n].apps.get(role) == Some(&App::Stopping(*epoch))
+            && self.nodes[n].settings(role).is_none()
+            && self.nodes[n].app(role) == App::Stopping(*epoch)
         {
             self.nodes[n].passive(role, self.now);
         }
@@ -141,7 +142,7 @@ impl World {
             Output::Run {
                 role, epoch, action, ..
             } => self.run_action(n, role, epoch, action),
-            Output::Lent { .. } => {}
+            Output::Lent { role, until } => self.lent(n, &role, until),
             Output::Propose { token, command } => self.propose(n, token, &command),
             Output::Engine(change) => self.engine(n, change),
             Output::Bootstrap { members } => {
@@ -178,6 +179,9 @@ impl World {
     }
 
     pub(super) fn run_action(&mut self, n: usize, role: RoleName, epoch: Epoch, action: Action) {
+        if self.nodes[n].settings(&role).is_some() {
+            return self.act_on_application(n, &role, epoch, action);
+        }
         let app = match action {
             Action::Promote => App::Acting(epoch),
             Action::Demote => App::Stopping(epoch),

@@ -3,7 +3,16 @@
 use super::*;
 
 impl World {
+    /// Starts a node. While its parent is busy with what an agent left that died, it does so when it is through.
     pub fn start(&mut self, n: usize) {
+        if self.nodes[n].burying {
+            self.nodes[n].start_after = true;
+            return;
+        }
+        let mut unfinished = self.left_over(n);
+        broken!(ForgetsUnfinished => {
+            unfinished.clear();
+        });
         let mut config = self.config.clone();
         config.me = name(n);
         let config = Arc::new(config);
@@ -16,7 +25,11 @@ impl World {
             .keys()
             .map(|r| (r.clone(), Guard::default()))
             .collect();
-        machine.apps = config.roles.keys().map(|r| (r.clone(), App::Passive)).collect();
+        let kept = |role: &RoleName| match machine.app(role) {
+            App::Loose(since) => App::Loose(since),
+            _ => App::Passive,
+        };
+        machine.apps = config.roles.keys().map(|r| (r.clone(), kept(r))).collect();
         machine.config = config.clone();
         let start = crate::Start {
             config,
@@ -24,7 +37,7 @@ impl World {
             boot: Boot(machine.boot),
             cluster: machine.cluster,
             durable: machine.disk.clone(),
-            unfinished: BTreeSet::new(),
+            unfinished,
         };
         machine.core = Some(Box::new(Core::new(start, now)));
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
@@ -44,8 +57,12 @@ impl World {
         self.replicate();
     }
 
-    /// The process ends without a word. `notice`: its parent fences the application, and says so to everybody.
+    /// The process ends without a word, and its machine with it. `notice`: the agent alone; its parent fences the application, and then
+    /// says so to everybody.
     pub fn kill(&mut self, n: usize, notice: bool) {
+        if notice && self.nodes[n].burying {
+            return; // it is dead
+        }
         // What was being written may be on the disk or not; what waited is not.
         let torn = self.dice.roll(2) == 0;
         let (was_up, now) = (self.nodes[n].up, self.now);
@@ -57,18 +74,22 @@ impl World {
         machine.core = None;
         machine.up = false;
         machine.frozen = false;
-        let roles: Vec<RoleName> = machine.apps.keys().cloned().collect();
-        for role in &roles {
-            machine.passive(role, now);
+        if !notice {
+            let roles: Vec<RoleName> = machine.apps.keys().cloned().collect();
+            for role in &roles {
+                machine.passive(role, now);
+            }
+            machine.apps.clear();
+            machine.watched.clear();
+            machine.doing.clear();
+            (machine.burying, machine.start_after) = (false, false);
         }
-        machine.apps.clear();
         machine.guards.values().for_each(Guard::shut);
         machine.buffered.clear();
-        let owner = machine.owner();
         self.fitness(n);
         self.say(n, || "killed".into());
         if was_up && notice {
-            self.notice(n, owner);
+            self.agent_died(n);
         }
         self.elect_later();
     }
@@ -131,8 +152,11 @@ impl World {
     pub fn pause_machine(&mut self, n: usize, d: Duration) {
         let shown = self.clock(n);
         self.freeze(n);
+        self.nodes[n].paused = true;
         self.run(d);
         self.nodes[n].clock = (self.now, shown.0);
+        self.nodes[n].paused = false;
+        self.parents_clock_changed(n);
         if self.nodes[n].up {
             self.thaw(n);
         }
@@ -172,6 +196,7 @@ impl World {
         self.no_lines = false;
         for node in &mut self.nodes {
             (node.log_cut, node.slow) = (false, Duration::ZERO);
+            (node.promotes, node.demotes, node.fences) = (Way::Well, Way::Well, Way::Well);
         }
         self.elect_later();
         self.replicate();
@@ -223,6 +248,7 @@ impl World {
         let machine = &mut self.nodes[n];
         machine.clock = (now, machine.clock(now).0);
         machine.drift_ppm = ppm;
+        self.parents_clock_changed(n);
     }
 
     /// Notes since when the node must not be put in line.
