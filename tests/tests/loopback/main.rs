@@ -1,6 +1,7 @@
 //! Real processes on loopback addresses: no root, no namespaces, part of every plain `cargo test`.
 
 mod bad_input;
+mod beside;
 mod confirm;
 mod damaged;
 mod failover;

@@ -18,14 +18,14 @@ const PORT: u16 = 7400;
 const KEPT: usize = 40;
 /// Greater than any real one.
 const FORGED: Epoch = Epoch(u64::MAX >> 1);
-const DROPPED: &str = "baton_datagrams_dropped_total";
+pub const DROPPED: &str = "baton_datagrams_dropped_total";
 
 /// What was heard in a stopped node's place, and opened.
-struct Heard {
-    network: usize,
-    bytes: Vec<u8>,
-    header: Header,
-    text: Heartbeat,
+pub struct Heard {
+    pub network: usize,
+    pub bytes: Vec<u8>,
+    pub header: Header,
+    pub text: Heartbeat,
 }
 
 /// The seal on datagrams to a node: everybody's who has the key, and another one for each recipient.
@@ -41,7 +41,7 @@ fn addresses(cluster: &Cluster, name: &str) -> [Ipv4Addr; 2] {
 }
 
 /// Listens in the place of `name`, which does not run.
-fn overhear(cluster: &Cluster, name: &str) -> Vec<Heard> {
+pub fn overhear(cluster: &Cluster, name: &str) -> Vec<Heard> {
     let seal = seal_to(cluster, name);
     let mut heard = Vec::new();
     for (network, address) in addresses(cluster, name).into_iter().enumerate() {
@@ -67,7 +67,7 @@ fn overhear(cluster: &Cluster, name: &str) -> Vec<Heard> {
 }
 
 /// Sends a datagram to a node, from the address of another as far as the recipient can tell.
-fn send(cluster: &Cluster, network: usize, from: &str, to: &str, bytes: &[u8]) {
+pub fn send(cluster: &Cluster, network: usize, from: &str, to: &str, bytes: &[u8]) {
     let socket = UdpSocket::bind((addresses(cluster, from)[network], 0)).expect("loopback has ports");
     let to = addresses(cluster, to)[network];
     socket.send_to(bytes, (to, PORT)).expect("loopback takes it");
@@ -75,7 +75,7 @@ fn send(cluster: &Cluster, network: usize, from: &str, to: &str, bytes: &[u8]) {
 
 /// Waits until a node has counted that many more, `before` being what it had counted.
 #[track_caller]
-fn wait_counted(cluster: &Cluster, node: &str, what: &str, before: f64, more: usize) {
+pub fn wait_counted(cluster: &Cluster, node: &str, what: &str, before: f64, more: usize) {
     until(GENEROUS, "they are counted", || {
         let now = counter(cluster, node, what)?;
         if now >= before + more as f64 {
@@ -87,7 +87,7 @@ fn wait_counted(cluster: &Cluster, node: &str, what: &str, before: f64, more: us
 }
 
 #[track_caller]
-fn assert_unmoved(cluster: &Cluster, since: Mono, holder: &str) {
+pub fn assert_unmoved(cluster: &Cluster, since: Mono, holder: &str) {
     hold(cluster.window() * 2);
     assert_eq!(cluster.settled(), holder);
     for name in NAMES {

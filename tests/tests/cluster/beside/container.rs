@@ -13,18 +13,17 @@ use std::time::Duration;
 const ORPHANS: &str = "\n[process]\ncommand = [{application}]\n\n[actions]\n\
     promote = { command = [\"sh\", \"-c\", \"for i in 1 2 3 4 5; do (setsid sleep 0.2 >/dev/null 2>&1 &) ; done\"] }\n";
 
+/// What `docker run` does, as far as processes go.
+const CONTAINER: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"];
+
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
     let mut cluster = three_at(Duration::from_secs(1), ORPHANS);
     for name in NAMES {
+        cluster.settled();
         cluster.stop(name);
-        // What `docker run` does, as far as processes go.
-        cluster.start_through(
-            name,
-            &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"],
-            &[],
-        );
+        cluster.start_through(name, &CONTAINER, &[]);
     }
     cluster.place("a");
     let init = *children(cluster.process("a").id())
@@ -53,6 +52,9 @@ fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
     cluster.applications().acting(&to, since);
     cluster.applications().assert_apart();
     cluster.verify();
+
+    cluster.start_through("a", &CONTAINER, &[]);
+    assert_eq!(cluster.settled(), to);
 
     // Its agent is killed: the container lives on, and so does the cluster.
     let since = now();
