@@ -40,6 +40,11 @@ impl Name {
         )
     }
 
+    /// Whether it is the first process of its application.
+    fn leads(&self) -> bool {
+        self.group.split('-').next() == Some(&self.id.to_string())
+    }
+
     fn read(file: &str) -> Option<Name> {
         let mut parts = file.strip_suffix(END)?.split(',').map(str::to_owned);
         let mut next = || parts.next();
@@ -102,14 +107,19 @@ impl fmt::Display for Acts {
 
 /// The processes that acted in this directory and still exist as this program (zombies do not count).
 pub fn living(dir: &Path, program: &Path) -> Vec<Name> {
-    let lives = |name: &Name| {
-        let proc = PathBuf::from(format!("/proc/{}", name.id));
-        // A process id may have been given to somebody else meanwhile; a zombie has no command line.
-        let line = std::fs::read(proc.join("cmdline")).unwrap_or_default();
-        let ours = String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy());
-        ours && std::fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == program)
-    };
-    names(dir).into_iter().filter(lives).collect()
+    names(dir)
+        .into_iter()
+        .filter(|name| runs(name.id, dir, program))
+        .collect()
+}
+
+/// Whether a process is this program, for this directory. A process id may have been given to somebody else meanwhile, and a zombie has
+/// no command line.
+fn runs(id: u32, dir: &Path, program: &Path) -> bool {
+    let proc = PathBuf::from(format!("/proc/{id}"));
+    let line = std::fs::read(proc.join("cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).contains(&*dir.to_string_lossy())
+        && std::fs::read_link(proc.join("exe")).is_ok_and(|exe| exe == program)
 }
 
 fn names(dir: &Path) -> Vec<Name> {
@@ -159,19 +169,30 @@ impl Applications {
         all.len()
     }
 
-    /// The one that acts now on this node: waits until it has acted since `since`.
+    /// The application that acts now on this node, by its first process: waits until it has acted since `since`.
     #[track_caller]
     pub fn acting(&self, node: &str, since: Mono) -> Acts {
-        until(GENEROUS, &format!("an application acts on {node}"), || {
-            let all = self.acts();
-            let found = all
-                .iter()
-                .rev()
-                .find(|acts| acts.name.node == node && acts.last >= since);
-            found
-                .cloned()
-                .ok_or_else(|| format!("these acted:\n{}", list(&all)))
-        })
+        self.acting_for("main", node, since)
+    }
+
+    /// The same for a role.
+    #[track_caller]
+    pub fn acting_for(&self, role: &str, node: &str, since: Mono) -> Acts {
+        until(
+            GENEROUS,
+            &format!("an application of {role} acts on {node}"),
+            || {
+                let all = self.acts();
+                let wanted = |acts: &&Acts| {
+                    let name = &acts.name;
+                    name.role == role && name.node == node && name.leads() && acts.last >= since
+                };
+                let found = all.iter().rev().find(wanted);
+                found
+                    .cloned()
+                    .ok_or_else(|| format!("these acted:\n{}", list(&all)))
+            },
+        )
     }
 
     /// The next one of its role that begins to act after this one.
@@ -221,6 +242,23 @@ impl Applications {
                 false => Err(format!("{left:?} live")),
             }
         });
+    }
+
+    /// The processes of this program and directory, acting or not.
+    pub fn ids(&self) -> Vec<u32> {
+        let program = crate::binary::application();
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut ids: Vec<u32> = all
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|id| runs(*id, &self.dir, program))
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// How many of them there are.
+    pub fn running(&self) -> usize {
+        self.ids().len()
     }
 
     /// Has the application on this node exit.

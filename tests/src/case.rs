@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::deadline::{GENEROUS, until};
 use crate::watch::Viewpoint;
 use baton_shared::clock::Mono;
+use baton_shared::view::RoleState;
 use std::time::Duration;
 
 impl Cluster {
@@ -107,6 +108,19 @@ impl Cluster {
             );
         }
         self.verify();
+    }
+
+    /// Waits until a node is in this state in its first role.
+    #[track_caller]
+    pub fn await_state(&self, name: &str, state: RoleState) {
+        until(GENEROUS, &format!("{name} is {state:?}"), || {
+            let status = self.status(name)?;
+            let role = status.roles.first().ok_or("a status without roles")?;
+            match role.state == state {
+                true => Ok(()),
+                false => Err(format!("it is {:?}: {}", role.state, role.reason)),
+            }
+        });
     }
 
     /// Waits until this appears in a node's log.

@@ -258,13 +258,22 @@ impl Cluster {
     /// Starts a node with more arguments.
     #[track_caller]
     pub fn start_with(&mut self, name: &str, more: &[&str]) {
+        self.start_through(name, &[], more);
+    }
+
+    /// Starts a node with more arguments through another program, which is given the agent's command line behind its own.
+    #[track_caller]
+    pub fn start_through(&mut self, name: &str, through: &[&str], more: &[&str]) {
         let config = self.config().display().to_string();
         let log = self.log(name);
         let node = self.node(name);
         assert!(node.process.is_none(), "{name} runs already");
         let mut arguments = vec!["agent", "--config", &config, "--node", name];
         arguments.extend(more);
-        let process = Process::start(&node.namespace, baton(), &arguments, &log);
+        let program = baton().display().to_string();
+        let mut line = [through, &[program.as_str()], &arguments].concat();
+        let first = PathBuf::from(line.remove(0));
+        let process = Process::start(&node.namespace, &first, &line, &log);
         let node = self.nodes.get_mut(name).expect("it was found above");
         node.process = Some(process);
         node.started = Mono::now();

@@ -15,6 +15,7 @@ pub mod agreement;
 pub mod application;
 pub mod binary;
 pub mod case;
+pub mod cgroup;
 pub mod cluster;
 pub mod deadline;
 pub mod fault;

@@ -1,6 +1,6 @@
 //! The agent, or its parent, dies or stands still. The application never outlives the right to act.
 
-use super::{DAEMON, FENCED, PROCESS, three_with};
+use super::{DAEMON, FENCED, PROCESS, end, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -35,12 +35,7 @@ fn agent_dies(signal: Signal, word: &str) {
         assert_cause(&cluster, &to, word);
     }
     cluster.settled();
-    cluster.verify();
-    for name in NAMES {
-        cluster.stop(name);
-    }
-    cluster.applications().assert_apart();
-    cluster.applications().assert_no_orphans(&[]);
+    end(cluster);
 }
 
 /// The last events name the cause.
@@ -98,8 +93,7 @@ fn agent_stands_still(more: &str) {
         cluster.thaw_and_ask(holder);
         assert_eq!(cluster.settled(), to);
     }
-    cluster.verify();
-    cluster.applications().assert_apart();
+    end(cluster);
 }
 
 #[test]
@@ -130,8 +124,7 @@ fn parent_killed_application_and_agent_end_too() {
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }
-    cluster.verify();
-    cluster.applications().assert_apart();
+    end(cluster);
 }
 
 #[test]
@@ -149,6 +142,5 @@ fn parent_and_agent_killed_standby_takes_over_after_the_window() {
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }
-    cluster.verify();
-    cluster.applications().assert_apart();
+    end(cluster);
 }

@@ -1,1 +1,71 @@
-//! Soon.
+//! The parent as process 1 of a container: it reaps what others leave to it, and hears what the container's runtime says.
+
+use super::three_at;
+use crate::NAMES;
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::process::{children, lives, signal_one};
+use rustix::process::Signal;
+use std::time::Duration;
+
+/// A promotion that leaves processes behind which soon end.
+const ORPHANS: &str = "\n[process]\ncommand = [{application}]\n\n[actions]\n\
+    promote = { command = [\"sh\", \"-c\", \"for i in 1 2 3 4 5; do (setsid sleep 0.2 >/dev/null 2>&1 &) ; done\"] }\n";
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
+    let mut cluster = three_at(Duration::from_secs(1), ORPHANS);
+    for name in NAMES {
+        cluster.stop(name);
+        // What `docker run` does, as far as processes go.
+        cluster.start_through(
+            name,
+            &["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"],
+            &[],
+        );
+    }
+    cluster.place("a");
+    let init = *children(cluster.process("a").id())
+        .first()
+        .expect("unshare has forked");
+    let own = std::fs::read_to_string(format!("/proc/{init}/status")).expect("it lives");
+    let numbers = own
+        .lines()
+        .find(|line| line.starts_with("NSpid:"))
+        .expect("the kernel tells");
+    assert!(numbers.ends_with("\t1"), "it is not process 1: {numbers}");
+    until(GENEROUS, "orphans are reaped", || {
+        let left = children(init);
+        let zombies: Vec<_> = left.iter().filter(|id| !lives(**id)).collect();
+        // The agent and the application are all it has.
+        match left.len() == 2 && zombies.is_empty() {
+            true => Ok(()),
+            false => Err(format!("children {left:?}, zombies {zombies:?}")),
+        }
+    });
+    let since = now();
+    signal_one(init, Signal::TERM);
+    let status = cluster.wait_ended("a");
+    assert!(status.success(), "{status}");
+    let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.orderly_bound());
+    cluster.applications().acting(&to, since);
+    cluster.applications().assert_apart();
+    cluster.verify();
+
+    // Its agent is killed: the container lives on, and so does the cluster.
+    let since = now();
+    let init = *children(cluster.process(&to).id())
+        .first()
+        .expect("unshare has forked");
+    let agent = children(init).into_iter().find(|id| {
+        std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "baton")
+    });
+    signal_one(agent.expect("it has an agent"), Signal::KILL);
+    cluster.agent_died(&to);
+    let (next, _) = cluster.assert_takeover(since, &to, Apart::NOBODY, cluster.window() / 2);
+    cluster.applications().acting(&next, since);
+    cluster.applications().assert_apart();
+    cluster.verify();
+}

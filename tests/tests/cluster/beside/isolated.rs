@@ -1,8 +1,9 @@
 //! The holder hears nobody. Its application has stopped, of whatever sort it is, before another node's starts: that is what the lead of
 //! the lease is for.
 
-use super::{DAEMON, FENCED, HANG, PROCESS, three_at};
+use super::{DAEMON, FENCED, HANG, PROCESS, end, three_at};
 use crate::NAMES;
+use baton_shared::view::RoleState;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use std::time::Duration;
@@ -27,15 +28,11 @@ fn isolated(window: u64, more: &str) {
         cluster.applications().assert_apart();
         cluster.applications().assert_no_orphans(&[&to]);
         std::fs::remove_file(cluster.dir().join(HANG)).expect("it was written");
+        cluster.await_state(holder, RoleState::Standby);
         cluster.heal(holder);
     }
     cluster.settled();
-    cluster.verify();
-    for name in NAMES {
-        cluster.stop(name);
-    }
-    cluster.applications().assert_apart();
-    cluster.applications().assert_no_orphans(&[]);
+    end(cluster);
 }
 
 #[test]
