@@ -321,11 +321,20 @@ impl Managed {
     }
 }
 
-/// A fence command that runs while the agent stands still.
+/// A fence command that runs.
 #[derive(Debug)]
 struct Fencing {
     id: Pid,
+    /// It is killed then.
     until: Mono,
+}
+
+/// The fence of one role after the agent's death.
+struct Fence {
+    last: Last,
+    tries: u32,
+    /// Not before.
+    at: Mono,
 }
 
 /// A death that is being announced.
@@ -392,6 +401,8 @@ struct Parent {
     will: Option<Box<Will>>,
     managed: BTreeMap<usize, Managed>,
     fencing: BTreeMap<usize, Fencing>,
+    /// How the last fence commands ended: well or not.
+    fences: BTreeMap<usize, bool>,
     /// The lease's end for which a slot was fenced.
     fenced: BTreeMap<usize, Mono>,
     announcement: Option<Announcement>,
@@ -432,6 +443,7 @@ impl Parent {
             will: None,
             managed: BTreeMap::new(),
             fencing: BTreeMap::new(),
+            fences: BTreeMap::new(),
             fenced: BTreeMap::new(),
             announcement: None,
             started: Mono::ZERO,
@@ -746,12 +758,15 @@ impl Parent {
                 managed.ended = Some(fate.words());
                 managed.kill(); // a group without its leader is nobody's
             }
-            self.fencing.retain(|slot, fencing| {
-                if fencing.id == id && !matches!(fate, Fate::Exited(0)) {
-                    say(&format!("the fence command of role {slot} {}", fate.words()));
-                }
-                fencing.id != id
-            });
+            if let Some(slot) = self
+                .fencing
+                .iter()
+                .find(|(_, f)| f.id == id)
+                .map(|(slot, _)| *slot)
+            {
+                self.fencing.remove(&slot);
+                self.fence_ended(slot, &fate);
+            }
         }
         self.bury();
         agent
@@ -779,15 +794,39 @@ impl Parent {
         }
     }
 
+    /// The agent hears of a fence when it has ended, not when it begins: what it promoted meanwhile was stopped too.
+    fn fence_ended(&mut self, slot: usize, fate: &Fate) {
+        let well = matches!(fate, Fate::Exited(0));
+        if !well {
+            let role = self.roles().nth(slot).map(|(_, last)| last.role.to_string());
+            let role = role.unwrap_or_default();
+            say(&format!("role {role}: the fence command {}", fate.words()));
+        }
+        self.fences.insert(slot, well);
+        self.answer(&Answer::Fenced { slot });
+    }
+
+    fn kill_late_fences(&mut self, now: Mono) {
+        for fencing in self.fencing.values_mut().filter(|fencing| now >= fencing.until) {
+            let _ = kill_process_group(fencing.id, Signal::KILL); // it may be gone already
+            fencing.until = Mono::MAX;
+        }
+    }
+
+    /// Begins a fence command.
+    fn begin_fence(&mut self, place: usize, last: &Last, cause: &str) -> Result<(), String> {
+        let Some((command, limit)) = &last.command else {
+            return Ok(());
+        };
+        let id = spawn(command, &self.environment(place, last, cause))?;
+        let until = Mono::now() + *limit;
+        self.fencing.insert(place, Fencing { id, until });
+        Ok(())
+    }
+
     /// The dead man's handle: the lease of a role is about to end, and its application may still act.
     fn dead_man(&mut self, now: Mono) {
-        self.fencing.retain(|_, fencing| {
-            let late = now >= fencing.until;
-            if late {
-                let _ = kill_process_group(fencing.id, Signal::KILL);
-            }
-            !late
-        });
+        self.kill_late_fences(now);
         if self.agent.is_none() {
             return;
         }
@@ -817,21 +856,18 @@ impl Parent {
                 },
                 if killed { "killed" } else { "stopped without it" },
             ));
-            if let Some((command, limit)) = command {
-                let cause = match stopping {
-                    true => "the lease is about to end, and the agent has not stopped the application yet",
-                    false => "the agent stands still",
-                };
-                let env = self.environment(place, &last, cause);
-                match spawn(command, &env) {
-                    Ok(id) => {
-                        let until = now + *limit;
-                        self.fencing.insert(place, Fencing { id, until });
-                    }
-                    Err(error) => say(&format!("role {role}: the fence command does not run: {error}")),
-                }
+            let cause = match stopping {
+                true => "the lease is about to end, and the agent has not stopped the application yet",
+                false => "the agent stands still",
+            };
+            if command.is_none() {
+                self.answer(&Answer::Fenced { slot: place });
+            } else if !self.fencing.contains_key(&place)
+                && let Err(error) = self.begin_fence(place, &last, cause)
+            {
+                say(&format!("role {role}: the fence command does not run: {error}"));
+                self.answer(&Answer::Fenced { slot: place });
             }
-            self.answer(&Answer::Fenced { slot: place });
         }
     }
 
@@ -872,21 +908,72 @@ impl Parent {
         let keeps = |managed: &Managed| managed.warm && lent.is_empty() && !self.ending;
         let kept: Vec<Pid> = self.managed.values().filter(|m| keeps(m)).map(|m| m.id).collect();
         self.kill_managed(|managed| !kept.contains(&managed.id));
-        let mut clear = self.kill_children(&kept);
-        for (place, last) in self
-            .roles()
-            .map(|(place, last)| (place, last.clone()))
-            .collect::<Vec<_>>()
-        {
-            if lent.contains(&place) {
-                let done = self.last_resort(place, &last, why) || last.release;
-                if done && clear {
-                    self.board.0[place].lend(None);
+        // What was under way before the agent died may end: beginning anew could outlast the lease.
+        let under_way = self.fencing.values().map(|fencing| fencing.id);
+        let spared: Vec<Pid> = kept.iter().copied().chain(under_way).collect();
+        let cleared = self.kill_children(&kept, &spared);
+        let roles: Vec<(usize, Last)> = self.roles().map(|(place, last)| (place, last.clone())).collect();
+        let held = roles.into_iter().filter(|(place, _)| lent.contains(place));
+        let fence = |last| Fence {
+            last,
+            tries: 0,
+            at: Mono::ZERO,
+        };
+        let mut fences: BTreeMap<usize, Fence> = held.map(|(place, last)| (place, fence(last))).collect();
+        let mut all = cleared;
+        // All at once: the lease of the last must not end while the first is tried again.
+        while !fences.is_empty() {
+            self.reap();
+            let now = Mono::now();
+            self.kill_late_fences(now);
+            let places: Vec<usize> = fences.keys().copied().collect();
+            for place in places {
+                let ended = fences
+                    .get_mut(&place)
+                    .and_then(|fence| self.turn_fence(place, fence, why, now));
+                if let Some(well) = ended {
+                    fences.remove(&place);
+                    all &= well;
+                    if well && cleared {
+                        self.board.0[place].lend(None);
+                    }
                 }
-                clear &= done;
+            }
+            std::thread::sleep(LOOK);
+        }
+        all
+    }
+
+    /// Runs the fence command of a role until it succeeds, a few times at most. `None`: not yet.
+    fn turn_fence(&mut self, place: usize, fence: &mut Fence, why: &str, now: Mono) -> Option<bool> {
+        if fence.last.command.is_none() {
+            return Some(true);
+        }
+        let mut ended = self.fences.remove(&place);
+        let due = ended.is_none() && !self.fencing.contains_key(&place) && now >= fence.at;
+        if due && let Err(error) = self.begin_fence(place, &fence.last, why) {
+            say(&format!(
+                "role {}: the fence command does not run: {error}",
+                fence.last.role
+            ));
+            ended = Some(false);
+        }
+        match ended? {
+            true => Some(true),
+            false if fence.tries + 1 < FENCE_TRIES => {
+                fence.tries += 1;
+                fence.at = now + FENCE_AGAIN;
+                None
+            }
+            false if fence.last.release => Some(true),
+            false => {
+                say(&format!(
+                    "role {}: the application could not be fenced, so nobody is told: others take over when the lease has ended",
+                    fence.last.role
+                ));
+                Some(false)
             }
         }
-        clear
     }
 
     fn kill_managed(&self, which: impl Fn(&Managed) -> bool) {
@@ -895,12 +982,12 @@ impl Parent {
         }
     }
 
-    /// Kills every child but these, and theirs that come to light when their own parents die, until none is left.
-    fn kill_children(&mut self, kept: &[Pid]) -> bool {
+    /// Kills every child but the spared ones, and theirs that come to light when their own parents die, until none is left.
+    fn kill_children(&mut self, kept: &[Pid], spared: &[Pid]) -> bool {
         let limit = Mono::now() + VANISH;
         loop {
             self.reap();
-            let left: Vec<Pid> = children().into_iter().filter(|id| !kept.contains(id)).collect();
+            let left: Vec<Pid> = children().into_iter().filter(|id| !spared.contains(id)).collect();
             if left.is_empty() && self.managed.values().all(|managed| kept.contains(&managed.id)) {
                 return true;
             }
@@ -915,36 +1002,6 @@ impl Parent {
             }
             std::thread::sleep(LOOK);
         }
-    }
-
-    /// Runs the fence command of a role until it succeeds, a few times at most.
-    fn last_resort(&mut self, place: usize, last: &Last, why: &str) -> bool {
-        let Some((command, limit)) = &last.command else {
-            return true;
-        };
-        let env = self.environment(place, last, why);
-        for attempt in 1..=FENCE_TRIES {
-            let failed = match spawn(command, &env) {
-                Err(error) => error,
-                Ok(id) => match wait(id, *limit) {
-                    Some(Fate::Exited(0)) => return true,
-                    Some(fate) => fate.words(),
-                    None => format!("took longer than {limit:?}"),
-                },
-            };
-            say(&format!(
-                "role {}: the fence command failed (attempt {attempt} of {FENCE_TRIES}): {failed}",
-                last.role
-            ));
-            if attempt < FENCE_TRIES {
-                std::thread::sleep(FENCE_AGAIN);
-            }
-        }
-        say(&format!(
-            "role {}: the application could not be fenced, so nobody is told: others take over when the lease has ended",
-            last.role
-        ));
-        false
     }
 
     /// Begins to tell the others that this boot is gone.
@@ -1066,25 +1123,6 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
         .spawn()
         .map_err(|error| format!("cannot run \"{program}\": {error}"))?;
     Ok(Pid::from_child(&child)) // it is reaped by its id
-}
-
-/// Waits for a child at most so long, then kills its group.
-fn wait(id: Pid, limit: Duration) -> Option<Fate> {
-    let end = Mono::now() + limit;
-    let mut late = false;
-    loop {
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        let found = unsafe { libc::waitpid(id.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG) };
-        if found != 0 {
-            return Fate::of(status).filter(|_| found > 0 && !late);
-        }
-        if Mono::now() >= end {
-            late = true;
-            let _ = kill_process_group(id, Signal::KILL);
-        }
-        std::thread::sleep(LOOK);
-    }
 }
 
 /// The children of this process, the zombies among them too.

@@ -86,7 +86,8 @@ impl Options {
     }
 }
 
-/// Acts until told otherwise.
+/// Acts until told otherwise, or until the test's directory is gone: what a test lost sight of must not outlive it.
+#[allow(clippy::zombie_processes)] // the child acts for as long as this process does
 fn run(options: &Options) -> ExitCode {
     let started = Mono::now();
     let signals = block_signals();
@@ -131,8 +132,13 @@ fn run(options: &Options) -> ExitCode {
         if let Some(mark) = &mark {
             mark.act().expect("the file can be written");
         }
-        if turn.is_multiple_of(LOOK) && std::fs::remove_file(options.file("exit")).is_ok() {
-            return ExitCode::from(3);
+        if turn.is_multiple_of(LOOK) {
+            if std::fs::remove_file(options.file("exit")).is_ok() {
+                return ExitCode::from(3);
+            }
+            if !options.dir.is_dir() {
+                return ExitCode::FAILURE;
+            }
         }
     }
     ExitCode::SUCCESS
