@@ -1,0 +1,90 @@
+//! What stands beside the application: its agent is killed, it ends by itself, it is stopped in order. The application is a managed process,
+//! and its own start (2 to 3 ms) is part of each gap.
+
+use crate::NAMES;
+use crate::figure::Figure;
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::plan::Plan;
+use baton_tests::process::signal_one;
+use rustix::process::Signal;
+use std::time::Duration;
+
+const PROCESS: &str = "\n[process]\ncommand = [{application}]\n";
+/// Windows in milliseconds at which agents are killed.
+const WINDOWS: [u64; 3] = [100, 1000, 5000];
+const TIMES: usize = 12;
+const KILLED: Duration = Duration::from_millis(30);
+const ENDED: Duration = Duration::from_millis(50);
+const STOPPED: Duration = Duration::from_millis(15);
+/// A gap this long is a failure, not a figure.
+const HOPELESS: Duration = Duration::from_secs(20);
+
+pub fn measure() -> Vec<Figure> {
+    let mut figures: Vec<Figure> = WINDOWS
+        .into_iter()
+        .map(Duration::from_millis)
+        .map(killed)
+        .collect();
+    figures.push(ended());
+    figures.push(stopped());
+    figures
+}
+
+fn cluster(window: Duration) -> Cluster {
+    Cluster::in_lab(Plan::members(&NAMES).window(window).more(PROCESS).on_disk())
+}
+
+fn killed(window: Duration) -> Figure {
+    let mut cluster = cluster(window);
+    let mut gaps = Vec::new();
+    for _ in 0..TIMES {
+        let from = cluster.settled();
+        let since = now();
+        cluster.process(&from).signal_agent(Signal::KILL);
+        cluster.agent_died(&from);
+        gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
+    }
+    cluster.applications().assert_apart();
+    Figure::durations(format!("agent killed, window {window:?}"), &gaps, Some(KILLED))
+}
+
+fn ended() -> Figure {
+    let cluster = cluster(Duration::from_secs(1));
+    let mut gaps = Vec::new();
+    for _ in 0..TIMES {
+        // A node whose application has failed is left out of the line for a while.
+        let from = until(GENEROUS * 3, "all are in line again", || {
+            let from = cluster.settled();
+            let line = cluster.status(&from)?.roles.remove(0).line;
+            let others = cluster.others(&[&from]);
+            let fit = |name: &String| line.iter().any(|place| place.node.as_str() == name);
+            match others.iter().all(fit) {
+                true => Ok(from),
+                false => Err(format!("the line is {line:?}")),
+            }
+        });
+        let acts = cluster.applications().acting(&from, now());
+        let since = now();
+        signal_one(acts.name.id, Signal::KILL);
+        gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
+    }
+    cluster.applications().assert_apart();
+    Figure::durations("application killed, window 1s", &gaps, Some(ENDED))
+}
+
+fn stopped() -> Figure {
+    let mut cluster = cluster(Duration::from_secs(1));
+    let mut gaps = Vec::new();
+    for _ in 0..TIMES {
+        let from = cluster.settled();
+        let since = now();
+        cluster.stop(&from);
+        gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
+        cluster.start(&from);
+    }
+    cluster.applications().assert_apart();
+    Figure::durations("stopped with its application, window 1s", &gaps, Some(STOPPED))
+}
