@@ -236,6 +236,17 @@ impl Runner {
         if let Some(slot) = self.means.slot {
             slot.stopping(true);
         }
+        let result = self.stop(job, asked).await;
+        if result.is_err() {
+            // Before the lease ends the parent does what it can.
+            if let Some(slot) = self.means.slot {
+                slot.stopping(false);
+            }
+        }
+        result
+    }
+
+    async fn stop(&mut self, job: &Job, asked: Instant) -> Result<(), String> {
         let application = self.application(job);
         let warm = matches!(job.process, Some((Mode::Warm, _)));
         let limit = job.process.map_or(Duration::ZERO, |(_, limit)| limit);

@@ -21,6 +21,7 @@ use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
 use baton_shared::view::Published;
 use first_view::first_view;
+pub use running::stop_limit;
 use running::{Parts, Running};
 use sockets::Sockets;
 use std::path::PathBuf;

@@ -2,9 +2,10 @@
 //! of what it must know if this process dies or stands still.
 
 use crate::addresses::Addresses;
+use crate::agent::stop_limit;
 use crate::control::driver::notice_key_for;
 use crate::parent::{Answer, Board, Heir, Last, Line, Request, Will, framed, unframe};
-use baton_shared::config::Config;
+use baton_shared::config::{Config, OnFailure};
 use baton_shared::id::Owner;
 use baton_shared::view::Published;
 use std::net::IpAddr;
@@ -19,6 +20,8 @@ use tokio::time::timeout;
 const MAX_WAITING: usize = 64;
 /// The parent is told of new addresses, and of the cluster's founding, within this.
 const LOOK: Duration = Duration::from_millis(200);
+/// After a stop in order, consensus and faces have so long to end.
+const AFTER_STOP: Duration = Duration::from_secs(8);
 
 /// A hold on the parent. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -171,8 +174,16 @@ impl Testator {
                     text("BATON_CLUSTER", cluster.name.as_str()),
                     text("BATON_FROM", config.me.as_str()),
                 ],
-                release: fence
-                    .is_some_and(|action| action.on_failure == baton_shared::config::OnFailure::Release),
+                // A process that was killed acts no more, whatever its demote command says of that.
+                release: fence.is_some_and(|action| action.on_failure == OnFailure::Release)
+                    || (settings.process.is_some() && settings.fence.is_none()),
+                unproven: settings.stops() && settings.process.is_none() && settings.last_resort().is_none(),
+                stop: settings
+                    .process
+                    .as_ref()
+                    .map_or((libc::SIGTERM, Duration::ZERO), |process| {
+                        (process.stop_signal, process.stop_timeout)
+                    }),
             }
         });
         Will {
@@ -183,6 +194,7 @@ impl Testator {
             heirs: heirs.collect(),
             roles: roles.collect(),
             restart: config.agent.restart,
+            stop: stop_limit(&config) + AFTER_STOP,
         }
     }
 }

@@ -205,6 +205,8 @@ pub struct Will {
     pub roles: Vec<Last>,
     /// Start the agent again.
     pub restart: bool,
+    /// A stop in order takes no longer.
+    pub stop: Duration,
 }
 
 /// One node that is told of the agent's death.
@@ -237,6 +239,10 @@ pub struct Last {
     pub command: Option<(Vec<String>, Duration)>,
     /// It is another command than the agent's own demote: to be run also while the agent is at that.
     pub harder: bool,
+    /// There is something to stop, and no way to do so from here.
+    pub unproven: bool,
+    /// How a process of its own is asked to end, and how long it may take.
+    pub stop: (i32, Duration),
     /// For its environment.
     pub env: Vec<(String, String)>,
     /// If it fails for good, the death is announced all the same.
@@ -317,7 +323,7 @@ impl Managed {
     }
 
     fn gone(&self) -> bool {
-        self.ended.is_some() && test_kill_process_group(self.id).is_err()
+        self.ended.is_some() && test_kill_process_group(self.id) == Err(rustix::io::Errno::SRCH)
     }
 }
 
@@ -325,8 +331,9 @@ impl Managed {
 #[derive(Debug)]
 struct Fencing {
     id: Pid,
-    /// It is killed then.
+    /// It is killed then; and given up some time later, if that does not end it.
     until: Mono,
+    killed: bool,
 }
 
 /// The fence of one role after the agent's death.
@@ -349,6 +356,8 @@ struct Announcement {
 enum Fate {
     Exited(i32),
     Killed(i32),
+    /// It was killed, and does not end.
+    Stuck,
 }
 
 impl Fate {
@@ -367,6 +376,7 @@ impl Fate {
         match self {
             Fate::Exited(status) => format!("exited with status {status}"),
             Fate::Killed(signal) => format!("was killed by signal {signal}{}", signal_name(*signal)),
+            Fate::Stuck => "was killed and does not end".to_owned(),
         }
     }
 
@@ -374,6 +384,7 @@ impl Fate {
         match self {
             Fate::Exited(status) => u8::try_from(*status).unwrap_or(ENVIRONMENT),
             Fate::Killed(signal) => u8::try_from(128 + signal).unwrap_or(ENVIRONMENT),
+            Fate::Stuck => ENVIRONMENT,
         }
     }
 }
@@ -411,6 +422,8 @@ struct Parent {
     pause: Duration,
     /// It was asked to end.
     ending: bool,
+    /// An agent that has not ended by then is killed.
+    kill_agent_at: Option<Mono>,
 }
 
 impl Parent {
@@ -422,6 +435,12 @@ impl Parent {
                 return Err(io::Error::last_os_error());
             }
             libc::prctl(libc::PR_SET_NAME, c"baton-parent".as_ptr(), 0, 0, 0);
+            // A terminal that stops its jobs would stop this one, and the agent, but not the application. And children that are ignored
+            // could not be waited for.
+            for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+                libc::signal(signal, libc::SIG_IGN);
+            }
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             // What it starts gets the ordinary priority again.
             crate::control::priority::raise();
             let set = signal_set();
@@ -450,6 +469,7 @@ impl Parent {
             restart_at: None,
             pause: RESTART,
             ending: false,
+            kill_agent_at: None,
         })
     }
 
@@ -509,6 +529,7 @@ impl Parent {
                 libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
                 libc::prctl(libc::PR_SET_NAME, c"baton".as_ptr(), 0, 0, 0);
             }
+            self.announcement = None; // its sockets are the parent's
             let orphan = rustix::process::getppid() != Some(parent);
             let status = match its.set_nonblocking(true) {
                 Ok(()) if !orphan => agent(Line {
@@ -564,6 +585,7 @@ impl Parent {
     fn due(&self, now: Mono) -> Mono {
         let hour = now + Duration::from_secs(3600);
         let mut due = self.restart_at.unwrap_or(hour).min(hour);
+        due = due.min(self.kill_agent_at.unwrap_or(hour));
         for managed in self.managed.values() {
             due = due.min(managed.kill_at.unwrap_or(hour));
             if managed.ended.is_some() {
@@ -628,8 +650,10 @@ impl Parent {
                 None => self.ending |= ends,
             }
             if ends {
-                // An agent that dies of it, or after it, is not started again.
+                // An agent that dies of it, or after it, is not started again; one that hangs is killed.
                 self.ending = true;
+                let limit = self.will.as_ref().map_or(VANISH, |will| will.stop);
+                self.kill_agent_at.get_or_insert(Mono::now() + limit);
             }
         }
     }
@@ -671,7 +695,7 @@ impl Parent {
                 env,
                 warm,
             } => {
-                let result = self.start_managed(slot, &command, &env, warm);
+                let result = self.start_managed(slot, &command, &env, warm && epoch == Epoch(0), warm);
                 self.answer(&Answer::Started { slot, epoch, result });
             }
             Request::Stop { slot, signal, grace } => match self.managed.get_mut(&slot) {
@@ -710,6 +734,7 @@ impl Parent {
         slot: usize,
         command: &[String],
         env: &[(String, String)],
+        idle: bool,
         warm: bool,
     ) -> Result<u32, String> {
         if let Some(managed) = self.managed.get(&slot) {
@@ -723,7 +748,8 @@ impl Parent {
             .nth(slot)
             .map_or(Duration::ZERO, |(_, last)| last.kill);
         let lent = self.board.slot(slot).and_then(Slot::lent);
-        if !warm && lent.is_none_or(|until| Mono::now() + kill >= until) {
+        let fenced = lent.is_some() && self.fenced.get(&slot) == lent.as_ref();
+        if !idle && (fenced || lent.is_none_or(|until| Mono::now() + kill >= until)) {
             return Err("the lease is over".into());
         }
         let id = spawn(command, env)?;
@@ -807,9 +833,41 @@ impl Parent {
     }
 
     fn kill_late_fences(&mut self, now: Mono) {
-        for fencing in self.fencing.values_mut().filter(|fencing| now >= fencing.until) {
+        let mut given_up = Vec::new();
+        for (slot, fencing) in self
+            .fencing
+            .iter_mut()
+            .filter(|(_, fencing)| now >= fencing.until)
+        {
             let _ = kill_process_group(fencing.id, Signal::KILL); // it may be gone already
-            fencing.until = Mono::MAX;
+            fencing.until = now + VANISH;
+            if std::mem::replace(&mut fencing.killed, true) {
+                given_up.push(*slot);
+            }
+        }
+        for slot in given_up {
+            self.fencing.remove(&slot);
+            self.fence_ended(slot, &Fate::Stuck);
+        }
+    }
+
+    /// What the agent itself started (actions, checks), with their process groups.
+    fn kill_agents_children(&self) {
+        let Some(agent) = self.agent else { return };
+        let agent = agent.as_raw_nonzero();
+        let tasks = std::fs::read_dir(format!("/proc/{agent}/task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for task in tasks {
+            let list = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            for id in list
+                .split_whitespace()
+                .filter_map(|id| id.parse().ok().and_then(Pid::from_raw))
+            {
+                let _ = kill_process_group(id, Signal::KILL);
+                let _ = kill_process(id, Signal::KILL); // both may be gone already
+            }
         }
     }
 
@@ -818,17 +876,21 @@ impl Parent {
         let Some((command, limit)) = &last.command else {
             return Ok(());
         };
+        self.fences.remove(&place);
         let id = spawn(command, &self.environment(place, last, cause))?;
-        let until = Mono::now() + *limit;
-        self.fencing.insert(place, Fencing { id, until });
+        let (until, killed) = (Mono::now() + *limit, false);
+        self.fencing.insert(place, Fencing { id, until, killed });
         Ok(())
     }
 
     /// The dead man's handle: the lease of a role is about to end, and its application may still act.
     fn dead_man(&mut self, now: Mono) {
         self.kill_late_fences(now);
-        if self.agent.is_none() {
-            return;
+        let Some(agent) = self.agent else { return };
+        if self.kill_agent_at.is_some_and(|at| now >= at) {
+            self.kill_agent_at = None;
+            say("the agent was asked to end and does not: it is killed");
+            let _ = kill_process(agent, Signal::KILL); // it may be gone already
         }
         let due = |(place, last): (usize, &Last)| {
             let slot = self.board.slot(place)?;
@@ -860,6 +922,10 @@ impl Parent {
                 true => "the lease is about to end, and the agent has not stopped the application yet",
                 false => "the agent stands still",
             };
+            if !stopping {
+                // A promotion under way must not undo what follows.
+                self.kill_agents_children();
+            }
             if command.is_none() {
                 self.answer(&Answer::Fenced { slot: place });
             } else if !self.fencing.contains_key(&place)
@@ -882,7 +948,7 @@ impl Parent {
     /// Fences, tells the others, and sees to what comes next. True: this process ends too.
     fn agent_ended(&mut self, fate: &Fate) -> bool {
         if matches!(fate, Fate::Exited(0)) {
-            self.kill_managed(|_| true);
+            self.stop_managed();
             return true;
         }
         let why = format!("its agent {}", fate.words());
@@ -904,6 +970,8 @@ impl Parent {
 
     /// Stops all that the dead agent started, for sure (H4, V6). False: it cannot be said that the application has stopped.
     fn fence(&mut self, why: &str) -> bool {
+        // Only what ends from here on says anything of this death.
+        self.fences.clear();
         let lent: Vec<usize> = (0..SLOTS).filter(|place| self.board.left_over(*place)).collect();
         let keeps = |managed: &Managed| managed.warm && lent.is_empty() && !self.ending;
         let kept: Vec<Pid> = self.managed.values().filter(|m| keeps(m)).map(|m| m.id).collect();
@@ -911,7 +979,10 @@ impl Parent {
         // What was under way before the agent died may end: beginning anew could outlast the lease.
         let under_way = self.fencing.values().map(|fencing| fencing.id);
         let spared: Vec<Pid> = kept.iter().copied().chain(under_way).collect();
-        let cleared = self.kill_children(&kept, &spared);
+        // A process that does not die must not hold up the fences until the lease is over.
+        let due = |(place, last): (usize, &Last)| Some(self.board.slot(place)?.lent()? - last.fence);
+        let fence_at = self.roles().filter_map(due).min().unwrap_or(Mono::MAX);
+        let cleared = self.kill_children(&kept, &spared, fence_at);
         let roles: Vec<(usize, Last)> = self.roles().map(|(place, last)| (place, last.clone())).collect();
         let held = roles.into_iter().filter(|(place, _)| lent.contains(place));
         let fence = |last| Fence {
@@ -941,13 +1012,25 @@ impl Parent {
             }
             std::thread::sleep(LOOK);
         }
+        // What could not be fenced is the next agent's to stop: it demotes first.
+        for place in lent {
+            if let Some(until) = self.board.0[place].lent() {
+                self.fenced.insert(place, until);
+            }
+        }
         all
     }
 
     /// Runs the fence command of a role until it succeeds, a few times at most. `None`: not yet.
     fn turn_fence(&mut self, place: usize, fence: &mut Fence, why: &str, now: Mono) -> Option<bool> {
         if fence.last.command.is_none() {
-            return Some(true);
+            if fence.last.unproven {
+                say(&format!(
+                    "role {}: nothing here can stop the application without the agent, so nobody is told; add actions.fence",
+                    fence.last.role
+                ));
+            }
+            return Some(!fence.last.unproven);
         }
         let mut ended = self.fences.remove(&place);
         let due = ended.is_none() && !self.fencing.contains_key(&place) && now >= fence.at;
@@ -976,6 +1059,25 @@ impl Parent {
         }
     }
 
+    /// In order: what still runs (a warm process) is asked first.
+    fn stop_managed(&mut self) {
+        let mut limit = Mono::now();
+        for (slot, managed) in &self.managed {
+            let (signal, grace) = self
+                .roles()
+                .nth(*slot)
+                .map_or((libc::SIGTERM, VANISH), |(_, last)| last.stop);
+            if let Some(signal) = Signal::from_named_raw(signal) {
+                let _ = kill_process_group(managed.id, signal); // it may be gone already
+            }
+            limit = limit.max(Mono::now() + grace);
+        }
+        while !self.managed.is_empty() && Mono::now() < limit {
+            self.reap();
+            std::thread::sleep(LOOK);
+        }
+    }
+
     fn kill_managed(&self, which: impl Fn(&Managed) -> bool) {
         for managed in self.managed.values().filter(|managed| which(managed)) {
             managed.kill();
@@ -983,11 +1085,16 @@ impl Parent {
     }
 
     /// Kills every child but the spared ones, and theirs that come to light when their own parents die, until none is left.
-    fn kill_children(&mut self, kept: &[Pid], spared: &[Pid]) -> bool {
-        let limit = Mono::now() + VANISH;
+    fn kill_children(&mut self, kept: &[Pid], spared: &[Pid], fence_at: Mono) -> bool {
+        let now = Mono::now();
+        let limit = (now + VANISH).min(fence_at.max(now + LOOK * 20));
         loop {
             self.reap();
-            let left: Vec<Pid> = children().into_iter().filter(|id| !spared.contains(id)).collect();
+            let Some(all) = children() else {
+                say("/proc cannot be read, so nobody is told that the application has stopped");
+                return false;
+            };
+            let left: Vec<Pid> = all.into_iter().filter(|id| !spared.contains(id)).collect();
             if left.is_empty() && self.managed.values().all(|managed| kept.contains(&managed.id)) {
                 return true;
             }
@@ -1112,6 +1219,9 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
         command.pre_exec(move || {
             let set = signal_set();
             libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+            for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             if rustix::process::getppid() != Some(parent) {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -1125,12 +1235,12 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
     Ok(Pid::from_child(&child)) // it is reaped by its id
 }
 
-/// The children of this process, the zombies among them too.
-fn children() -> Vec<Pid> {
+/// The children of this process, the zombies among them too. `None`: they cannot be known.
+fn children() -> Option<Vec<Pid>> {
     let me = rustix::process::getpid().as_raw_nonzero().get();
     let id = |word: &str| word.parse().ok().and_then(Pid::from_raw);
     if let Ok(list) = std::fs::read_to_string(format!("/proc/self/task/{me}/children")) {
-        return list.split_whitespace().filter_map(id).collect();
+        return Some(list.split_whitespace().filter_map(id).collect());
     }
     // A kernel without that file: the fourth field of each process's stat, behind its name (proc_pid_stat(5)).
     let mine = |name: &str| {
@@ -1144,9 +1254,11 @@ fn children() -> Vec<Pid> {
             .ok()?;
         (parent == me).then(|| id(name)).flatten()
     };
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| mine(entry.file_name().to_str()?))
-        .collect()
+    let all = std::fs::read_dir("/proc").ok()?.flatten();
+    Some(
+        all.filter_map(|entry| mine(entry.file_name().to_str()?))
+            .collect(),
+    )
 }
 
 /// A line for the operator, unless whoever reads it does not keep up.

@@ -311,9 +311,10 @@ impl Manager {
                         self.signal(process.and_then(|process| process.promote_signal))
                             .await?;
                     }
-                    match done {
-                        Some(done) => answer(done, Ok(())),
-                        None => self.tell(input::Process::Up).await,
+                    // Also when it was asked for: it may have ended before that.
+                    self.tell(input::Process::Up).await;
+                    if let Some(done) = done {
+                        answer(done, Ok(()));
                     }
                 }
             }

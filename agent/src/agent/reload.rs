@@ -6,7 +6,7 @@ use crate::consensus::Consensus;
 use crate::control::Notice;
 use crate::handle::Reload;
 use baton_core::Input;
-use baton_shared::config::Config;
+use baton_shared::config::{Config, Role};
 use baton_shared::id::NodeName;
 use baton_shared::view::{PeerState, Published, View};
 use std::sync::Arc;
@@ -139,7 +139,21 @@ async fn tell(consensus: Consensus, node: NodeName) -> (NodeName, Said) {
 /// What differs that cannot change while the agent runs, by its name in the file.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     let (a, b) = (old.my_node(), new.my_node());
+    // What stops an application must be there for as long as what was started with it.
+    let stops = |role: &Role| {
+        let mode = role.process.as_ref().map(|process| process.mode);
+        (mode, role.demote.is_some(), role.fence.is_some())
+    };
+    let mut both = old
+        .roles
+        .iter()
+        .filter_map(|(name, role)| Some((role, new.roles.get(name)?)));
+    let stop_alike = both.all(|(before, after)| stops(before) == stops(after));
     let fixed = [
+        (
+            "whether a role has a [process] (and its mode), a demote or a fence",
+            stop_alike,
+        ),
         ("cluster.name", old.cluster.name == new.cluster.name),
         ("cluster.key", old.cluster.key == new.cluster.key),
         ("cluster.window", old.cluster.window == new.cluster.window),

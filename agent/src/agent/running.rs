@@ -221,6 +221,9 @@ impl Running {
                 return false;
             }
         };
+        if !released {
+            return false; // the sooner this process ends, the sooner its parent fences, and tells the others
+        }
         if timeout(END_LIMIT, self.consensus.shutdown()).await.is_err() {
             tracing::warn!("consensus did not end within {END_LIMIT:?}");
         }
@@ -252,7 +255,7 @@ fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<
 }
 
 /// How long a stop in order may take.
-fn stop_limit(config: &Config) -> Duration {
+pub fn stop_limit(config: &Config) -> Duration {
     let stops = config.roles.values().map(|role| {
         let demote = role
             .demote

@@ -90,6 +90,12 @@ impl Stage {
         assert_eq!(self.started().await, Epoch(5));
         assert_eq!(promotion.await.unwrap(), Ok(()));
     }
+
+    /// Promoted, and that it runs has been heard.
+    async fn runs(&mut self) {
+        self.promoted().await;
+        assert_eq!(process_of(self.news().await), input::Process::Up);
+    }
 }
 
 fn process_of(input: Input) -> input::Process {
@@ -118,6 +124,7 @@ async fn cold_one_runs_from_promotion_to_demotion() {
     assert!(!demotion.is_finished(), "not before its end is known");
     stage.ended().await;
     assert_eq!(demotion.await.unwrap(), Ok(()));
+    assert_eq!(process_of(stage.news().await), input::Process::Up);
     assert!(
         stage.notices.try_recv().is_err(),
         "an end that was asked for is no news"
@@ -127,7 +134,7 @@ async fn cold_one_runs_from_promotion_to_demotion() {
 #[tokio::test(start_paused = true)]
 async fn one_that_ends_is_started_again_after_growing_pauses_and_fails_beyond_its_limit() {
     let mut stage = stage(settings(Mode::Cold, 2));
-    stage.promoted().await;
+    stage.runs().await;
     for (end, pause) in [200u64, 400, 800].into_iter().enumerate() {
         let since = Instant::now();
         stage.ended().await;
@@ -152,7 +159,7 @@ async fn one_that_ends_is_started_again_after_growing_pauses_and_fails_beyond_it
 #[tokio::test(start_paused = true)]
 async fn demoted_while_it_waits_it_is_not_started_again() {
     let mut stage = stage(settings(Mode::Cold, 9));
-    stage.promoted().await;
+    stage.runs().await;
     stage.ended().await;
     stage.news().await;
     let application = stage.application.clone();
@@ -219,7 +226,7 @@ async fn warm_one_runs_from_the_start_and_is_told_by_signals() {
 #[tokio::test(start_paused = true)]
 async fn what_the_parent_stopped_is_reported() {
     let mut stage = stage(settings(Mode::Cold, 0));
-    stage.promoted().await;
+    stage.runs().await;
     stage.say(Answer::Fenced { slot: 0 }).await;
     assert!(matches!(stage.news().await, Input::Fenced(_)));
 }
