@@ -33,6 +33,8 @@ const STOP_SLACK: Duration = Duration::from_secs(4);
 const STOP_MAX: Duration = Duration::from_secs(300);
 /// Without a cluster it is said no more often than this.
 const MIN_JOIN_WARNING: Duration = Duration::from_secs(1);
+/// The cause of a failure is waited for so long, when its consequence is seen first.
+const CAUSE_LIMIT: Duration = Duration::from_millis(100);
 /// Consensus, and then the faces, may each take so long to end.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
@@ -189,7 +191,11 @@ impl Running {
                 reason = self.consensus.failed() => return Some(format!("consensus has failed: {reason}")),
                 _ = &mut self.looping.stopped => return Some("the control thread has ended".into()),
                 _ = self.looping.flush.recv() => return Some("the flush thread has ended".into()),
-                Some(last_word) = self.tasks.ended() => return Some(last_word),
+                Some(last_word) = self.tasks.ended() => {
+                    // What ends with consensus does not know why that failed.
+                    let failed = timeout(CAUSE_LIMIT, self.consensus.failed()).await;
+                    return Some(failed.map_or(last_word, |reason| format!("consensus has failed: {reason}")));
+                }
                 Some(last_word) = self.faces.ended() => return Some(last_word),
             }
         }
