@@ -6,7 +6,6 @@ use crate::figure::Figure;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
-use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::plan::Plan;
 use baton_tests::process::signal_one;
 use rustix::process::Signal;
@@ -44,7 +43,6 @@ fn killed(window: Duration) -> Figure {
         let from = cluster.settled();
         let since = now();
         cluster.process(&from).signal_agent(Signal::KILL);
-        cluster.agent_died(&from);
         gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
     }
     cluster.applications().assert_apart();
@@ -55,21 +53,13 @@ fn ended() -> Figure {
     let cluster = cluster(Duration::from_secs(1));
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
-        // A node whose application has failed is left out of the line for a while.
-        let from = until(GENEROUS * 3, "all are in line again", || {
-            let from = cluster.settled();
-            let line = cluster.status(&from)?.roles.remove(0).line;
-            let others = cluster.others(&[&from]);
-            let fit = |name: &String| line.iter().any(|place| place.node.as_str() == name);
-            match others.iter().all(fit) {
-                true => Ok(from),
-                false => Err(format!("the line is {line:?}")),
-            }
-        });
+        let from = cluster.settled();
         let acts = cluster.applications().acting(&from, now());
         let since = now();
         signal_one(acts.name.id, Signal::KILL);
-        gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
+        let (to, gap) = cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS);
+        gaps.push(gap);
+        cluster.await_forgiven(&to, &from);
     }
     cluster.applications().assert_apart();
     Figure::durations("application killed, window 1s", &gaps, Some(ENDED))

@@ -123,6 +123,21 @@ impl Cluster {
         });
     }
 
+    /// Waits until a node whose application has failed has been left out of the line, and is in it again, by what `at` knows.
+    #[track_caller]
+    pub fn await_forgiven(&self, at: &str, name: &str) {
+        for wanted in [false, true] {
+            until(GENEROUS * 3, "the line has changed", || {
+                let status = self.status(at)?;
+                let line = &status.roles.first().ok_or("a status without roles")?.line;
+                match line.iter().any(|place| place.node.as_str() == name) == wanted {
+                    true => Ok(()),
+                    false => Err(format!("{name} in line is not {wanted}: {line:?}")),
+                }
+            });
+        }
+    }
+
     /// Waits until this appears in a node's log.
     #[track_caller]
     pub fn await_logged(&self, name: &str, words: &str) {

@@ -8,7 +8,7 @@ use crate::fault::Loss;
 use crate::lab::Lab;
 use crate::namespace::Namespace;
 use crate::plan::{ACTS, DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::watch::Watch;
 use baton_agent::demo::connection::Connection;
 use baton_shared::clock::Mono;
@@ -23,6 +23,8 @@ use tempfile::TempDir;
 
 /// One request to an agent.
 pub const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// How long an agent may take from its start to when its promises begin to count.
+const STARTING: Duration = Duration::from_millis(100);
 /// The lab's host that is no node.
 pub const CLIENT: &str = "client";
 
@@ -49,7 +51,6 @@ pub struct Node {
     /// Where a resolver on its own host reaches it.
     pub dns: SocketAddr,
     process: Option<Process>,
-    started: Mono,
 }
 
 /// Agents, and all that belongs to them.
@@ -160,7 +161,6 @@ impl Cluster {
                 http,
                 dns: (inner, DNS_PORT).into(),
                 process: None,
-                started: Mono::ZERO,
             };
             self.nodes.insert(name, node);
         }
@@ -276,7 +276,6 @@ impl Cluster {
         let process = Process::start(&node.namespace, &first, &line, &log);
         let node = self.nodes.get_mut(name).expect("it was found above");
         node.process = Some(process);
-        node.started = Mono::now();
     }
 
     /// A node's log.
@@ -291,17 +290,11 @@ impl Cluster {
         process.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
-    /// Notes that a node's agent has died and is started again by its parent: its votes have to be waited for (V4).
-    pub fn agent_died(&mut self, name: &str) {
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.started = Mono::now();
-        }
-    }
-
-    /// How long a node has been running since its last start.
-    #[track_caller]
+    /// How long a node's agent has surely been running; its parent may have started it again since the node's own start.
     pub fn age(&self, name: &str) -> Duration {
-        Mono::now().since(self.node(name).started)
+        let process = self.node(name).process.as_ref();
+        let started = process.and_then(|process| process::started(process.agent()?));
+        started.map_or(Duration::ZERO, |at| Mono::now().since(at + STARTING))
     }
 
     #[track_caller]

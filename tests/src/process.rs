@@ -3,11 +3,15 @@
 
 use crate::deadline::{GENEROUS, until};
 use crate::namespace::Namespace;
+use baton_shared::clock::Mono;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::OpenOptions;
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
+
+/// What the kernel tells users of time is in hundredths of a second (USER_HZ), on every machine of these days.
+const TICK_MS: u64 = 10;
 
 /// A running child and its process group.
 #[derive(Debug)]
@@ -48,11 +52,20 @@ impl Process {
             .expect("a child of this process can be waited for")
     }
 
-    /// The id of the agent, if this is the parent process of one that lives (ARCHITECTURE, "The parent").
+    /// The id of the agent, if this is the parent process of one that lives (ARCHITECTURE, "The parent"), or that parent was started
+    /// through another program.
     pub fn agent(&self) -> Option<u32> {
-        children(self.id())
-            .into_iter()
-            .find(|id| name(*id).as_deref() == Some("baton"))
+        let mut generation = vec![self.id()];
+        for _ in 0..2 {
+            generation = generation.into_iter().flat_map(children).collect();
+            let agent = generation
+                .iter()
+                .find(|id| name(**id).as_deref() == Some("baton"));
+            if agent.is_some() {
+                return agent.copied();
+            }
+        }
+        None
     }
 
     /// Signals the agent alone, and returns its id.
@@ -146,6 +159,20 @@ pub fn lives(id: u32) -> bool {
 fn name(id: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
     Some(name.trim_end().to_owned())
+}
+
+/// When a process was started, to a hundredth of a second: the twentieth field behind its name (proc_pid_stat(5)), by the same clock
+/// as [`Mono`].
+pub fn started(id: u32) -> Option<Mono> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let ticks: u64 = stat
+        .rsplit(')')
+        .next()?
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()?;
+    Some(Mono::ZERO + Duration::from_millis(ticks * TICK_MS))
 }
 
 /// Signals one process.

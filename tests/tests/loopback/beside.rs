@@ -24,7 +24,6 @@ fn agent_killed_application_is_dead_and_standby_takes_over_before_the_window_end
     cluster.applications().acting("a", now());
     let since = now();
     cluster.process("a").signal_agent(Signal::KILL);
-    cluster.agent_died("a");
     let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.window() / 2);
     cluster.applications().acting(&to, since);
     assert_eq!(cluster.settled(), to);
@@ -85,7 +84,6 @@ fn notices_of_a_death_that_did_not_happen_change_nothing() {
     send(&cluster, 0, "b", "a", &last_words[0].1);
     cluster.await_logged("a", "forged");
     cluster.process("b").signal_agent(Signal::KILL);
-    cluster.agent_died("b");
     assert_eq!(cluster.settled(), "a");
     let since = now();
     let (died, down) = (cluster.logged("a", "died"), cluster.logged("a", "node b is down"));

@@ -19,7 +19,6 @@ fn agent_dies(signal: Signal, word: &str) {
         let since = now();
         let agent = cluster.process(holder).signal_agent(signal);
         let bound = cluster.window() / 2;
-        cluster.agent_died(holder);
         let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
         cluster.applications().acting(&to, since);
         eprintln!(

@@ -4,20 +4,8 @@ use super::{PROCESS, end, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
-use baton_tests::cluster::Cluster;
-use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::process::signal_one;
 use rustix::process::Signal;
-
-/// Whether `at` has a node in line, as it should be.
-fn in_line(cluster: &Cluster, at: &str, name: &str, wanted: bool) -> Result<(), String> {
-    let status = cluster.status(at)?;
-    let line = &status.roles.first().ok_or("a status without roles")?.line;
-    match line.iter().any(|place| place.node.as_str() == name) == wanted {
-        true => Ok(()),
-        false => Err(format!("the line is {line:?}")),
-    }
-}
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
@@ -37,13 +25,7 @@ fn application_killed_another_nodes_starts_at_once() {
         );
         cluster.applications().assert_apart();
         cluster.applications().assert_no_orphans(&[&to]);
-        // A node whose application has failed is left out of the line for a while.
-        until(GENEROUS, "it is left out of the line", || {
-            in_line(&cluster, &to, holder, false)
-        });
-        until(GENEROUS, "it comes back into it", || {
-            in_line(&cluster, &to, holder, true)
-        });
+        cluster.await_forgiven(&to, holder);
     }
     cluster.settled();
     end(cluster);

@@ -65,7 +65,6 @@ fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
         std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "baton")
     });
     signal_one(agent.expect("it has an agent"), Signal::KILL);
-    cluster.agent_died(&to);
     let (next, _) = cluster.assert_takeover(since, &to, Apart::NOBODY, cluster.window() / 2);
     cluster.applications().acting(&next, since);
     cluster.applications().assert_apart();

@@ -20,7 +20,6 @@ fn agent_out_of_memory_application_is_dead_and_standby_takes_over_at_once() {
     let agent = cluster.process("a").agent().expect("it runs");
     group.add(agent);
     let since = now();
-    cluster.agent_died("a");
     group.set("memory.limit_in_bytes", "4096"); // it is killed when it wants its next page
     until(GENEROUS, "the kernel kills the agent", || {
         let _ = cluster.status("a"); // an answer takes memory
@@ -64,7 +63,6 @@ fn full_process_table_the_parent_still_kills_and_tells() {
     cluster.applications().assert_apart();
     cluster.await_logged("a", "cannot start the agent");
     group.set("pids.max", "max");
-    cluster.agent_died("a");
     assert_eq!(cluster.settled(), to);
     end(cluster);
 }

@@ -31,7 +31,6 @@ fn agent_killed_with_two_roles_both_move_at_once() {
         }
         let since = now();
         cluster.process(holder).signal_agent(Signal::KILL);
-        cluster.agent_died(holder);
         let bound = cluster.window() / 2;
         let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
         cluster.applications().acting_for("main", &to, since);
@@ -81,7 +80,6 @@ fn warm_application_runs_everywhere_and_acts_where_it_is_told() {
     // Not in order: the one that acted is killed and started again, and does not act.
     let since = now();
     cluster.process("b").signal_agent(Signal::KILL);
-    cluster.agent_died("b");
     let (to, _) = cluster.assert_takeover(since, "b", Apart::NOBODY, cluster.window() / 2);
     cluster.applications().acting(&to, since);
     until(GENEROUS, "it runs everywhere again", || {
