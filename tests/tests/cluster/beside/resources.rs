@@ -14,7 +14,7 @@ fn agent_out_of_memory_application_is_dead_and_standby_takes_over_at_once() {
     let Some(group) = Cgroup::create("memory") else {
         return;
     };
-    let mut cluster = three_with(PROCESS);
+    let cluster = three_with(PROCESS);
     cluster.place("a");
     cluster.applications().acting("a", now());
     let agent = cluster.process("a").agent().expect("it runs");
@@ -44,7 +44,7 @@ fn full_process_table_the_parent_still_kills_and_tells() {
     let Some(group) = Cgroup::create("pids") else {
         return;
     };
-    let mut cluster = three_with(PROCESS);
+    let cluster = three_with(PROCESS);
     cluster.place("a");
     let acts = cluster.applications().acting("a", now());
     let agent = cluster.process("a").agent().expect("it runs");
