@@ -37,7 +37,7 @@ fn cluster(window: Duration) -> Cluster {
 }
 
 fn killed(window: Duration) -> Figure {
-    let mut cluster = cluster(window);
+    let cluster = cluster(window);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 /// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
 fn agent_dies(signal: Signal, word: &str) {
-    let mut cluster = three_with(PROCESS);
+    let cluster = three_with(PROCESS);
     for holder in NAMES {
         cluster.place(holder);
         let before = now();

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 fn agent_killed_with_two_roles_both_move_at_once() {
     let more = "\n[roles.main.process]\ncommand = [{application}]\n\
                 \n[roles.other.process]\ncommand = [{application}, \"--ignore-term\"]\n";
-    let mut cluster = three_with(more);
+    let cluster = three_with(more);
     for holder in NAMES {
         cluster.place(holder);
         until(GENEROUS, "the other role is moved too", || {
@@ -62,7 +62,7 @@ fn agent_killed_with_two_roles_both_move_at_once() {
 fn warm_application_runs_everywhere_and_acts_where_it_is_told() {
     let more = "\n[process]\ncommand = [{application}, \"--warm\"]\nmode = \"warm\"\n\
                 promote_signal = \"SIGUSR1\"\ndemote_signal = \"SIGUSR2\"\n";
-    let mut cluster = three_with(more);
+    let cluster = three_with(more);
     cluster.place("a");
     cluster.applications().acting("a", now());
     assert_eq!(
