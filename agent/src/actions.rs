@@ -26,6 +26,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Why a promotion that a demote overtook has ended.
+const CANCELLED: &str = "cancelled by a demote";
+
 /// One action to be run.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -215,20 +218,14 @@ impl Runner {
         epoch: Epoch,
         env: Vec<(String, String)>,
     ) -> Result<(), String> {
-        let starting = application.promote(epoch, env);
-        tokio::pin!(starting);
-        loop {
+        let cancel = Notify::new();
+        let starting = async {
             tokio::select! {
-                end = &mut starting => return end,
-                Some(next) = self.jobs.recv() => {
-                    let demote = next.job.action == Action::Demote;
-                    self.waiting.push_back(next);
-                    if demote {
-                        return Err("cancelled by a demote".into());
-                    }
-                }
+                end = application.promote(epoch, env) => end,
+                () = cancel.notified() => Err(CANCELLED.into()),
             }
-        }
+        };
+        meanwhile(starting, Some(&cancel), &mut self.jobs, &mut self.waiting).await
     }
 
     /// A cold application that is gone acts no more, whatever the demote action says; a warm one is told first.
@@ -288,20 +285,10 @@ impl Runner {
             cancel.notified(),
             &mut self.output,
         );
-        tokio::pin!(running);
-        let end = loop {
-            tokio::select! {
-                end = &mut running => break end,
-                Some(next) = self.jobs.recv() => {
-                    if next.job.action == Action::Demote && job.action == Action::Promote {
-                        cancel.notify_one();
-                    }
-                    self.waiting.push_back(next);
-                }
-            }
-        };
+        let overtaken = (job.action == Action::Promote).then_some(&cancel);
+        let end = meanwhile(running, overtaken, &mut self.jobs, &mut self.waiting).await;
         end.map_err(|stopped| match stopped {
-            Stopped::Cancelled => "cancelled by a demote".into(),
+            Stopped::Cancelled => CANCELLED.into(),
             Stopped::Failed(reason) => reason,
         })
     }
@@ -316,6 +303,27 @@ impl Runner {
             return Err("overtaken by a demote before it began".into());
         }
         Ok(())
+    }
+}
+
+/// Queues the jobs that come while something runs; a demote among them cancels it, if that can be.
+async fn meanwhile<T>(
+    running: impl Future<Output = T>,
+    cancel: Option<&Notify>,
+    jobs: &mut Jobs,
+    waiting: &mut VecDeque<Queued>,
+) -> T {
+    tokio::pin!(running);
+    loop {
+        tokio::select! {
+            end = &mut running => return end,
+            Some(next) = jobs.recv() => {
+                if let Some(cancel) = cancel.filter(|_| next.job.action == Action::Demote) {
+                    cancel.notify_one();
+                }
+                waiting.push_back(next);
+            }
+        }
     }
 }
 

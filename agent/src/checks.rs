@@ -11,6 +11,7 @@ mod process;
 
 use crate::control::{Notice, RoleStates};
 use baton_core::Input;
+use baton_core::input::Health;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Check, Config};
 use baton_shared::id::RoleName;
@@ -75,12 +76,14 @@ pub async fn run(
 }
 
 async fn unchecked(mut reporter: Reporter) {
-    reporter.without_result(true, "no check is configured").await;
+    reporter
+        .without_result(Health::Healthy, "no check is configured")
+        .await;
 }
 
 /// The verdict that the core was last told. It outlives the task: a check that is changed does not begin by calling a
 /// healthy application sick.
-type Said = Arc<Mutex<Option<bool>>>;
+type Said = Arc<Mutex<Option<Health>>>;
 
 /// Tells the core about one role when the verdict changes, and the faces every result.
 struct Reporter {
@@ -100,7 +103,7 @@ impl Reporter {
         }
     }
 
-    fn said(&self) -> std::sync::MutexGuard<'_, Option<bool>> {
+    fn said(&self) -> std::sync::MutexGuard<'_, Option<Health>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,13 +117,13 @@ impl Reporter {
             reason: reason.clone(),
             at: Mono::now(),
         }));
-        self.say(healthy, &reason).await
+        self.say(healthy.into(), &reason).await
     }
 
     /// A verdict that rests on no check. False once nobody listens.
-    async fn without_result(&mut self, healthy: bool, reason: &str) -> bool {
+    async fn without_result(&mut self, health: Health, reason: &str) -> bool {
         self.show(None);
-        self.say(healthy, reason).await
+        self.say(health, reason).await
     }
 
     fn show(&self, checked: Option<Checked>) {
@@ -129,17 +132,17 @@ impl Reporter {
         }
     }
 
-    async fn say(&mut self, healthy: bool, reason: &str) -> bool {
-        if *self.said() == Some(healthy) {
+    async fn say(&mut self, health: Health, reason: &str) -> bool {
+        if *self.said() == Some(health) {
             return !self.notices.is_closed();
         }
         let input = Input::Health {
             role: self.role.clone(),
-            healthy,
+            health,
             reason: reason.into(),
         };
         let heard = self.notices.send(input.into()).await.is_ok();
-        *self.said() = Some(healthy);
+        *self.said() = Some(health);
         heard
     }
 }
@@ -240,10 +243,16 @@ impl Pace {
 /// Checks one role until nobody listens.
 async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut reporter: Reporter) {
     let known = *reporter.said();
-    if check.standby && known.is_none() && !reporter.without_result(false, "not checked yet").await {
+    if check.standby
+        && known.is_none()
+        && !reporter
+            .without_result(Health::Unhealthy, "not checked yet")
+            .await
+    {
         return;
     }
-    let mut verdict = Verdict::new(&check, known);
+    let known = known.filter(|known| *known != Health::Untried);
+    let mut verdict = Verdict::new(&check, known.map(Health::is_fit));
     let mut asker = Asker::new(&check);
     let mut pace = Pace::new(&check);
     let mut state = state_of(&states.borrow_and_update(), &reporter.role);
@@ -312,31 +321,20 @@ async fn wait(pace: &Pace, states: &mut watch::Receiver<RoleStates>, asker: &mut
     }
 }
 
-/// Counts as healthy until it is promoted; then `None` if nobody listens, or a fresh verdict.
-///
-/// While it is being promoted the application counts as unhealthy until it answers. Where it became active without
-/// that (there is nothing to promote), it stays healthy until it has failed `fall` times.
+/// Counts as untried until it is promoted, and then until it was checked (`/health` must not say 200 before that); then `None` if
+/// nobody listens, or a fresh verdict.
 async fn stand_by(
     check: &Check,
     states: &mut watch::Receiver<RoleStates>,
     reporter: &mut Reporter,
 ) -> Option<Verdict> {
     let idle = "not checked while it is not active";
-    if !reporter.without_result(true, idle).await {
+    if !reporter.without_result(Health::Untried, idle).await {
         return None;
     }
     let role = reporter.role.clone();
-    let state = match states.wait_for(|states| promoted(state_of(states, &role))).await {
-        Ok(states) => state_of(&states, &role),
-        Err(_) => return None,
-    };
-    if state == RoleState::Active {
-        return Some(Verdict::new(check, Some(true)));
-    }
-    let heard = reporter
-        .without_result(false, "not checked yet since it was promoted")
-        .await;
-    heard.then(|| Verdict::new(check, None))
+    let promotion = states.wait_for(|states| promoted(state_of(states, &role))).await;
+    promotion.is_ok().then(|| Verdict::new(check, None))
 }
 
 #[cfg(test)]

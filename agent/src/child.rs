@@ -188,7 +188,6 @@ impl Testator {
         });
         Will {
             cluster: self.published.view.load().cluster_id,
-            node: config.me.clone(),
             owner: self.owner,
             window: cluster.window,
             heirs: heirs.collect(),

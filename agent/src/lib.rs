@@ -9,6 +9,7 @@ pub mod cli;
 pub mod consensus;
 pub mod control;
 pub mod demo;
+pub mod group;
 pub mod handle;
 pub mod http;
 pub mod parent;

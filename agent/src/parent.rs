@@ -193,9 +193,7 @@ pub enum Answer {
 pub struct Will {
     /// The cluster.
     pub cluster: ClusterId,
-    /// This node.
-    pub node: NodeName,
-    /// This run of it.
+    /// This run of this node.
     pub owner: Owner,
     /// The cluster's window.
     pub window: Duration,
@@ -1072,6 +1070,11 @@ impl Parent {
             }
             limit = limit.max(Mono::now() + grace);
         }
+        self.await_managed(limit);
+    }
+
+    /// Until none of them is left, at most until then.
+    fn await_managed(&mut self, limit: Mono) {
         while !self.managed.is_empty() && Mono::now() < limit {
             self.reap();
             std::thread::sleep(LOOK);
@@ -1165,11 +1168,7 @@ impl Parent {
     /// Before the end of this process: nobody is left, and a death is told a few more times, quickly.
     fn farewell(&mut self) {
         self.kill_managed(|_| true);
-        let limit = Mono::now() + VANISH;
-        while !self.managed.is_empty() && Mono::now() < limit {
-            self.reap();
-            std::thread::sleep(LOOK);
-        }
+        self.await_managed(Mono::now() + VANISH);
         for _ in 0..5 {
             if self.announcement.is_some() {
                 std::thread::sleep(LOOK * 4);

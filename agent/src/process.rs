@@ -3,6 +3,7 @@
 
 use crate::child::{Answers, Child};
 use crate::control::Notice;
+use crate::group::lives;
 use crate::parent::{Answer, Request};
 use baton_core::Input;
 use baton_core::input;
@@ -101,7 +102,7 @@ pub struct Manager {
     notices: mpsc::Sender<Notice>,
     run: Run,
     /// The application's process group, while it runs.
-    group: Option<u32>,
+    group: Option<Pid>,
     promoted: Option<Epoch>,
     env: Vec<(String, String)>,
     /// Ends in a row.
@@ -171,7 +172,7 @@ impl Manager {
     /// The parent is gone, and the application's leader died with it. What the leader started did not: it is killed here, so that the
     /// role can be released before this process ends too.
     async fn abandoned(mut self) -> Result<(), String> {
-        if let Some(group) = self.group.and_then(|id| Pid::from_raw(id.cast_signed())) {
+        if let Some(group) = self.group {
             let _ = kill_process_group(group, Signal::KILL); // it may be gone already
         }
         if let Run::Stopping(done) = std::mem::replace(&mut self.run, Run::Off) {
@@ -189,7 +190,7 @@ impl Manager {
     /// Waits for the end of what was killed.
     async fn vanish(&self, done: Done) {
         let vanished = async {
-            while self.group.is_some_and(acts) {
+            while self.group.is_some_and(lives) {
                 sleep(LOOK).await;
             }
         };
@@ -300,7 +301,7 @@ impl Manager {
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
-                self.group = Some(id);
+                self.group = Pid::from_raw(id.cast_signed());
                 // Else it was to be stopped meanwhile, and its end comes next.
                 if matches!(self.run, Run::Starting(_))
                     && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
@@ -370,20 +371,6 @@ impl Manager {
             let _ = self.notices.send(news.into()).await; // else the loop has stopped
         }
     }
-}
-
-/// Whether anything in a process group can still run. Who is dead already may wait long to be reaped by a stranger.
-fn acts(group: u32) -> bool {
-    let runs = |name: &str| {
-        let stat = std::fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
-        // State, parent and group follow the name, which is in parentheses (proc_pid_stat(5)).
-        let mut fields = stat.rsplit(')').next()?.split_whitespace();
-        let state = fields.next()?;
-        Some(fields.nth(1)? == group.to_string() && !matches!(state, "Z" | "X"))
-    };
-    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|entry| runs(entry.file_name().to_str()?))
-        .any(|runs| runs)
 }
 
 fn answer(done: Done, result: Result<(), String>) {

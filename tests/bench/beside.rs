@@ -12,11 +12,16 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 const PROCESS: &str = "\n[process]\ncommand = [{application}]\n";
+/// The same, asked over HTTP.
+const HTTP_CHECK: &str = "\n[process]\ncommand = [{application}, \"--http\", \"127.0.0.1:8080\"]\n\
+                          [check]\nhttp = \"http://127.0.0.1:8080/\"\ninterval = \"100ms\"\nfall = 2\n";
 /// Windows in milliseconds at which agents are killed.
 const WINDOWS: [u64; 3] = [100, 1000, 5000];
 const TIMES: usize = 12;
 const KILLED: Duration = Duration::from_millis(30);
 const ENDED: Duration = Duration::from_millis(50);
+/// `interval` times `fall`, and 50 ms.
+const UNHEALTHY: Duration = Duration::from_millis(250);
 const STOPPED: Duration = Duration::from_millis(15);
 /// A gap this long is a failure, not a figure.
 const HOPELESS: Duration = Duration::from_secs(20);
@@ -28,16 +33,17 @@ pub fn measure() -> Vec<Figure> {
         .map(killed)
         .collect();
     figures.push(ended());
+    figures.push(unhealthy());
     figures.push(stopped());
     figures
 }
 
-fn cluster(window: Duration) -> Cluster {
-    Cluster::in_lab(Plan::members(&NAMES).window(window).more(PROCESS).on_disk())
+fn cluster(window: Duration, more: &str) -> Cluster {
+    Cluster::in_lab(Plan::members(&NAMES).window(window).more(more).on_disk())
 }
 
 fn killed(window: Duration) -> Figure {
-    let cluster = cluster(window);
+    let cluster = cluster(window, PROCESS);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();
@@ -50,7 +56,7 @@ fn killed(window: Duration) -> Figure {
 }
 
 fn ended() -> Figure {
-    let cluster = cluster(Duration::from_secs(1));
+    let cluster = cluster(Duration::from_secs(1), PROCESS);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();
@@ -65,8 +71,27 @@ fn ended() -> Figure {
     Figure::durations("application killed, window 1s", &gaps, Some(ENDED))
 }
 
+/// From the first bad answer that the check could get: the check notices, and another node is active.
+fn unhealthy() -> Figure {
+    let cluster = cluster(Duration::from_secs(1), HTTP_CHECK);
+    let mut times = Vec::new();
+    for _ in 0..TIMES {
+        let from = cluster.settled();
+        cluster.applications().acting(&from, now());
+        let since = now();
+        cluster.applications().answer(&from, 503);
+        let (to, _) = cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS);
+        times.push(cluster.active_elsewhere(since, &from));
+        cluster.applications().answer(&from, 200);
+        cluster.await_forgiven(&to, &from);
+    }
+    cluster.applications().assert_apart();
+    let what = "HTTP check fails (100 ms, fall 2), window 1s";
+    Figure::durations(what, &times, Some(UNHEALTHY))
+}
+
 fn stopped() -> Figure {
-    let mut cluster = cluster(Duration::from_secs(1));
+    let mut cluster = cluster(Duration::from_secs(1), PROCESS);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();

@@ -78,7 +78,7 @@ impl Cluster {
         bound: Duration,
     ) -> (String, Duration) {
         let limit = GENEROUS + 5 * self.window();
-        let to = until(limit, "another node is active", || {
+        let (to, _) = until(limit, "another node is active", || {
             let successor = self.watch.successor(viewpoint, from, since);
             successor.ok_or_else(|| format!("only {from} was active so far"))
         });
@@ -93,6 +93,13 @@ impl Cluster {
         assert_eq!(settled, to, "the baton moved twice");
         self.verify();
         (to, gap)
+    }
+
+    /// From `since` until a client heard a 200 from another node than `from`. Call it after `assert_takeover`.
+    #[track_caller]
+    pub fn active_elsewhere(&self, since: Mono, from: &str) -> Duration {
+        let successor = self.watch.successor(Viewpoint::Client, from, since);
+        successor.expect("somebody took over").1.since(since)
     }
 
     /// Sees that `holder` said nothing but 200 since then, by what clients on its own host asked.

@@ -45,14 +45,14 @@ impl Watch {
         }
     }
 
-    /// The node other than `from` that was first seen active since then.
-    pub fn successor(&self, viewpoint: Viewpoint, from: &str, since: Mono) -> Option<String> {
+    /// The node other than `from` that was first seen active since then, and when.
+    pub fn successor(&self, viewpoint: Viewpoint, from: &str, since: Mono) -> Option<(String, Mono)> {
         self.pollers(viewpoint)
             .iter()
             .filter(|(node, _)| *node != from)
             .filter_map(|(node, poller)| Some((poller.first_since(since, is_active)?.received, node)))
             .min()
-            .map(|(_, node)| node.clone())
+            .map(|(at, node)| (node.clone(), at))
     }
 
     /// The longest time without a 200 from anybody, from the last one before `since` on.

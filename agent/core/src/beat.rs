@@ -182,7 +182,7 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
         word: crate::publish::direct_word(role, c, now)
             .filter(|word| word.serving)
             .map(|word| (word.id, word.epoch, word.fresh_until.since(now))),
-        healthy: role.healthy,
+        healthy: role.health.is_fit(),
         willing: role.willing(now),
         load: 0,
     }

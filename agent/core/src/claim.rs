@@ -83,10 +83,10 @@ impl RoleCore {
         if c.drained(c.me()) {
             return Some("drained by an operator".into());
         }
-        if !self.healthy {
+        if !self.health.is_fit() {
             return Some(format!("the application is not healthy: {}", self.health_reason));
         }
-        (!self.willing(now)).then(|| "waits after a failed promotion".into())
+        (!self.willing(now)).then(|| "waits after a promotion or an application that failed".into())
     }
 
     fn unwilling_until_after(&self, now: Mono) -> Mono {

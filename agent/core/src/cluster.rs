@@ -319,6 +319,12 @@ impl Cluster {
             .map_or_else(|| format!("node {id}"), |name| name.to_string())
     }
 
+    /// Whether a node that is not active says nothing of its application's health, good or bad.
+    pub fn checked_only_while_active(&self, role: &RoleName) -> bool {
+        let check = self.config.roles.get(role).and_then(|role| role.check.as_ref());
+        check.is_some_and(|check| !check.standby)
+    }
+
     pub fn drained(&self, node: &NodeName) -> bool {
         self.state.drained.contains(node)
     }

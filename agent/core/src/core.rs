@@ -5,9 +5,10 @@ use crate::beat;
 use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, Flush, Queue};
 use crate::coordinate::Coordination;
-use crate::input::Request;
+use crate::input::{Health, Request};
 use crate::membership::Membership;
 use crate::notice::Said;
+use crate::output::Level;
 use crate::publish;
 use crate::role::RoleCore;
 use crate::state::Command;
@@ -180,11 +181,7 @@ impl Core {
                     || c.coordinator.voters != coordinator.voters;
                 c.coordinator = coordinator;
             }
-            Input::Health {
-                role,
-                healthy,
-                reason,
-            } => self.health(&role, healthy, reason, now),
+            Input::Health { role, health, reason } => self.health(&role, health, reason, now),
             Input::ActionDone {
                 role,
                 epoch,
@@ -293,26 +290,28 @@ impl Core {
         c.applied = applied;
     }
 
-    fn health(&mut self, role: &RoleName, healthy: bool, reason: String, now: Mono) {
+    fn health(&mut self, role: &RoleName, health: Health, reason: String, now: Mono) {
         let Some(role) = self.roles.get_mut(role) else {
             return;
         };
-        if role.healthy != healthy {
-            let (level, verdict) = if healthy {
-                (crate::output::Level::Info, "healthy")
-            } else {
-                (crate::output::Level::Warn, "NOT healthy")
+        let promoting = role.state == RoleState::Promoting && !role.was_active;
+        if role.health != health {
+            let said = match health {
+                Health::Healthy => Some((Level::Info, "healthy")),
+                Health::Unhealthy if promoting => Some((Level::Info, "not healthy yet")),
+                Health::Unhealthy => Some((Level::Warn, "NOT healthy")),
+                Health::Untried => None, // whoever is not active need not explain
             };
-            self.q.log(
-                level,
-                format!("role {}: the application is {verdict}: {reason}", role.name),
-            );
+            if let Some((level, verdict)) = said {
+                let text = format!("role {}: the application is {verdict}: {reason}", role.name);
+                self.q.log(level, text);
+            }
             self.q.urgent_all = true;
-            if healthy && role.state == RoleState::Promoting && !role.was_active {
+            if health == Health::Healthy && promoting {
                 role.story.reach(stage::HEALTHY, now);
             }
         }
-        role.healthy = healthy;
+        role.health = health;
         role.health_reason = reason;
         self.q.dirty = true;
     }

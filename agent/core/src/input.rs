@@ -36,7 +36,7 @@ pub enum Input {
         /// For which role.
         role: RoleName,
         /// The verdict.
-        healthy: bool,
+        health: Health,
         /// Why.
         reason: String,
     },
@@ -166,4 +166,33 @@ pub enum Request {
         /// Which are not waited for.
         without: BTreeSet<NodeName>,
     },
+}
+
+/// What is known of the application's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Its check is good, or it has none.
+    Healthy,
+    /// It is checked only while it is active, and was not since: fit to be put in line, but not to be called active.
+    Untried,
+    /// Its check is bad, or has not ended yet.
+    Unhealthy,
+}
+
+impl Health {
+    /// Whether nothing speaks against taking the role over.
+    pub fn is_fit(self) -> bool {
+        self != Health::Unhealthy
+    }
+}
+
+impl From<bool> for Health {
+    /// A check's verdict.
+    fn from(healthy: bool) -> Health {
+        if healthy {
+            Health::Healthy
+        } else {
+            Health::Unhealthy
+        }
+    }
 }

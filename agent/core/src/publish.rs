@@ -194,7 +194,7 @@ fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now:
             drained: c.drained(name),
             healthy: roles
                 .iter()
-                .map(|(role, core)| (role.clone(), core.healthy))
+                .map(|(role, core)| (role.clone(), core.health.is_fit()))
                 .collect(),
             links: Vec::new(),
             skew_ms: 0,

@@ -1,7 +1,7 @@
 //! Stepping down: stop the application first, then give the epoch up for good (DESIGN §5, H3, H4, H6).
 
 use crate::cluster::{Cluster, Queue};
-use crate::input::{Action, Process};
+use crate::input::{Action, Health, Process};
 use crate::output::{GuardChange, Level, Output};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
@@ -152,11 +152,15 @@ impl RoleCore {
                 self.tries = 0;
                 self.promoted = Some(now);
                 self.story.reach(stage::PROMOTED, now);
-                if !self.healthy {
-                    self.reason = format!(
-                        "promoted, and waiting for the application: {}",
-                        self.health_reason
-                    );
+                match self.health {
+                    Health::Healthy => {}
+                    Health::Untried => self.reason = "promoted, and waiting for the first check".into(),
+                    Health::Unhealthy => {
+                        self.reason = format!(
+                            "promoted, and waiting for the application: {}",
+                            self.health_reason
+                        );
+                    }
                 }
                 q.dirty = true;
             }

@@ -9,6 +9,7 @@
 
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
+use crate::input::Health;
 use crate::lease::Lease;
 use crate::output::{GuardChange, Level, Output};
 use crate::promise::Voter;
@@ -32,7 +33,7 @@ pub(crate) struct RoleCore {
     pub state: RoleState,
     /// Why it is in that state.
     pub reason: String,
-    pub healthy: bool,
+    pub health: Health,
     pub health_reason: String,
     pub story: Story,
     pub watch: Watch,
@@ -86,7 +87,7 @@ impl RoleCore {
             lease: Lease::default(),
             state: RoleState::Standby,
             reason: "just started".into(),
-            healthy,
+            health: healthy.into(),
             health_reason: if healthy {
                 "no check configured".into()
             } else {
@@ -270,7 +271,11 @@ impl RoleCore {
             return self.demote(why, c, q);
         }
         let grace_over = self.was_active || self.promoted.is_some_and(|at| now.since(at) > HEALTH_GRACE);
-        if !self.healthy && grace_over && other_fit() {
+        let healthy = self.health == Health::Healthy;
+        if !healthy && grace_over && other_fit() {
+            if c.checked_only_while_active(&self.name) {
+                self.back_off(now); // nothing else will say that it must not come back at once
+            }
             return self.demote(
                 format!("the application is not healthy: {}", self.health_reason),
                 c,
@@ -281,7 +286,7 @@ impl RoleCore {
             self.run_promote(q);
         }
         let runs = self.down.is_none();
-        match (self.state, self.promoted.is_some() && self.healthy && runs) {
+        match (self.state, self.promoted.is_some() && healthy && runs) {
             (RoleState::Promoting, true) => self.activate(epoch, c, q, now),
             (RoleState::Active, false) => {
                 let why = match &self.down {

@@ -117,7 +117,7 @@ impl Watched {
         Watched::start_knowing(check, state, None)
     }
 
-    fn start_knowing(check: Check, state: RoleState, said: Option<bool>) -> Watched {
+    fn start_knowing(check: Check, state: RoleState, said: Option<Health>) -> Watched {
         let (states, changes) = watch::channel(RoleStates::from([(role(), state)]));
         let (notices, heard) = mpsc::channel(16);
         let published = fixture::published();
@@ -143,14 +143,19 @@ impl Watched {
     }
 
     async fn verdict(&mut self) -> (bool, String) {
+        let (health, reason) = self.health().await;
+        (health == Health::Healthy, reason)
+    }
+
+    async fn health(&mut self) -> (Health, String) {
         let notice = timeout(LIMIT, self.heard.recv()).await.unwrap().unwrap();
         let Notice::Input(input) = notice else {
             panic!("not an input");
         };
-        let Input::Health { healthy, reason, .. } = *input else {
+        let Input::Health { health, reason, .. } = *input else {
             panic!("not a verdict");
         };
-        (healthy, reason)
+        (health, reason)
     }
 }
 
@@ -257,7 +262,7 @@ async fn every_result_is_shown_though_few_are_told() {
 async fn a_check_that_is_changed_does_not_begin_with_unhealthy() {
     let (mut check, status, _server) = server(200).await;
     check.fall = 2;
-    let mut role = Watched::start_knowing(check, RoleState::Active, Some(true));
+    let mut role = Watched::start_knowing(check, RoleState::Active, Some(Health::Healthy));
     until("a result", || role.last().is_some()).await;
     assert!(role.heard.is_empty());
     status.store(500, SeqCst);
@@ -269,9 +274,10 @@ async fn only_the_active_node_is_checked_when_asked_so() {
     let (mut check, status, _server) = server(503).await;
     check.standby = false;
     let mut role = Watched::start(check, RoleState::Standby);
+    let (health, reason) = role.health().await;
     assert_eq!(
-        role.verdict().await,
-        (true, "not checked while it is not active".into())
+        (health, &*reason),
+        (Health::Untried, "not checked while it is not active")
     );
     assert!(role.last().is_none());
     role.enter(RoleState::Promoting);
@@ -282,16 +288,12 @@ async fn only_the_active_node_is_checked_when_asked_so() {
     status.store(500, SeqCst);
     assert_eq!(role.verdict().await, (false, "HTTP status 500".into()));
     role.enter(RoleState::Standby);
-    assert!(role.verdict().await.0, "not checked any more");
+    assert_eq!(role.health().await.0, Health::Untried, "not checked any more");
     assert!(
         role.last().is_none(),
         "what was seen before the demotion is of the past"
     );
+    role.enter(RoleState::Promoting);
     status.store(200, SeqCst);
-    role.enter(RoleState::Active);
-    status.store(500, SeqCst);
-    assert!(
-        !role.verdict().await.0,
-        "active without promotion: checked at once"
-    );
+    assert!(role.verdict().await.0);
 }

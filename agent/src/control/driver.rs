@@ -241,10 +241,8 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             return self.death_notice(length);
         }
         let counters = &self.io.counters;
-        let (header, text) = match self.opener.open(&self.buffer[..length]) {
-            Ok(opened) => opened,
-            Err(BadSeal::Form) => return Counters::add(&counters.bad_form),
-            Err(BadSeal::Key) => return Counters::add(&counters.bad_key),
+        let Some((header, text)) = self.opened(&self.opener, length) else {
+            return;
         };
         Counters::add(&counters.received);
         let Ok(heartbeat) = Heartbeat::decode(&text) else {
@@ -258,13 +256,23 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         self.io.counters.stale.store(self.core.stale(), Relaxed);
     }
 
+    /// What is behind the seal of the datagram in the buffer; a bad seal is counted (S5).
+    fn opened(&self, seal: &Seal, length: usize) -> Option<(Header, Vec<u8>)> {
+        let counters = &self.io.counters;
+        let bad = match seal.open(&self.buffer[..length]) {
+            Ok(opened) => return Some(opened),
+            Err(BadSeal::Form) => &counters.bad_form,
+            Err(BadSeal::Key) => &counters.bad_key,
+        };
+        Counters::add(bad);
+        None
+    }
+
     /// A parent says that the boot of its agent is gone (V6). For this node and cluster, or not at all (V7).
     fn death_notice(&mut self, length: usize) {
         let counters = &self.io.counters;
-        let (header, text) = match self.mourner.open(&self.buffer[..length]) {
-            Ok(opened) => opened,
-            Err(BadSeal::Form) => return Counters::add(&counters.bad_form),
-            Err(BadSeal::Key) => return Counters::add(&counters.bad_key),
+        let Some((header, text)) = self.opened(&self.mourner, length) else {
+            return;
         };
         let Some(notice) = DeathNotice::decode(&text) else {
             return Counters::add(&counters.bad_text);

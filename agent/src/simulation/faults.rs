@@ -214,7 +214,7 @@ fn set_health(w: &World, n: usize, healthy: bool) {
     if let Some(run) = w.node(n) {
         let input = Input::Health {
             role: role(),
-            healthy,
+            health: healthy.into(),
             reason: "as drawn".into(),
         };
         let _ = run.notices.try_send(input.into()); // a full queue: it goes unnoticed

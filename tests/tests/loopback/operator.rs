@@ -55,7 +55,7 @@ fn paused_nobody_takes_over_from_a_killed_holder_until_resumed() {
 
     let resumed = now();
     cluster.operate("c", &["resume"]);
-    let to = until(GENEROUS, "another node is active", || {
+    let (to, _) = until(GENEROUS, "another node is active", || {
         let successor = cluster.watch.successor(Viewpoint::Nodes, "a", resumed);
         successor.ok_or_else(|| "nobody was active so far".into())
     });

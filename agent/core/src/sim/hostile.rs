@@ -268,7 +268,7 @@ impl Trial {
             }
             Step::Health(healthy) => self.give(Input::Health {
                 role: role(),
-                healthy,
+                health: healthy.into(),
                 reason: "fuzz".into(),
             }),
             Step::Acted(good) => {

@@ -3,7 +3,8 @@
 use super::MS;
 use super::world::{World, config_of, name, role};
 use crate::Request;
-use baton_shared::config::Config;
+use crate::input::Health;
+use baton_shared::config::{Check, Config, Probe};
 use baton_shared::id::Kind;
 use baton_shared::view::RoleState;
 use std::ops::{Deref, DerefMut};
@@ -251,6 +252,45 @@ fn unhealthy_holder_steps_down_if_another_is_fit_and_stays_if_none_is() {
     w.set_health(1, &role(), true);
     w.run(Duration::from_millis(100));
     assert_eq!(w.active_now()[0].0, 1);
+}
+
+#[test]
+fn untried_application_is_active_only_once_its_check_was_good() {
+    let mut w = three(10);
+    for n in [1, 2] {
+        w.give_health(n, &role(), Health::Untried);
+    }
+    w.kill(0, false);
+    w.run(Duration::from_secs(3));
+    assert!(w.active_now().is_empty(), "promoted at once, and not checked yet");
+    let view = w.nodes[1].view.as_ref().unwrap();
+    assert_eq!(view.roles[0].state, RoleState::Promoting);
+    w.set_health(1, &role(), true);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.active_now()[0].0, 1);
+}
+
+#[test]
+fn node_whose_application_failed_a_check_only_made_there_is_not_next_again() {
+    let mut config = nodes(&[Kind::Member; 3]);
+    let second = Duration::from_secs(1);
+    config.roles.get_mut(&role()).unwrap().check = Some(Check {
+        probe: Probe::Command(vec!["true".into()]),
+        interval: second,
+        timeout: second,
+        rise: 1,
+        fall: 1,
+        delay: Duration::ZERO,
+        standby: false,
+    });
+    let mut w = Scene(World::new(config, 10));
+    w.settle();
+    w.set_health(0, &role(), false);
+    assert_eq!(w.until_active_but(0, second).0, 1);
+    w.give_health(0, &role(), Health::Untried);
+    w.run(Duration::from_millis(300)); // a new line is made
+    w.set_health(1, &role(), false);
+    assert_eq!(w.until_active_but(1, second).0, 2);
 }
 
 #[test]

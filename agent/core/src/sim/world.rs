@@ -21,7 +21,7 @@ use super::dice::Dice;
 use super::invariants::{Invariants, Violation};
 use super::log::Log;
 use crate::broken::{Rule, is};
-use crate::input::Action;
+use crate::input::{Action, Health};
 use crate::output::{Durable, EngineChange, GuardChange};
 use crate::state::State;
 use crate::{Command, Core, Input, Output, Request};
@@ -426,13 +426,5 @@ impl World {
 
     fn check(&mut self) {
         self.with_invariants(|invariants, world| invariants.event(world));
-    }
-}
-
-fn health(role: RoleName, healthy: bool) -> Input {
-    Input::Health {
-        role,
-        healthy,
-        reason: "as the simulator says".into(),
     }
 }

@@ -1,6 +1,6 @@
 //! The agent, or its parent, dies or stands still. The application never outlives the right to act.
 
-use super::{DAEMON, FENCED, PROCESS, end, three_with};
+use super::{DAEMON, FENCED, PROCESS, end, taken_over, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -19,14 +19,7 @@ fn agent_dies(signal: Signal, word: &str) {
         let since = now();
         let agent = cluster.process(holder).signal_agent(signal);
         let bound = cluster.window() / 2;
-        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
-        cluster.applications().acting(&to, since);
-        eprintln!(
-            "the application did not act for {:?}",
-            cluster.applications().gap(since)
-        );
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
         assert!(
             cluster.process(holder).agent().is_some_and(|id| id != agent),
             "it was started again"
@@ -85,10 +78,7 @@ fn agent_stands_still(more: &str) {
             unasked: &[holder],
             ..Apart::NOBODY
         };
-        let (to, _) = cluster.assert_takeover(since, holder, apart, cluster.silent_bound());
-        cluster.applications().acting(&to, since);
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
+        let to = taken_over(&cluster, since, holder, apart, cluster.silent_bound());
         cluster.thaw_and_ask(holder);
         assert_eq!(cluster.settled(), to);
     }
@@ -108,10 +98,7 @@ fn parent_killed_application_and_agent_end_too() {
         let ended = cluster.wait_ended(holder);
         assert!(!ended.success());
         let bound = cluster.window() / 2;
-        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
-        cluster.applications().acting(&to, since);
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
         until(
             GENEROUS,
             "the agent has ended too, and let go of ports and data",
@@ -134,10 +121,7 @@ fn parent_and_agent_killed_standby_takes_over_after_the_window() {
         cluster.place(holder);
         let since = now();
         cluster.kill(holder);
-        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, cluster.silent_bound());
-        cluster.applications().acting(&to, since);
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, cluster.silent_bound());
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }

@@ -1,7 +1,7 @@
 //! The holder hears nobody. Its application has stopped, of whatever sort it is, before another node's starts: that is what the lead of
 //! the lease is for.
 
-use super::{DAEMON, FENCED, HANG, PROCESS, end, three_at};
+use super::{DAEMON, FENCED, HANG, PROCESS, end, taken_over, three_at};
 use crate::NAMES;
 use baton_shared::view::RoleState;
 use baton_tests::agreement::Apart;
@@ -18,15 +18,13 @@ fn isolated(window: u64, more: &str) {
         std::fs::write(cluster.dir().join(HANG), "").expect("the directory can be written");
         let since = now();
         cluster.silence(holder);
-        let (to, _) =
-            cluster.assert_takeover(since, holder, Apart::cut_off(&[holder]), cluster.silent_bound());
-        cluster.applications().acting(&to, since);
-        eprintln!(
-            "the application did not act for {:?}",
-            cluster.applications().gap(since)
+        taken_over(
+            &cluster,
+            since,
+            holder,
+            Apart::cut_off(&[holder]),
+            cluster.silent_bound(),
         );
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
         std::fs::remove_file(cluster.dir().join(HANG)).expect("it was written");
         cluster.await_state(holder, RoleState::Standby);
         cluster.heal(holder);

@@ -1,6 +1,6 @@
 //! Stops that are asked for.
 
-use super::{PROCESS, end, three_at, three_with};
+use super::{PROCESS, end, taken_over, three_at, three_with};
 use crate::NAMES;
 use baton_shared::clock::Mono;
 use baton_tests::agreement::Apart;
@@ -28,10 +28,7 @@ fn parent_told_to_stop_hands_over_in_order() {
         assert!(Mono::now().since(since) < PATIENCE);
         // The application takes 100 ms to stop.
         let bound = cluster.orderly_bound() + Duration::from_millis(100);
-        let (to, _) = cluster.assert_takeover(since, holder, Apart::NOBODY, bound);
-        cluster.applications().acting(&to, since);
-        cluster.applications().assert_apart();
-        cluster.applications().assert_no_orphans(&[&to]);
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }

@@ -1,6 +1,6 @@
 //! A node runs out of something: memory, processes, room on its disk.
 
-use super::{PROCESS, end, three_with};
+use super::{PROCESS, end, taken_over, three_with};
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cgroup::Cgroup;
@@ -120,12 +120,38 @@ fn full_disk_of_the_holder_nobody_else_is_active_with_it() {
     });
     let status = cluster.wait_ended("a");
     assert!(!status.success(), "{status}");
-    let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.silent_bound());
-    cluster.applications().acting(&to, since);
-    cluster.applications().assert_apart();
-    cluster.applications().assert_no_orphans(&[&to]);
+    taken_over(&cluster, since, "a", Apart::NOBODY, cluster.silent_bound());
     cluster.verify();
     drop(room);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn read_only_disk_the_node_says_so_and_the_others_go_on() {
+    let mut cluster = three_with(PROCESS);
+    cluster.place("b");
+    cluster.stop("a");
+    let room = Room::over(&cluster.dir().join("a"));
+    cluster.start("a");
+    assert_eq!(cluster.settled(), "b");
+    cluster.stop("a");
+    room.writable(false);
+    let since = now();
+    cluster.start("a");
+    cluster.await_logged("a", "Read-only file system");
+    let status = cluster.wait_ended("a");
+    assert!(!status.success(), "{status}");
+    let apart = Apart {
+        unasked: &["a"],
+        ..Apart::NOBODY
+    };
+    assert_eq!(cluster.settled_without(apart), "b");
+    cluster.assert_steady(since, "b");
+    room.writable(true);
+    cluster.start("a");
+    assert_eq!(cluster.settled(), "b");
+    cluster.place("a");
+    end(cluster);
 }
 
 /// A small file system over a node's data directory.
@@ -145,6 +171,17 @@ impl Room {
             "a file system can be mounted"
         );
         Room(dir.to_owned())
+    }
+
+    /// Whether anything can be written. Nothing may be open for it.
+    #[track_caller]
+    fn writable(&self, may: bool) {
+        let how = if may { "remount,rw" } else { "remount,ro" };
+        let done = Command::new("mount").args(["-o", how]).arg(&self.0).status();
+        assert!(
+            done.is_ok_and(|status| status.success()),
+            "a file system can be mounted again"
+        );
     }
 
     /// Nothing more can be written.

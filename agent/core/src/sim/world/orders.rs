@@ -48,7 +48,7 @@ impl World {
         self.give(n, Input::Tick);
         for role in self.roles() {
             let healthy = self.nodes[n].healthy[&role];
-            self.give(n, health(role, healthy));
+            self.give_health(n, &role, healthy.into());
         }
         if let Some((state, applied)) = applied {
             self.to(n, MS, Input::Learned { state, applied });
@@ -240,7 +240,16 @@ impl World {
     pub fn set_health(&mut self, n: usize, role: &RoleName, healthy: bool) {
         self.nodes[n].healthy.insert(role.clone(), healthy);
         self.fitness(n);
-        self.give(n, health(role.clone(), healthy));
+        self.give_health(n, role, healthy.into());
+    }
+
+    pub fn give_health(&mut self, n: usize, role: &RoleName, health: Health) {
+        let input = Input::Health {
+            role: role.clone(),
+            health,
+            reason: "as the simulator says".into(),
+        };
+        self.give(n, input);
     }
 
     pub fn set_drift(&mut self, n: usize, ppm: i64) {
