@@ -29,10 +29,8 @@ pub mod qtype {
 
 pub fn dns(listen: &[SocketAddr]) -> Dns {
     Dns {
-        listen: listen.to_vec(),
-        zone: ZONE.into(),
         ttl: Duration::from_secs(2),
-        negative_ttl: Duration::from_secs(1),
+        ..Dns::new(listen.to_vec(), ZONE.into())
     }
 }
 

@@ -47,12 +47,7 @@ async fn tcp_client_waits_and_is_answered_and_the_server_does_not_spin() {
 const QUERY: [u8; 35] = *b"\0\x21\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x06orders\x08internal\0\0\x01\0\x01";
 
 fn dns() -> Dns {
-    Dns {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        zone: "orders.internal".into(),
-        ttl: Duration::from_secs(1),
-        negative_ttl: Duration::from_secs(1),
-    }
+    Dns::new(vec!["127.0.0.1:0".parse().unwrap()], "orders.internal".into())
 }
 
 fn view() -> View {

@@ -12,6 +12,7 @@ pub mod guard;
 pub mod history;
 pub mod id;
 pub mod key;
+pub mod prefix;
 pub mod seal;
 pub mod status;
 pub mod succession;

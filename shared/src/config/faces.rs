@@ -1,4 +1,4 @@
-//! `[storage]`, `[http]`, `[control]`, `[dns]` and `[agent]`: where this node keeps its state and shows itself. The file is the same
+//! `[storage]`, `[http]`, `[control]` and `[agent]`: where this node keeps its state and shows itself. The file is the same
 //! everywhere, so placeholders stand for what differs.
 
 use super::error::suggest;
@@ -8,18 +8,12 @@ use super::{Agent, Control, ControlListen, Dns, Host, Http, Network, Node, secre
 use crate::id::NodeName;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Most listeners of one face.
 const MAX_LISTENERS: usize = 16;
 const DEFAULT_CONNECTIONS: usize = 10_000;
 /// A Unix socket's path has 108 bytes, one of which ends it (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
-/// A name has 253 characters (RFC 1035 §2.3.4); two labels of 63 must fit before the zone's.
-const LONGEST_ZONE: usize = 253 - 2 * 64;
-const DEFAULT_TTL: Duration = Duration::from_secs(1);
-/// A longer TTL would make a failover useless to whoever asks.
-const LONGEST_TTL: Duration = Duration::from_secs(3600);
 
 /// What placeholders stand for on this node, and where relative paths begin.
 pub(super) struct Local<'a> {
@@ -115,7 +109,7 @@ pub(super) fn http(root: &mut Section, local: Option<&Local>) -> Option<Http> {
 }
 
 /// One listening address or several. Without a known node only their form as strings is checked.
-fn listen(item: &Item, local: Option<&Local>) -> Result<Vec<SocketAddr>, String> {
+pub(super) fn listen(item: &Item, local: Option<&Local>) -> Result<Vec<SocketAddr>, String> {
     let read = |text: &str| match local {
         Some(local) => value::socket(&local.expand(text, true)?).map(Some),
         None => Ok(None),
@@ -204,24 +198,6 @@ fn parse_door(text: &str, local: &Local) -> Result<Door, String> {
     }
 }
 
-/// `[dns]`.
-pub(super) fn dns(root: &mut Section, local: Option<&Local>) -> Option<Dns> {
-    let mut section = root.table("dns")?;
-    let listen = section.need("listen", "listen = \"0.0.0.0:53\"", |item| listen(item, local));
-    let zone = section.need("zone", "zone = \"orders.internal\"", |item| {
-        zone(value::text(item)?)
-    });
-    let ttl = section.take("ttl", ttl);
-    let negative_ttl = section.take("negative_ttl", self::ttl);
-    section.finish();
-    Some(Dns {
-        listen: listen?,
-        zone: zone?,
-        ttl: ttl.unwrap_or(DEFAULT_TTL),
-        negative_ttl: negative_ttl.unwrap_or(DEFAULT_TTL),
-    })
-}
-
 /// `[agent]`.
 pub(super) fn agent(root: &mut Section) -> Agent {
     let mut agent = Agent::default();
@@ -231,30 +207,6 @@ pub(super) fn agent(root: &mut Section) -> Agent {
         section.finish();
     }
     agent
-}
-
-/// A domain name, in lower case and without the final dot.
-fn zone(text: &str) -> Result<String, String> {
-    match value::host(text) {
-        Ok(Host::Name(name)) if name.len() > LONGEST_ZONE => Err(format!(
-            "has {} characters; at most {LONGEST_ZONE} leave room for names in it",
-            name.len()
-        )),
-        Ok(Host::Name(name)) => Ok(name),
-        _ => Err(format!(
-            "\"{text}\" is not a domain name; write it like \"orders.internal\""
-        )),
-    }
-}
-
-/// TTLs have whole seconds (RFC 1035 §3.2.1).
-fn ttl(item: &Item) -> Result<Duration, String> {
-    let ttl = value::duration(item, Duration::ZERO, LONGEST_TTL)?;
-    if ttl.subsec_nanos() == 0 {
-        Ok(ttl)
-    } else {
-        Err("must be whole seconds, as in \"0s\" or \"1s\"".to_owned())
-    }
 }
 
 /// Every address that is listened on, and the key that says so.

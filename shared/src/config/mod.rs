@@ -5,6 +5,7 @@
 
 mod check;
 mod describe;
+mod dns;
 mod error;
 mod faces;
 mod nodes;
@@ -28,6 +29,7 @@ pub use value::{parse_duration, show_duration};
 
 use crate::id::{ClusterName, Kind, NetworkName, NodeName, RoleName};
 use crate::key::ClusterKey;
+pub use crate::prefix::Prefix;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -334,6 +336,149 @@ pub struct Dns {
     pub ttl: Duration,
     /// SOA minimum: TTL of "no such data". Default 1 s; 0 is allowed.
     pub negative_ttl: Duration,
+    /// What is said while nobody is active.
+    pub nobody_active: NobodyActive,
+    /// Threads that answer over UDP, each with a socket of its own. Default 1.
+    pub threads: usize,
+    /// Services with SRV records, for every role.
+    pub services: Vec<Service>,
+    /// Networks whose addresses have names (PTR): whole octets of IPv4, whole hexadecimal digits of IPv6.
+    pub reverse: Vec<Prefix>,
+    /// Who may ask; empty: anybody.
+    pub allow: Vec<Prefix>,
+    /// Whether the node's name is told to whoever asks for it (RFC 5001). Default true.
+    pub nsid: bool,
+    /// DNS cookies (RFC 7873). Default true.
+    pub cookies: bool,
+    /// `version.bind` and the like. Default false.
+    pub chaos: bool,
+    /// Limit of responses per client network.
+    pub rate_limit: Option<RateLimit>,
+    /// Keys of TSIG (RFC 8945), by name: in lower case, without the final dot.
+    pub keys: BTreeMap<String, TsigKey>,
+    /// Who may copy the zone.
+    pub transfer: Option<Transfer>,
+    /// Name servers that are told of the active node.
+    pub push: Vec<Push>,
+}
+
+impl Dns {
+    /// TTL where none is given.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(1);
+
+    /// A zone with defaults for all else.
+    pub fn new(listen: Vec<SocketAddr>, zone: String) -> Dns {
+        Dns {
+            listen,
+            zone,
+            ttl: Dns::DEFAULT_TTL,
+            negative_ttl: Dns::DEFAULT_TTL,
+            nobody_active: NobodyActive::NoData,
+            threads: 1,
+            services: Vec::new(),
+            reverse: Vec::new(),
+            allow: Vec::new(),
+            nsid: true,
+            cookies: true,
+            chaos: false,
+            rate_limit: None,
+            keys: BTreeMap::new(),
+            transfer: None,
+            push: Vec::new(),
+        }
+    }
+}
+
+/// What DNS says of a role while nobody is active for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NobodyActive {
+    /// There is no such data: clients fail at once.
+    #[default]
+    NoData,
+    /// SERVFAIL: clients ask the next name server.
+    ServFail,
+    /// The addresses of the node that was active last, as far as known; NODATA before the first.
+    Last,
+    /// The addresses of all members.
+    All,
+}
+
+/// A service whose SRV records name the active node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `https` of `_https._tcp`.
+    pub name: String,
+    /// Its port on every node.
+    pub port: u16,
+}
+
+/// Limit of responses, so that forged questions do not flood whom they name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Responses per second to one network of clients (/24 or /56).
+    pub per_second: u32,
+    /// Of the responses above the limit every so many is sent, cut short (TC), so that a real client comes by TCP; 0: none.
+    pub slip: u32,
+    /// Who is not limited.
+    pub exempt: Vec<Prefix>,
+}
+
+/// A key of TSIG.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TsigKey {
+    /// Its algorithm.
+    pub algorithm: TsigAlgorithm,
+    /// Its secret.
+    pub secret: Vec<u8>,
+}
+
+impl std::fmt::Debug for TsigKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TsigKey({:?})", self.algorithm) // the secret stays out of logs
+    }
+}
+
+/// Algorithms of TSIG that are not to be given up (RFC 8945 §6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TsigAlgorithm {
+    /// `hmac-sha256`.
+    #[default]
+    HmacSha256,
+    /// `hmac-sha384`.
+    HmacSha384,
+    /// `hmac-sha512`.
+    HmacSha512,
+}
+
+/// `[dns.transfer]`: zone transfer (AXFR) and NOTIFY. A client needs the right address where `allow` is given, and the right key
+/// where `key` is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// Who may copy the zone; empty: whoever has the key.
+    pub allow: Vec<Prefix>,
+    /// The key that requests must be signed with.
+    pub key: Option<String>,
+    /// Who is told that it has changed.
+    pub notify: Vec<SocketAddr>,
+}
+
+/// `[dns.push.LABEL]`: a name server that is told of the active node (RFC 2136).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The table's name.
+    pub label: String,
+    /// The zone's primary server.
+    pub server: SocketAddr,
+    /// Its zone.
+    pub zone: String,
+    /// The name that gets the active node's addresses.
+    pub name: String,
+    /// Of which role; the first or `main` if not given.
+    pub role: Option<RoleName>,
+    /// TTL of the records.
+    pub ttl: Duration,
+    /// The key that updates are signed with.
+    pub key: Option<String>,
 }
 
 impl Config {

@@ -5,7 +5,7 @@ use super::error::{Place, Problems, whole_file};
 use super::faces::Local;
 use super::nodes::{self, own};
 use super::section::Section;
-use super::{Cluster, Config, ConfigError, Network, Node, faces, risks, roles, secret, tree, value};
+use super::{Cluster, Config, ConfigError, Network, Node, dns, faces, risks, roles, secret, tree, value};
 use crate::id::NodeName;
 use crate::timing::{MAX_WINDOW, MIN_WINDOW};
 use std::io::Read;
@@ -105,15 +105,20 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let agent = faces::agent(&mut root);
     let http = faces::http(&mut root, local.as_ref());
     let control = faces::control(&mut root, local.as_ref());
-    let dns = faces::dns(&mut root, local.as_ref());
+    let dns = dns::dns(&mut root, local.as_ref(), base);
     if let Some(local) = &local {
-        let listeners = faces::listeners(http.as_ref(), control.as_ref().map(|(c, _)| c), dns.as_ref());
+        let listeners = faces::listeners(
+            http.as_ref(),
+            control.as_ref().map(|(c, _)| c),
+            dns.as_ref().map(|(dns, _)| dns),
+        );
         faces::clashes(&root, local, &listeners);
     }
     root.finish();
 
     let (cluster, key_risk) = cluster?;
     let (control, control_risk) = control?;
+    let (dns, dns_risks) = dns.unzip();
     let config = Config {
         me: me?,
         cluster,
@@ -127,6 +132,7 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
         agent,
     };
     let mut warnings: Vec<String> = [key_risk, control_risk].into_iter().flatten().collect();
+    warnings.extend(dns_risks.into_iter().flatten());
     warnings.extend(risks::of(&config));
     Some(Loaded { config, warnings })
 }

@@ -1,6 +1,7 @@
 //! Secrets, which stand outside the configuration: `file:/path` or `env:NAME`.
 
 use crate::key::ClusterKey;
+use base64::prelude::{BASE64_STANDARD, Engine};
 use std::fs::{self, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +11,9 @@ use std::path::Path;
 const LONGEST: u64 = 4096;
 /// Shortest bearer token that is accepted, in characters.
 const SHORTEST_TOKEN: usize = 16;
+
+/// Shortest key of TSIG, in bytes (RFC 8945 §8 wants as long as the digest; half of it is the least that is safe).
+const SHORTEST_TSIG: usize = 16;
 
 /// A secret that was read, and what is risky about where it was.
 pub(super) struct Secret<T> {
@@ -44,6 +48,25 @@ pub(super) fn token(source: &str, base: &Path) -> Result<Secret<String>, String>
         value,
         risk: secret.risk,
     })
+}
+
+/// A key of TSIG: base64, as name servers' configurations have it.
+pub(super) fn tsig(source: &str, base: &Path) -> Result<Secret<Vec<u8>>, String> {
+    let (secret, at) = read(source, base)?;
+    let bytes = BASE64_STANDARD.decode(secret.value.trim());
+    match bytes {
+        Ok(value) if value.len() >= SHORTEST_TSIG => Ok(Secret {
+            value,
+            risk: secret.risk,
+        }),
+        Ok(_) => Err(format!(
+            "the key in {at} is too short: {SHORTEST_TSIG} bytes or more are safe; {}",
+            at.remedy()
+        )),
+        Err(_) => Err(format!(
+            "{at} is not base64; it holds the key's secret, and nothing else"
+        )),
+    }
 }
 
 /// Where a secret is.
