@@ -35,6 +35,7 @@ mod render;
 mod responder;
 mod server;
 mod tcp;
+mod threads;
 mod udp;
 mod zone;
 
