@@ -23,6 +23,7 @@
 //! | `main.orders.internal` | A, AAAA of the node active for `main` |
 //! | `a.node.orders.internal` | A, AAAA of node `a`, active or not |
 
+mod activation;
 mod answer;
 mod cookie;
 mod counters;
@@ -42,6 +43,7 @@ mod zone;
 #[cfg(test)]
 mod testing;
 
+pub use activation::Passed;
 pub use answer::{Client, EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
 pub use policy::Policy;
