@@ -164,7 +164,12 @@ fn section_8_1_4_unknown_opcodes() {
             assert_eq!(response.message.metadata.response_code, ResponseCode::NotImp);
             assert_eq!(response.bytes[2], 0x80 | opcode << 3, "no AA");
             assert!(response.message.answers.is_empty());
+            response.has_no_edns();
         }
+        let mut query = edns(0, false);
+        query[2] = opcode << 3;
+        let response = ask(&query).has_edns();
+        assert_eq!(response.message.metadata.response_code, ResponseCode::NotImp);
     }
 }
 

@@ -363,6 +363,31 @@ fn additional_records_of_a_query_are_skipped() {
 }
 
 #[test]
+fn signature_is_told_to_whom_verifies_it_and_must_come_last() {
+    let tsig = [0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 2, 7, 7];
+    let signed = |mut query: Vec<u8>| {
+        query[11] += 1;
+        query.extend_from_slice(&tsig);
+        query
+    };
+    let plain = question(ZONE, qtype::A);
+    for query in [signed(plain.clone()), signed(edns_query())] {
+        let (reply, _) = raw(&query).unwrap();
+        assert_eq!((reply.rcode, reply.signed), (Rcode::NoError, true));
+    }
+    assert!(!raw(&plain).unwrap().0.signed);
+    let mut elsewhere = signed(plain.clone());
+    elsewhere.swap(7, 11);
+    for query in [
+        signed(signed(plain.clone())),
+        with_edns(signed(plain), 1232, 0, false),
+        elsewhere,
+    ] {
+        assert_eq!(raw(&query).unwrap().0.rcode, Rcode::FormErr);
+    }
+}
+
+#[test]
 fn edns_is_answered_with_our_size() {
     let query = question(ZONE, qtype::A);
     assert!(read(&raw(&query).unwrap().1).edns.is_none());
