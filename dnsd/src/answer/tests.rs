@@ -717,6 +717,17 @@ fn buffers_too_small_are_not_overrun() {
     }
 }
 
+/// An option, of those that are known more often than others.
+fn any_option() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let code = prop_oneof![
+        Just(option::NSID),
+        Just(option::COOKIE),
+        Just(option::KEEPALIVE),
+        any::<u16>()
+    ];
+    (code, proptest::collection::vec(any::<u8>(), 0..48))
+}
+
 /// Names and types of this zone and around it, in any case.
 fn any_question() -> impl Strategy<Value = Vec<u8>> {
     let label = prop_oneof![
@@ -759,11 +770,14 @@ proptest! {
     fn damaged_queries_never_panic_and_replies_can_be_read(
         mut query in any_question(),
         edns in any::<bool>(),
+        options in proptest::collection::vec(any_option(), 0..4),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         if edns {
             query = with_edns(query, 1400, 0, true);
+            query = options.iter().fold(query, |query, (code, data)| with_option(query, *code, data));
         }
         for (at, byte) in damage {
             let at = at.index(query.len());
@@ -772,11 +786,34 @@ proptest! {
         if let Some(cut) = cut {
             query.truncate(cut.index(query.len()));
         }
-        if let Some((reply, response)) = raw(&query) {
+        if let Some((reply, response)) = reply(&active("b"), NOW, &query, via) {
             prop_assert!(response.len() <= usize::from(EDNS_SIZE));
             let message = read(&response);
             prop_assert_eq!(u16::from(message.metadata.response_code) & 0x0f, reply.rcode as u16 & 0x0f);
         }
+    }
+
+    #[test]
+    fn options_are_answered_as_asked_whatever_stands_among_them(
+        options in proptest::collection::vec(any_option(), 0..6),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
+    ) {
+        let query = options.iter().fold(edns_query(), |query, (code, data)| with_option(query, *code, data));
+        let (reply, message) = under(&dns(&[]), &query, client(via));
+        let cookie = options.iter().find(|(code, _)| *code == option::COOKIE).map(|(_, data)| data);
+        if cookie.is_some_and(|data| data.len() != 8 && !(16..=40).contains(&data.len())) {
+            prop_assert_eq!(reply.rcode, Rcode::FormErr);
+            return Ok(());
+        }
+        prop_assert_eq!(reply.rcode, Rcode::NoError);
+        let asked = |code| options.iter().any(|(other, _)| *other == code);
+        prop_assert_eq!(option(&message, option::NSID).is_some(), asked(option::NSID));
+        let keepalive = asked(option::KEEPALIVE) && via == Via::Tcp;
+        prop_assert_eq!(option(&message, option::KEEPALIVE).is_some(), keepalive);
+        let answered = option(&message, option::COOKIE);
+        prop_assert_eq!(answered.map(|data| data[..8].to_vec()), cookie.map(|data| data[..8].to_vec()));
+        let options = usize::from(asked(option::NSID)) + usize::from(cookie.is_some()) + usize::from(keepalive);
+        prop_assert_eq!(message.edns.unwrap().options().options.len(), options, "no others");
     }
 
     #[test]
