@@ -1,19 +1,26 @@
-//! The responder: what all sockets answer with. It keeps the zone rendered, and reads the clock for each answer.
+//! The responder: what all sockets answer with. It keeps the zone rendered, and reads the clocks for each batch of
+//! queries that were received together.
 
-use crate::answer::{Via, answer};
-use crate::counters::Counters;
+use crate::answer::{Client, Via, answer};
+use crate::counters::{Counters, Tally};
+use crate::limit::{Limiter, Verdict};
+use crate::policy::Policy;
 use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
-use baton_shared::clock::Mono;
+use baton_shared::clock::{Mono, wall_ms};
 use baton_shared::history::what;
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::view::{Event, Published, Word};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Answers queries from what is published.
 pub(crate) struct Responder {
     settings: Settings,
+    policy: Policy,
+    /// Of responses over UDP, whose addresses may be forged.
+    limiter: Option<Limiter>,
     published: Arc<Published>,
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
@@ -44,30 +51,36 @@ struct Current {
 }
 
 impl Responder {
-    pub fn new(settings: Settings, published: Arc<Published>, counters: Arc<Counters>) -> Responder {
+    pub fn new(
+        settings: Settings,
+        policy: Policy,
+        limiter: Option<Limiter>,
+        published: Arc<Published>,
+        counters: Arc<Counters>,
+    ) -> Responder {
         let view = published.view.load_full();
         let zone = Zone::new(&settings, &view, published.guards.keys());
         let seen = AtomicU64::new(view.serial);
         Responder {
             settings,
+            policy,
+            limiter,
             published,
             current: ArcSwap::from_pointee(Current { zone, seen }),
             counters,
         }
     }
 
-    /// Answers `query`, which must have been received already: the clock is read here, and what it allows holds from
-    /// now on (H3). Gives the response's length, 0 for none.
-    pub fn respond(&self, query: &[u8], via: Via, out: &mut [u8]) -> usize {
-        let current = self.current();
-        let now = Mono::now();
-        let source = Now {
-            published: &self.published,
-            now,
-        };
-        let reply = answer(query, via, &current.zone, &source, out);
-        self.counters.count(via, reply.as_ref());
-        reply.map_or(0, |reply| reply.len)
+    /// Begins to answer queries that have been received already: the clocks are read here, and what they allow holds
+    /// from now on (H3). Use it up at once: an answer is as old as its sitting.
+    pub fn sitting(&self) -> Sitting<'_> {
+        Sitting {
+            responder: self,
+            current: self.current(),
+            now: Mono::now(),
+            wall: (wall_ms() / 1_000) as u32, // modulo 2³²
+            tally: Tally::default(),
+        }
     }
 
     pub fn counters(&self) -> &Counters {
@@ -92,5 +105,61 @@ impl Responder {
         let seen = AtomicU64::new(view.serial);
         self.current.store(Arc::new(Current { zone, seen }));
         self.current.load()
+    }
+}
+
+/// Answers to queries that were received together, at one instant. What it counts is added when it ends.
+pub(crate) struct Sitting<'r> {
+    responder: &'r Responder,
+    current: Guard<Arc<Current>>,
+    now: Mono,
+    wall: u32,
+    tally: Tally,
+}
+
+impl Sitting<'_> {
+    /// Answers `query` from `ip`, and gives the response's length, 0 for none.
+    pub fn respond(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+        self.tally.received(via);
+        let client = Client {
+            ip,
+            via,
+            now: self.wall,
+        };
+        let Responder {
+            policy, published, ..
+        } = self.responder;
+        let source = Now {
+            published,
+            now: self.now,
+        };
+        let Some(mut reply) = answer(query, client, policy, &self.current.zone, &source, out) else {
+            self.tally.dropped();
+            return 0;
+        };
+        if via == Via::Udp
+            && !reply.trusted
+            && let Some(limiter) = &self.responder.limiter
+        {
+            match limiter.judge(ip, self.now) {
+                Verdict::Send => {}
+                Verdict::Slip => {
+                    reply.cut(out);
+                    self.tally.slipped += 1;
+                }
+                Verdict::Drop => {
+                    self.tally.limited += 1;
+                    return 0;
+                }
+            }
+        }
+        self.tally.answered(&reply);
+        reply.len
+    }
+}
+
+impl Drop for Sitting<'_> {
+    fn drop(&mut self) {
+        self.responder.counters.add(&self.tally);
     }
 }

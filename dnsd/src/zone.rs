@@ -2,7 +2,7 @@
 //!
 //! It says where nodes *are*; who is *active* is no part of it, and is asked of a [`Source`] at each answer.
 
-use crate::question::{Name, code};
+use crate::question::{Lower, Name, code};
 use crate::render::Renderer;
 use baton_shared::config::{Dns, NobodyActive, Service};
 use baton_shared::id::{NodeName, RoleName};
@@ -303,13 +303,11 @@ impl Zone {
     }
 
     /// Where a name is, if it is in one of the zones.
-    pub(crate) fn place<'n>(&self, name: &'n Name) -> Option<Place<'_, 'n>> {
-        std::iter::once(&self.forward)
-            .chain(&self.reverse)
-            .find_map(|tree| {
-                let labels = name.below(tree.origin.wire())?;
-                Some(Place { tree, labels })
-            })
+    pub(crate) fn place<'n>(&self, name: &Name<'n>, lower: &'n mut Lower) -> Option<Place<'_, 'n>> {
+        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let tree = trees.find(|tree| name.is_below(tree.origin.wire()))?;
+        let labels = name.below(tree.origin.wire(), lower)?;
+        Some(Place { tree, labels })
     }
 
     /// What there is of `qtype` at a place.
@@ -446,7 +444,10 @@ impl Zone {
     /// Every record of the zone with this name (in wire form), its SOA first, just as questions are answered now. `None` if there is no
     /// such zone; an error, without records, if part of it is not known.
     pub(crate) fn records(&self, name: &Name, source: &impl Source) -> Option<Result<Vec<Record>, Unsure>> {
-        let apex = self.place(name).filter(|place| place.labels.is_empty())?;
+        let mut lower = None;
+        let apex = self
+            .place(name, &mut lower)
+            .filter(|place| place.labels.is_empty())?;
         Some(self.records_of(apex.tree, source))
     }
 

@@ -2,8 +2,8 @@ use super::origin::ORIGIN_MAX;
 use super::*;
 use crate::answer::{Via, answer};
 use crate::testing::{
-    ZONE, addresses, dns, holder, name, node, node_view, published, qtype, question, read, role, settings,
-    view, zone,
+    ZONE, addresses, client, dns, holder, name, node, node_view, policy, published, qtype, question, read,
+    role, settings, view, zone,
 };
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, Epoch, Kind, NodeId, Owner};
@@ -89,7 +89,7 @@ fn apex_is_mains_or_the_first_roles() {
             asked.replace(Some(role.to_string()));
             Word::Nobody
         };
-        zone.find(zone.place(&name(ZONE)).unwrap(), code::A, &word);
+        zone.find(zone.place(&name(ZONE), &mut None).unwrap(), code::A, &word);
         asked.into_inner().unwrap()
     };
     assert_eq!(apex(&["batch", "main", "web"]), "main");
@@ -102,7 +102,7 @@ fn role_named_node_has_its_address_and_the_nodes_keep_theirs() {
     let me = |_: &RoleName| Word::Me(Epoch(1));
     for text in ["node.orders.internal", "b.node.orders.internal"] {
         let name = name(text);
-        let found = zone.find(zone.place(&name).unwrap(), code::A, &me);
+        let found = zone.find(zone.place(&name, &mut None).unwrap(), code::A, &me);
         assert!(matches!(found, Found::Records(..)), "{text}");
     }
 }
@@ -196,7 +196,15 @@ fn ask_with(dns: &Dns, told: Told, name: &str, qtype: u16) -> Message {
         told.0.roles.iter().map(|role| &role.role),
     );
     let mut out = [0; 4096];
-    let reply = answer(&question(name, qtype), Via::Tcp, &zone, &told, &mut out).unwrap();
+    let reply = answer(
+        &question(name, qtype),
+        client(Via::Tcp),
+        &policy(),
+        &zone,
+        &told,
+        &mut out,
+    )
+    .unwrap();
     read(&out[..reply.len])
 }
 
