@@ -26,12 +26,14 @@
 mod answer;
 mod counters;
 mod listen;
+mod message;
 mod mmsg;
 mod question;
 mod render;
 mod responder;
 mod server;
 mod tcp;
+mod tsig;
 mod udp;
 mod zone;
 
