@@ -118,11 +118,11 @@ impl Key {
     }
 
     /// Signs a request; what comes back is checked with the [`Awaited`].
-    pub fn sign_request(&self, request: Vec<u8>, now: u64) -> (Vec<u8>, Awaited<'_>) {
+    pub fn sign_request(&self, request: Vec<u8>, now: u64) -> (Vec<u8>, Awaited) {
         let tsig = Tsig::unsigned(self, &request, now);
         let mac = self.mac(&[&request, &tsig.variables()]);
         let awaited = Awaited {
-            key: self,
+            key: self.clone(),
             request_mac: mac.clone(),
         };
         (Tsig { mac, ..tsig }.append_to(request), awaited)
@@ -479,8 +479,8 @@ fn malformed(query: &[u8]) -> Option<Vec<u8>> {
 
 /// The response that a signed request must get.
 #[derive(Debug)]
-pub(crate) struct Awaited<'k> {
-    key: &'k Key,
+pub(crate) struct Awaited {
+    key: Key,
     request_mac: Vec<u8>,
 }
 
@@ -499,12 +499,12 @@ pub(crate) enum Untrusted {
     Peer(u16),
 }
 
-impl Awaited<'_> {
+impl Awaited {
     /// `response` without its TSIG record, if it is the server's.
     pub fn verify(&self, response: &[u8], now: u64) -> Result<Vec<u8>, Untrusted> {
         let split = split(response).map_err(|Malformed| Untrusted::Malformed)?;
         let (bare, tsig) = split.ok_or(Untrusted::Unsigned)?;
-        let key = self.key;
+        let key = &self.key;
         if tsig.mac.is_empty() && tsig.error != 0 {
             return Err(Untrusted::Peer(tsig.error));
         }

@@ -258,7 +258,7 @@ fn awaited_tells_why_the_server_rejects() {
     let key = keys.get("xfer.example").unwrap();
     let (_, old) = split(&bytes(OLD)).unwrap().unwrap();
     let awaited = Awaited {
-        key,
+        key: key.clone(),
         request_mac: old.mac,
     };
     for (response, expected) in [
