@@ -28,13 +28,17 @@ mod cookie;
 mod counters;
 mod limit;
 mod listen;
+mod message;
 mod mmsg;
+mod notify;
 mod policy;
 mod question;
 mod render;
 mod responder;
 mod server;
 mod tcp;
+mod transfer;
+mod tsig;
 mod udp;
 mod zone;
 

@@ -5,15 +5,26 @@ use crate::answer::{Client, Via, answer};
 use crate::counters::{Counters, Tally};
 use crate::limit::{Limiter, Verdict};
 use crate::policy::Policy;
+use crate::transfer::{self, Contents, Transfers};
+use crate::tsig;
 use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
 use baton_shared::clock::{Mono, wall_ms};
 use baton_shared::history::what;
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::view::{Event, Published, Word};
+use hickory_proto::rr::{Name, Record};
+use hickory_proto::serialize::binary::BinEncodable;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+/// For a whole copy of the zone, with the wait for those under way.
+const COPY: Duration = Duration::from_secs(30);
 
 /// Answers queries from what is published.
 pub(crate) struct Responder {
@@ -21,6 +32,8 @@ pub(crate) struct Responder {
     policy: Policy,
     /// Of responses over UDP, whose addresses may be forged.
     limiter: Option<Limiter>,
+    /// Where the zone may be copied, or queries may be signed.
+    transfers: Option<Transfers>,
     published: Arc<Published>,
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
@@ -44,6 +57,19 @@ impl Source for Now<'_> {
     }
 }
 
+impl Now<'_> {
+    /// Whether every role is held by the node whose takeover the log has last. Only then does the serial, which counts log entries,
+    /// belong to what is said: a copy that was made in between would not be made again.
+    fn is_settled(&self) -> bool {
+        self.published.guards.keys().all(|role| match self.word(role) {
+            Word::Me(_) => self.last(role).as_ref() == Some(&self.published.view.load().me),
+            Word::Other(node, _) => self.last(role) == Some(node),
+            Word::Nobody => self.last(role).is_none(),
+            Word::Unknown => false,
+        })
+    }
+}
+
 struct Current {
     zone: Zone,
     /// Serial of the newest view that was found to have this zone.
@@ -55,6 +81,7 @@ impl Responder {
         settings: Settings,
         policy: Policy,
         limiter: Option<Limiter>,
+        transfers: Option<Transfers>,
         published: Arc<Published>,
         counters: Arc<Counters>,
     ) -> Responder {
@@ -65,6 +92,7 @@ impl Responder {
             settings,
             policy,
             limiter,
+            transfers,
             published,
             current: ArcSwap::from_pointee(Current { zone, seen }),
             counters,
@@ -80,6 +108,50 @@ impl Responder {
             now: Mono::now(),
             wall: (wall_ms() / 1_000) as u32, // modulo 2³²
             tally: Tally::default(),
+        }
+    }
+
+    /// Answers a request for a copy of a zone over TCP; `None` if `query` is none, or copies are nobody's.
+    pub async fn copy(&self, query: &[u8], ip: IpAddr, stream: &mut TcpStream) -> Option<io::Result<()>> {
+        let transfers = self.transfers.as_ref().filter(|_| transfer::is_transfer(query))?;
+        let limit = Instant::now() + COPY;
+        Some(
+            async {
+                let _room = timeout_at(limit, transfers.begin()).await?;
+                let messages = self.transfer(transfers, query, ip, Via::Tcp);
+                timeout_at(limit, transfer::write(stream, &messages)).await?
+            }
+            .await,
+        )
+    }
+
+    fn transfer(&self, transfers: &Transfers, query: &[u8], ip: IpAddr, via: Via) -> Vec<Vec<u8>> {
+        let contents = |zone: &Name| {
+            let now = self.now();
+            let settled = now.is_settled();
+            let current = self.current();
+            match zone.to_lowercase().to_bytes() {
+                Ok(name) if settled => current.zone.contents(&name, &now),
+                _ => Contents::Unsure,
+            }
+        };
+        transfers.respond(query, via, ip, contents, wall_ms() / 1_000)
+    }
+
+    /// The SOA of each zone, while it is this node's turn to tell the secondaries: it is active for a role, and no role is in between.
+    pub fn news(&self) -> Vec<Record> {
+        let now = self.now();
+        let mine = |role: &RoleName| matches!(now.word(role), Word::Me(_));
+        match self.published.guards.keys().any(mine) && now.is_settled() {
+            true => self.current().zone.soas(),
+            false => Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now<'_> {
+        Now {
+            published: &self.published,
+            now: Mono::now(),
         }
     }
 
@@ -121,6 +193,29 @@ impl Sitting<'_> {
     /// Answers `query` from `ip`, and gives the response's length, 0 for none.
     pub fn respond(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
         self.tally.received(via);
+        let Some(transfers) = &self.responder.transfers else {
+            return self.plain(query, ip, via, out);
+        };
+        if transfer::is_transfer(query) {
+            // Over UDP; TCP has taken it before.
+            let messages = self.responder.transfer(transfers, query, ip, via);
+            let fit = messages.first().filter(|message| message.len() <= out.len());
+            fit.map_or(0, |message| {
+                out[..message.len()].copy_from_slice(message);
+                message.len()
+            })
+        } else if tsig::is_signed(query) {
+            let now = wall_ms() / 1_000;
+            tsig::answer_signed(query, via, transfers.keys(), now, out, |query, out| {
+                self.plain(query, ip, via, out)
+            })
+        } else {
+            self.plain(query, ip, via, out)
+        }
+    }
+
+    /// Answers a query that has no signature, or not any more.
+    fn plain(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
         let client = Client {
             ip,
             via,

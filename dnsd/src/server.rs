@@ -5,8 +5,9 @@ use crate::limit::Limiter;
 use crate::listen::Listener;
 use crate::policy::Policy;
 use crate::responder::Responder;
+use crate::transfer::Transfers;
 use crate::zone::Settings;
-use crate::{tcp, udp};
+use crate::{notify, tcp, udp};
 use baton_shared::config::Dns;
 use baton_shared::view::Published;
 use std::future::Future;
@@ -73,8 +74,18 @@ impl Server {
             Some(limit) => Some(Limiter::new(limit, &random("the rate limit's table")?)),
             None => None,
         };
-        let responder = Responder::new(self.settings, policy, limiter, published, self.counters);
+        let signed = self.dns.transfer.is_some() || !self.dns.keys.is_empty();
+        let transfers = signed.then(|| Transfers::new(&self.dns));
+        let responder = Responder::new(
+            self.settings,
+            policy,
+            limiter,
+            transfers,
+            published,
+            self.counters,
+        );
         let responder = Arc::new(responder);
+        let notices = notify::run(&self.dns, || responder.news(), std::future::pending());
         let mut tasks = JoinSet::new();
         for Listener { addr, udp, tcp } in self.listeners {
             let of_udp = responder.clone();
@@ -84,6 +95,7 @@ impl Server {
         }
         tokio::select! {
             () = shutdown => Ok(()),
+            ended = notices => ended,
             Some(ended) = tasks.join_next() => Err(match ended {
                 Ok((addr, protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
                 Err(error) => format!("a DNS task has failed: {error}"),
