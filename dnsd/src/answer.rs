@@ -2,7 +2,7 @@
 //!
 //! Pure: no clock, no socket, no allocation; every input has an outcome, and no input makes it panic.
 
-use crate::cookie::{COOKIE, Worth};
+use crate::cookie::{BadLength, COOKIE, Worth};
 use crate::policy::Policy;
 use crate::question::{Edns, HEADER, Header, Lower, Question, code, option};
 use crate::zone::{Found, Records, Source, Zone};
@@ -134,9 +134,14 @@ pub fn answer(
     if edns.is_some_and(|edns| edns.version != 0) {
         return draft.rcode(Rcode::BadVers).write(out);
     }
-    let (draft, worth) = match draft.options(client, policy) {
-        Ok(found) => found,
-        Err(draft) => return draft.rcode(Rcode::FormErr).write(out),
+    let Ok((options, worth)) = options(edns, client, policy) else {
+        return draft.rcode(Rcode::FormErr).write(out);
+    };
+    let trusted = worth == Some(Worth::Right);
+    let draft = Draft {
+        options,
+        trusted,
+        ..draft
     };
     if !policy.admits(client.ip) {
         let denied = true;
@@ -168,6 +173,28 @@ impl Options<'_> {
             + option(self.cookie.map(|_| COOKIE))
             + option(self.keepalive.then_some(2))
     }
+}
+
+/// Answers the client's options as `policy` has it, and says what its cookie is worth.
+fn options<'a>(
+    edns: Option<Edns>,
+    client: Client,
+    policy: &'a Policy,
+) -> Result<(Options<'a>, Option<Worth>), BadLength> {
+    let Some(edns) = edns else {
+        return Ok((Options::default(), None));
+    };
+    let judged = match (&policy.cookies, edns.cookie) {
+        (Some(cookies), Some(data)) => Some(cookies.judge(data, client.ip, client.now)?),
+        _ => None,
+    };
+    let options = Options {
+        nsid: policy.nsid.as_deref().filter(|_| edns.nsid),
+        cookie: judged.map(|(_, cookie)| cookie),
+        // RFC 7828 §3.2.1: over UDP it means nothing.
+        keepalive: edns.keepalive && client.via == Via::Tcp,
+    };
+    Ok((options, judged.map(|(worth, _)| worth)))
 }
 
 /// A response before it is written.
@@ -203,37 +230,6 @@ impl<'a> Draft<'a> {
             authority: None,
             additional: None,
         }
-    }
-
-    /// Answers the client's options as `policy` has it, and says what its cookie is worth; the draft as it was if the
-    /// cookie is malformed.
-    fn options(self, client: Client, policy: &'a Policy) -> Result<(Self, Option<Worth>), Self> {
-        let Some(edns) = self.edns else {
-            return Ok((self, None));
-        };
-        let judged = match (&policy.cookies, edns.cookie) {
-            (Some(cookies), Some(data)) => match cookies.judge(data, client.ip, client.now) {
-                Ok(judged) => Some(judged),
-                Err(_) => return Err(self),
-            },
-            _ => None,
-        };
-        let worth = judged.map(|(worth, _)| worth);
-        let options = Options {
-            nsid: policy.nsid.as_deref().filter(|_| edns.nsid),
-            cookie: judged.map(|(_, cookie)| cookie),
-            // RFC 7828 §3.2.1: over UDP it means nothing.
-            keepalive: edns.keepalive && self.via == Via::Tcp,
-        };
-        let trusted = worth == Some(Worth::Right);
-        Ok((
-            Draft {
-                options,
-                trusted,
-                ..self
-            },
-            worth,
-        ))
     }
 
     fn rcode(self, rcode: Rcode) -> Self {

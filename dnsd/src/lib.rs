@@ -37,6 +37,7 @@ mod render;
 mod responder;
 mod server;
 mod tcp;
+mod threads;
 mod transfer;
 mod tsig;
 mod udp;
