@@ -2,6 +2,7 @@
 
 mod bad;
 mod risky;
+mod standalone;
 
 use super::*;
 use crate::key::ClusterKey;
