@@ -25,6 +25,7 @@
 
 mod answer;
 mod counters;
+pub mod follow;
 mod listen;
 mod mmsg;
 mod question;
