@@ -205,3 +205,6 @@ async fn exchange(sender: &mut SendRequest<Empty<Bytes>>, host: &str, path: &str
         format!("it does not answer like an agent of this version ({version}): {error}")
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,10 +155,12 @@ async fn serve(mut server: Server, dns: &Dns, mut publisher: Publisher) -> Resul
             .clone();
         let Some(published) = published else { continue };
         publisher.mark_unchanged();
-        let changed = async {
-            let _ = publisher.changed().await;
-        };
+        let mut gone = false;
+        let changed = async { gone = publisher.changed().await.is_err() };
         server.run(published, changed).await?;
+        if gone {
+            return Err(GONE.into());
+        }
         tracing::info!("the cluster has other roles now; binding the sockets anew");
         server = rebind(dns).await?;
     }
@@ -174,3 +176,6 @@ async fn rebind(dns: &Dns) -> Result<Server, String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
