@@ -89,9 +89,10 @@ fn check(file: &Path, config: &Standalone) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Binds, follows and answers until a signal. An error is one line that says what to do.
+/// Follows, and answers, until a signal. An error is one line that says what to do.
 fn run(config: Standalone) -> Result<(), String> {
-    let server = Server::bind(&config.dns)?;
+    // What cannot be bound is said now, and not when the first agent answers; see `serve`.
+    drop(Server::bind(&config.dns)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -117,7 +118,7 @@ fn run(config: Standalone) -> Result<(), String> {
                 tracing::info!("stopping");
                 Ok(())
             }
-            served = serve(server, &config.dns, publisher) => served,
+            served = serve(&config.dns, publisher) => served,
             ended = &mut ended => Err(match ended {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) | Err(_) => "following the cluster has ended; please report this".into(),
@@ -138,23 +139,23 @@ fn stopped() -> Result<impl Future<Output = ()>, String> {
     })
 }
 
-/// Answers from what is published. Roles are part of the zone's shape: with others the sockets are bound anew.
-async fn serve(mut server: Server, dns: &Dns, mut publisher: Publisher) -> Result<(), String> {
+/// Answers from what is published.
+///
+/// Names and roles come from the agents. Before one has answered there is nothing to be said of any name, and nothing
+/// listens: resolvers are told so at once by their kernel, and ask the next server. With other roles the zone has another
+/// shape, and the sockets are bound anew.
+async fn serve(dns: &Dns, mut publisher: Publisher) -> Result<(), String> {
     const GONE: &str = "following the cluster has ended";
-    for addr in server.local_addrs() {
-        tracing::info!(
-            "answers for {} on {addr} as soon as an agent has answered",
-            dns.zone
-        );
-    }
+    tracing::info!("answers for {} as soon as an agent has answered", dns.zone);
     loop {
-        let published = publisher
-            .wait_for(Option::is_some)
-            .await
-            .map_err(|_| GONE)?
-            .clone();
-        let Some(published) = published else { continue };
+        let known = publisher.wait_for(Option::is_some).await;
+        let Some(published) = known.map_err(|_| GONE)?.clone() else {
+            continue;
+        };
         publisher.mark_unchanged();
+        let server = rebind(dns).await?;
+        let addrs: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
+        tracing::info!("answers for {} on {}", dns.zone, addrs.join(", "));
         let mut gone = false;
         let changed = async { gone = publisher.changed().await.is_err() };
         server.run(published, changed).await?;
@@ -162,7 +163,6 @@ async fn serve(mut server: Server, dns: &Dns, mut publisher: Publisher) -> Resul
             return Err(GONE.into());
         }
         tracing::info!("the cluster has other roles now; binding the sockets anew");
-        server = rebind(dns).await?;
     }
 }
 

@@ -79,10 +79,15 @@ async fn serves_from_the_first_answer_and_goes_on_with_other_roles() {
     let addr = free.local_addr().unwrap();
     drop(free);
     let dns = Dns::new(vec![addr], "x.y".into());
-    let server = Server::bind(&dns).unwrap();
     let (publish, publisher) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { serve(server, &dns, publisher).await });
+    tasks.spawn(async move { serve(&dns, publisher).await });
+    // A resolver learns at once that nobody is there yet.
+    let early = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    early.connect(addr).await.unwrap();
+    early.send(&[0; 12]).await.unwrap();
+    let refused = timeout(LIMIT, early.recv(&mut [0; 12])).await.unwrap();
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
     publish.send_replace(Some(published("main")));
     until_code(addr, "main", NOERROR).await;
     until_code(addr, "batch", NXDOMAIN).await;

@@ -93,7 +93,7 @@ fn what_is_wrong_is_said_with_its_line() {
             format!("agents = \"a\"\n{dns}[dns.push.site]\nserver = \"10.0.0.53\"\n"),
             "is for agents",
         ),
-        (format!("agents = [\n"), "d.toml:"),
+        ("agents = [\n".to_owned(), "d.toml:"),
     ] {
         let said = error(&text);
         assert!(said.contains(says), "{text}\nsays: {said}\nnot: {says}");
