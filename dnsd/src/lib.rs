@@ -1,5 +1,8 @@
 //! Baton's DNS server: the cluster's name answers with the active node's address.
 //!
+//! The agent embeds this library. On a machine without an agent the binary `baton-dnsd` does (feature `standalone`), from
+//! what agents say over HTTP; [`follow`] makes one view of it.
+//!
 //! One question takes this way: a datagram or a framed message arrives ([`Server`]); the responder reads the clock
 //! and hands question, [`Zone`] and clock's verdict to [`answer()`], which decides alone and writes the response into
 //! the caller's buffer; the response leaves from the address that was asked.
@@ -26,6 +29,7 @@
 mod answer;
 mod cookie;
 mod counters;
+pub mod follow;
 mod limit;
 mod listen;
 mod message;
