@@ -6,7 +6,7 @@ use crate::mmsg::Batch;
 use crate::responder::Responder;
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -36,11 +36,7 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
         match socket.async_io(Interest::READABLE, receive).await {
             Ok(_) => {
                 errors = 0;
-                batch.answer(|query, reply| responder.respond(query, Via::Udp, reply));
-                let unsent = batch.send(socket.as_fd());
-                if unsent > 0 {
-                    add(&responder.counters().dropped, unsent as u64);
-                }
+                respond(&mut batch, socket.as_fd(), responder);
                 batches += 1;
                 if batches == BATCHES_PER_TURN {
                     batches = 0;
@@ -59,5 +55,15 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
                 tokio::time::sleep(BACK_OFF).await;
             }
         }
+    }
+}
+
+/// Answers what `batch` has received from `socket`.
+fn respond(batch: &mut Batch, socket: BorrowedFd, responder: &Responder) {
+    let mut sitting = responder.sitting();
+    batch.answer(|query, ip, reply| sitting.respond(query, ip, Via::Udp, reply));
+    let unsent = batch.send(socket);
+    if unsent > 0 {
+        add(&responder.counters().dropped, unsent as u64);
     }
 }
