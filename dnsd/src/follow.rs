@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock or a socket. Whoever asks agents for their `/status` gives each answer to
 //! [`Follower::hear`], with the instants at which the question left and the answer was there, and publishes
-//! [`Follower::view`].
+//! [`Follower::view`] and [`Follower::takeovers`].
 //!
 //! **Why questions and answers, and no stream.** An agent says for how long its word may be repeated. From when on? On a
 //! stream nobody knows how long a message was under way: a connection that stalls delivers old promises as if they were
@@ -21,13 +21,14 @@
 //! - Agents of another cluster are not listened to as long as there is fresh word of this one.
 
 use baton_shared::clock::Mono;
+use baton_shared::history::what;
 use baton_shared::id::{
     Boot, ClusterId, ClusterName, ElectorateId, Epoch, NodeId, NodeName, Owner, RoleName,
 };
 use baton_shared::status::{NodeStatus, RoleStatus, Status};
 use baton_shared::succession::Place;
 use baton_shared::timing::MAX_WINDOW;
-use baton_shared::view::{HolderView, NodeView, RoleState, RoleView, View};
+use baton_shared::view::{Event, HolderView, NodeView, RoleState, RoleView, View};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -138,12 +139,7 @@ impl Follower {
     ///
     /// What it says about who is active runs out by itself, without another view.
     pub fn view(&mut self, now: Mono) -> Option<View> {
-        let mut ranked: Vec<(&usize, &Report)> = self.of_cluster().collect();
-        ranked.sort_by_key(|(agent, report)| {
-            let fresh = now < report.in_touch_until;
-            Reverse((fresh, report.status.applied, Reverse(**agent)))
-        });
-        let ranked: Vec<&Report> = ranked.into_iter().map(|(_, report)| report).collect();
+        let ranked = self.ranked(now);
         let newest = *ranked.first()?;
         let status = &newest.status;
         let (roles, bounds): (Vec<RoleView>, Vec<Mono>) =
@@ -172,6 +168,37 @@ impl Follower {
         };
         self.serial = view.serial;
         Some(view)
+    }
+
+    /// The last takeover of each role, as the newest log has it: of the history that is all that a zone needs.
+    pub fn takeovers(&self, now: Mono) -> Vec<Event> {
+        let Some(newest) = self.ranked(now).into_iter().next() else {
+            return Vec::new();
+        };
+        let takeover = |role: &RoleStatus| {
+            Some(Event {
+                number: 0,
+                wall_ms: 0,
+                what: what::TAKEOVER.into(),
+                role: Some(role.role.clone()),
+                node: Some(role.last_takeover.clone()?),
+                from: None,
+                epoch: None,
+                cause: String::new(),
+                stages: Vec::new(),
+            })
+        };
+        newest.status.roles.iter().filter_map(takeover).collect()
+    }
+
+    /// The answers that count, those of agents in touch first, and of those the newest log.
+    fn ranked(&self, now: Mono) -> Vec<&Report> {
+        let mut ranked: Vec<(&usize, &Report)> = self.of_cluster().collect();
+        ranked.sort_by_key(|(agent, report)| {
+            let fresh = now < report.in_touch_until;
+            (Reverse((fresh, report.status.applied)), **agent)
+        });
+        ranked.into_iter().map(|(_, report)| report).collect()
     }
 
     fn of_cluster(&self) -> impl Iterator<Item = (&usize, &Report)> {

@@ -5,6 +5,7 @@
 
 use crate::clock::Mono;
 use crate::guard::Guard;
+use crate::history::what;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
 use crate::view::{Event, LinkState, PeerState, Published, RoleState, RoleView, View, Word};
 use serde::{Deserialize, Serialize};
@@ -82,6 +83,9 @@ pub struct RoleStatus {
     /// That epoch.
     #[serde(default)]
     pub holder_epoch: Option<Epoch>,
+    /// The node whose takeover the log has last.
+    #[serde(default)]
+    pub last_takeover: Option<NodeName>,
     /// Milliseconds left of the answering node's own lease; 0 without one.
     pub lease_ms: f64,
     /// The answering node's state.
@@ -200,6 +204,7 @@ impl Status {
                     epoch: acting.map(|(_, epoch)| epoch),
                     holder: r.holder.as_ref().map(|h| h.node.clone()),
                     holder_epoch: r.holder.as_ref().map(|h| h.epoch),
+                    last_takeover: last_takeover(published, &r.role),
                     lease_ms: ms(r.lease_until.since(now)),
                     state: r.state,
                     reason: r.reason.clone(),
@@ -293,6 +298,12 @@ impl CheckStatus {
     }
 }
 
+fn last_takeover(published: &Published, role: &RoleName) -> Option<NodeName> {
+    let events = published.events.load();
+    let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
+    events.iter().rev().find(takeover)?.node.clone()
+}
+
 /// Until when `word` of a role may be repeated. If the guard was written or another view came since the word was asked
 /// for, it is over: the next status says better.
 fn known_until(published: &Published, view: &View, role: &RoleView, word: &Word) -> Mono {
@@ -319,6 +330,8 @@ pub fn gist(published: &Published, now: Mono) -> u64 {
     let view = published.view.load();
     let mut hash = DefaultHasher::new();
     (view.cluster_id, view.applied, now < view.in_touch_until).hash(&mut hash);
+    let events = published.events.load();
+    events.last().map(|event| event.number).hash(&mut hash); // the history may come after the log's index
     for role in &view.roles {
         role.role.hash(&mut hash);
         match published.word(&role.role, now) {

@@ -276,6 +276,40 @@ fn the_zone_is_the_one_that_the_agent_has() {
 }
 
 #[test]
+fn the_last_takeover_of_each_role_is_the_newest_logs() {
+    let taken = |by: &str, applied: u64| {
+        let published = testing::published(View {
+            applied,
+            in_touch_until: ms(1_000),
+            ..testing::view()
+        });
+        let event = |number: u64, name: &str| Event {
+            number,
+            wall_ms: 1,
+            what: what::TAKEOVER.into(),
+            role: Some(main()),
+            node: Some(node(name)),
+            from: None,
+            epoch: None,
+            cause: String::new(),
+            stages: Vec::new(),
+        };
+        published
+            .events
+            .store(Arc::new(vec![event(1, "c"), event(2, by)]));
+        Status::new(&published, "0", Mono::ZERO)
+    };
+    let mut follower = follower();
+    assert!(follower.takeovers(ms(1)).is_empty());
+    hear(&mut follower, 0, taken("b", 9), ms(100));
+    hear(&mut follower, 1, taken("a", 8), ms(100));
+    let takeovers = follower.takeovers(ms(100));
+    assert_eq!(takeovers.len(), 1, "nobody ever was active for batch");
+    assert_eq!(takeovers[0].role, Some(main()));
+    assert_eq!(takeovers[0].node, Some(node("b")));
+}
+
+#[test]
 fn this_server_has_a_name_of_its_own() {
     let mut follower = Follower::new(node("b"));
     hear(&mut follower, 0, says("a", "b", 7, 900), ms(100));

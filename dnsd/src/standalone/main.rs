@@ -118,7 +118,7 @@ fn run(config: Standalone) -> Result<(), String> {
                 tracing::info!("stopping");
                 Ok(())
             }
-            served = serve(&config.dns, publisher) => served,
+            served = serve(&config.dns, config.cookie_secret, publisher) => served,
             ended = &mut ended => Err(match ended {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) | Err(_) => "following the cluster has ended; please report this".into(),
@@ -144,7 +144,7 @@ fn stopped() -> Result<impl Future<Output = ()>, String> {
 /// Names and roles come from the agents. Before one has answered there is nothing to be said of any name, and nothing
 /// listens: resolvers are told so at once by their kernel, and ask the next server. With other roles the zone has another
 /// shape, and the sockets are bound anew.
-async fn serve(dns: &Dns, mut publisher: Publisher) -> Result<(), String> {
+async fn serve(dns: &Dns, cookie_secret: Option<[u8; 16]>, mut publisher: Publisher) -> Result<(), String> {
     const GONE: &str = "following the cluster has ended";
     tracing::info!("answers for {} as soon as an agent has answered", dns.zone);
     loop {
@@ -153,7 +153,10 @@ async fn serve(dns: &Dns, mut publisher: Publisher) -> Result<(), String> {
             continue;
         };
         publisher.mark_unchanged();
-        let server = rebind(dns).await?;
+        let mut server = rebind(dns).await?;
+        if let Some(secret) = cookie_secret {
+            server = server.with_cookie_secret(secret);
+        }
         let addrs: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
         tracing::info!("answers for {} on {}", dns.zone, addrs.join(", "));
         let mut gone = false;

@@ -93,6 +93,15 @@ fn read(mut root: Section, base: &Path) -> Option<Standalone> {
     let (dns, mut warnings) = dns?;
     let (cookie_secret, risk) = cookies.flatten().unzip();
     warnings.extend(risk.flatten());
+    if dns
+        .transfer
+        .as_ref()
+        .is_some_and(|transfer| !transfer.notify.is_empty())
+    {
+        let text =
+            "dns.transfer.notify has no effect here: the active node's agent tells secondaries; remove it";
+        warnings.push(text.to_owned());
+    }
     Some(Standalone {
         agents: agents?,
         dns,
@@ -133,7 +142,7 @@ fn dns(mut section: Section, base: &Path) -> Option<dns::Read> {
         let text = "is for agents: the active node pushes its own address; remove it here";
         section.problem("push", text);
     }
-    dns::read(section, listen, |_| Ok(()), base)
+    dns::read(section, listen, |_| Ok(()), base) // roles are known to agents alone
 }
 
 /// `[cookies]`. The second value is a risk.

@@ -52,6 +52,17 @@ fn a_cookie_secret_is_read_from_where_the_file_says() {
 }
 
 #[test]
+fn secondaries_are_told_by_agents() {
+    let transfer = "[dns.transfer]\nallow = \"10.0.0.53\"\nnotify = \"10.0.0.53\"\n";
+    let good = parse(&Dir::new(), &format!("{GOOD}{transfer}")).unwrap();
+    assert!(
+        good.warnings[0].contains("notify has no effect"),
+        "{:?}",
+        good.warnings
+    );
+}
+
+#[test]
 fn what_is_wrong_is_said_with_its_line() {
     let dns = "[dns]\nlisten = \"0.0.0.0:53\"\nzone = \"x.y\"\n";
     for (text, says) in [
