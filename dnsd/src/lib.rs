@@ -29,6 +29,7 @@ mod listen;
 mod message;
 mod mmsg;
 mod notify;
+mod push;
 mod question;
 mod render;
 mod responder;
@@ -44,5 +45,6 @@ mod testing;
 
 pub use answer::{EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
+pub use push::Pushes;
 pub use server::Server;
 pub use zone::{Origin, Settings, Zone};
