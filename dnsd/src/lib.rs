@@ -41,6 +41,9 @@ mod udp;
 mod zone;
 
 #[cfg(test)]
+#[path = "../tests/servers/mod.rs"]
+mod servers;
+#[cfg(test)]
 mod testing;
 
 pub use answer::{EDNS_SIZE, Rcode, Reply, Via, answer};

@@ -7,6 +7,8 @@ use hickory_proto::rr::rdata::{A, SOA, TXT};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+mod real;
+
 const NOW: u64 = 1_800_000_000;
 const CLIENT: &str = "10.0.0.53";
 
