@@ -36,6 +36,7 @@ mod message;
 mod mmsg;
 mod notify;
 mod policy;
+mod push;
 mod question;
 mod render;
 mod responder;
@@ -47,6 +48,9 @@ mod tsig;
 mod udp;
 mod zone;
 
+#[cfg(test)]
+#[path = "../tests/servers/mod.rs"]
+mod servers;
 #[cfg(test)]
 mod testing;
 

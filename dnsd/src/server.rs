@@ -4,6 +4,7 @@ use crate::counters::Counters;
 use crate::limit::Limiter;
 use crate::listen::Listener;
 use crate::policy::Policy;
+use crate::push::Pushes;
 use crate::responder::Responder;
 use crate::threads::Threads;
 use crate::transfer::Transfers;
@@ -26,6 +27,7 @@ pub struct Server {
     secret: [u8; 16],
     settings: Settings,
     listeners: Vec<Listener>,
+    pushes: Pushes,
     counters: Arc<Counters>,
 }
 
@@ -42,6 +44,7 @@ impl Server {
                 .iter()
                 .map(|addr| Listener::bind(*addr, dns.threads.max(1)))
                 .collect::<Result<_, _>>()?,
+            pushes: Pushes::new(dns)?,
             counters: Arc::default(),
         })
     }
@@ -83,11 +86,12 @@ impl Server {
             policy,
             limiter,
             transfers,
-            published,
+            published.clone(),
             self.counters,
         );
         let responder = Arc::new(responder);
         let notices = notify::run(&self.dns, || responder.news(), std::future::pending());
+        let pushes = self.pushes.run(published, std::future::pending());
         let mut tasks = JoinSet::new();
         let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
         for Listener { addr, mut udp, tcp } in self.listeners {
@@ -113,6 +117,7 @@ impl Server {
         tokio::select! {
             () = shutdown => Ok(()),
             ended = notices => ended,
+            ended = pushes => ended,
             Some(ended) = tasks.join_next() => Err(match ended {
                 Ok((Some(addr), protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
                 Ok((None, protocol, error)) => format!("a DNS thread ({protocol}) has failed: {error}"),
