@@ -57,5 +57,6 @@ mod testing;
 pub use answer::{Client, EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
 pub use policy::Policy;
+pub use push::Pushes;
 pub use server::Server;
 pub use zone::{Origin, Settings, Source, Zone};
