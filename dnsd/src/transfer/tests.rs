@@ -4,7 +4,6 @@ use super::*;
 use crate::testing::{qtype, question, read, with_edns};
 use baton_shared::config::{TsigAlgorithm, TsigKey};
 use hickory_proto::rr::rdata::{A, SOA, TXT};
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 mod real;
