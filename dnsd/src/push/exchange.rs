@@ -170,3 +170,6 @@ fn unix() -> u64 {
 fn random() -> u16 {
     getrandom::u32().map_or(0, |random| random as u16)
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,9 +92,10 @@ fn untrusted_text(untrusted: &Untrusted, code: ResponseCode, now: u64, push: &Pu
             let ahead = i128::from(*theirs) - i128::from(now);
             format!("has a clock that is {ahead} s from ours (BADTIME): set both by NTP")
         }
-        Untrusted::Unsigned => {
-            format!("answered {code} without a signature: see whether it knows the key \"{key}\"")
-        }
+        Untrusted::Unsigned => format!(
+            "answered {code} without a signature: see whether the key \"{key}\" has the same name, algorithm and secret \
+             there"
+        ),
         Untrusted::Forged => {
             format!(
                 "signs its answers otherwise than with the key \"{key}\": see whether this is the right server"

@@ -132,6 +132,37 @@ impl Site {
         self.start(Command::new("nsd").arg("-d").arg("-c").arg(conf))
     }
 
+    /// PowerDNS with this zone, whose file is `zone`, taking updates signed with this key.
+    pub fn power_dns(&self, zone: &str, key: &str) -> Daemon {
+        let (dir, port) = (self.dir().display(), self.port);
+        self.write(
+            "pdns.conf",
+            &format!(
+                "launch=gsqlite3\ngsqlite3-database={dir}/db\ndnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\n\
+                 local-address=127.0.0.1\nlocal-port={port}\nsocket-dir={dir}\ndaemon=no\nguardian=no\n\
+                 receiver-threads=1\ndistributor-threads=1\n"
+            ),
+        );
+        let run = |program: &str, args: &[&str], input: Stdio| {
+            let output = Command::new(program).args(args).stdin(input).output();
+            let output = output.unwrap_or_else(|error| panic!("{program}: {error}; see tools in .ci/run"));
+            assert!(output.status.success(), "{program} {args:?}: {}", text(&output));
+        };
+        let schema = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql";
+        let database = self.dir().join("db").display().to_string();
+        let file = self.dir().join("zone").display().to_string();
+        run("sqlite3", &[&database], fs::File::open(schema).unwrap().into());
+        let config = format!("--config-dir={dir}");
+        for args in [
+            &["load-zone", zone, &file][..],
+            &["import-tsig-key", key, "hmac-sha256", SECRET],
+            &["set-meta", zone, "TSIG-ALLOW-DNSUPDATE", key],
+        ] {
+            run("pdnsutil", &[&[&config[..]], args].concat(), Stdio::null());
+        }
+        self.start(Command::new("pdns_server").arg(config))
+    }
+
     /// What `dig` prints for these arguments to this server.
     pub fn dig(&self, args: &[&str]) -> String {
         let port = self.port.to_string();
