@@ -7,7 +7,7 @@ use crate::namespace::Namespace;
 use crate::process::Process;
 use baton_agent::demo::question::{Asker, NOERROR};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -216,7 +216,7 @@ impl Program {
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Program::Bind => "BIND",
             Program::Knot => "Knot",
             Program::Nsd => "NSD",
@@ -322,6 +322,15 @@ impl Nameserver {
 }
 
 const LOG: &str = "log";
+
+/// Gives a host another loopback address, 127.0.0.`number`, and port 53 there: BIND listens only on addresses that an
+/// interface has. The host must have its own namespace.
+#[track_caller]
+pub fn place(host: &Namespace, number: u8) -> SocketAddr {
+    let address = Ipv4Addr::new(127, 0, 0, number);
+    host.run("ip", &["addr", "replace", &format!("{address}/8"), "dev", "lo"]);
+    (address, 53).into()
+}
 
 /// Where a program is. Panics if it is not installed, with the name of the package: a comparison with nobody proves
 /// nothing, so it is never skipped.
