@@ -3,9 +3,8 @@
 //! Pure: no clock, no socket, no allocation; every input has an outcome, and no input makes it panic.
 
 use crate::question::{Edns, HEADER, Header, Question, code};
-use crate::zone::{Found, Records, Zone};
-use baton_shared::id::RoleName;
-use baton_shared::view::Word;
+use crate::zone::{Found, Records, Source, Zone};
+use std::borrow::Cow;
 
 #[cfg(test)]
 mod fuzz;
@@ -60,14 +59,8 @@ pub struct Reply {
 
 /// Answers `query` from `zone` into `out`; `None` if it must not be answered (no header, a response, no room for a header).
 ///
-/// `word` says who is active for a role *now*; it is asked at most once, so that one answer names one node.
-pub fn answer(
-    query: &[u8],
-    via: Via,
-    zone: &Zone,
-    word: impl FnOnce(&RoleName) -> Word,
-    out: &mut [u8],
-) -> Option<Reply> {
+/// `source` says who is active for a role *now*; it is asked at most once for each role, so that one answer names one node.
+pub fn answer(query: &[u8], via: Via, zone: &Zone, source: &impl Source, out: &mut [u8]) -> Option<Reply> {
     let header = Header::parse(query)?;
     let bare = Draft::new(&header, via);
     if header.opcode != 0 {
@@ -87,7 +80,7 @@ pub fn answer(
     if edns.is_some_and(|edns| edns.version != 0) {
         return draft.rcode(Rcode::BadVers).write(out);
     }
-    draft.resolve(&question, zone, word).write(out)
+    draft.resolve(&question, zone, source).write(out)
 }
 
 /// A response before it is written.
@@ -98,8 +91,8 @@ struct Draft<'a> {
     edns: Option<Edns>,
     rcode: Rcode,
     authoritative: bool,
-    answer: Option<&'a Records>,
-    authority: Option<&'a Records>,
+    answer: Option<Cow<'a, Records>>,
+    authority: Option<Cow<'a, Records>>,
     /// Left out when it does not fit (RFC 2181 §9).
     additional: Option<&'a Records>,
 }
@@ -123,28 +116,28 @@ impl<'a> Draft<'a> {
         Draft { rcode, ..self }
     }
 
-    fn resolve(self, question: &Question, zone: &'a Zone, word: impl FnOnce(&RoleName) -> Word) -> Self {
-        let below = question.name.below(zone.origin());
-        let Some(labels) = below.filter(|_| question.qclass == code::CLASS_IN) else {
+    fn resolve(self, question: &Question, zone: &'a Zone, source: &impl Source) -> Self {
+        let place = zone.place(&question.name);
+        let Some(place) = place.filter(|_| question.qclass == code::CLASS_IN) else {
             return self.rcode(Rcode::Refused);
         };
         let known = Draft {
             authoritative: true,
             ..self
         };
-        match zone.find(labels, question.qtype, word) {
+        match zone.find(place, question.qtype, source) {
             Found::Records(answer, additional) => Draft {
                 answer: Some(answer),
                 additional,
                 ..known
             },
             Found::NoData => Draft {
-                authority: Some(zone.negative()),
+                authority: Some(Cow::Borrowed(place.negative())),
                 ..known
             },
             Found::NoName => Draft {
                 rcode: Rcode::NxDomain,
-                authority: Some(zone.negative()),
+                authority: Some(Cow::Borrowed(place.negative())),
                 ..known
             },
             Found::Unsure => Draft {
@@ -173,7 +166,7 @@ impl<'a> Draft<'a> {
     fn write(mut self, out: &mut [u8]) -> Option<Reply> {
         let limit = self.limit().min(out.len());
         let fixed = HEADER + self.echo.len() + self.edns.map_or(0, |_| OPT_LEN);
-        let needed = fixed + len(self.answer) + len(self.authority);
+        let needed = fixed + len(self.answer.as_deref()) + len(self.authority.as_deref());
         let truncated = needed > limit;
         if truncated {
             (self.answer, self.authority) = (None, None);
@@ -184,10 +177,8 @@ impl<'a> Draft<'a> {
         let mut writer = Writer { out, at: 0 };
         writer.put(&self.head(truncated))?;
         writer.put(self.echo)?;
-        for records in [self.answer, self.authority, self.additional]
-            .into_iter()
-            .flatten()
-        {
+        let sections = [self.answer.as_deref(), self.authority.as_deref(), self.additional];
+        for records in sections.into_iter().flatten() {
             writer.put(&records.bytes)?;
         }
         if let Some(edns) = self.edns {
@@ -204,8 +195,8 @@ impl<'a> Draft<'a> {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let count = |records: Option<&Records>| records.map_or(0, |r| r.count);
         let [id0, id1] = self.header.id;
-        let [an0, an1] = count(self.answer).to_be_bytes();
-        let [ns0, ns1] = count(self.authority).to_be_bytes();
+        let [an0, an1] = count(self.answer.as_deref()).to_be_bytes();
+        let [ns0, ns1] = count(self.authority.as_deref()).to_be_bytes();
         let additional = count(self.additional) + u16::from(self.edns.is_some());
         let [ar0, ar1] = additional.to_be_bytes();
         let high = 0x80

@@ -41,4 +41,4 @@ mod testing;
 pub use answer::{EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
 pub use server::Server;
-pub use zone::{Origin, Settings, Zone};
+pub use zone::{Origin, Settings, Source, Zone};

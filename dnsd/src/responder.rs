@@ -2,11 +2,12 @@
 
 use crate::answer::{Via, answer};
 use crate::counters::Counters;
-use crate::zone::{Settings, Zone};
+use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
 use baton_shared::clock::Mono;
-use baton_shared::id::RoleName;
-use baton_shared::view::Published;
+use baton_shared::history::what;
+use baton_shared::id::{NodeName, RoleName};
+use baton_shared::view::{Event, Published, Word};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,6 +17,24 @@ pub(crate) struct Responder {
     published: Arc<Published>,
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
+}
+
+/// What is published, at one instant.
+struct Now<'p> {
+    published: &'p Published,
+    now: Mono,
+}
+
+impl Source for Now<'_> {
+    fn word(&self, role: &RoleName) -> Word {
+        self.published.word(role, self.now)
+    }
+
+    fn last(&self, role: &RoleName) -> Option<NodeName> {
+        let events = self.published.events.load();
+        let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
+        events.iter().rev().find(takeover)?.node.clone()
+    }
 }
 
 struct Current {
@@ -42,8 +61,11 @@ impl Responder {
     pub fn respond(&self, query: &[u8], via: Via, out: &mut [u8]) -> usize {
         let current = self.current();
         let now = Mono::now();
-        let word = |role: &RoleName| self.published.word(role, now);
-        let reply = answer(query, via, &current.zone, word, out);
+        let source = Now {
+            published: &self.published,
+            now,
+        };
+        let reply = answer(query, via, &current.zone, &source, out);
         self.counters.count(via, reply.as_ref());
         reply.map_or(0, |reply| reply.len)
     }

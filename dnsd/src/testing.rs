@@ -1,5 +1,6 @@
 //! What the tests share: a cluster of one view, questions by hand, and responses read by hickory-proto.
 
+use crate::question::{Header, Name, Question};
 use crate::zone::{Settings, Zone};
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
@@ -23,8 +24,8 @@ pub const IN_TOUCH_UNTIL: Mono = Mono(1_000_000_000_000_000_000);
 /// Types asked for.
 pub mod qtype {
     pub use crate::question::code::*;
-    pub const TXT: u16 = 16;
     pub const HINFO: u16 = 13;
+    pub const HTTPS: u16 = 65;
 }
 
 pub fn dns(listen: &[SocketAddr]) -> Dns {
@@ -138,6 +139,13 @@ pub fn question(name: &str, qtype: u16) -> Vec<u8> {
     query.extend_from_slice(&qtype.to_be_bytes());
     query.extend_from_slice(&[0, 1]);
     query
+}
+
+/// A name as a question has it.
+pub fn name(text: &str) -> Name {
+    let query = question(text, qtype::A);
+    let header = Header::parse(&query).unwrap();
+    Question::parse(&query, &header).unwrap().name
 }
 
 /// Adds an OPT record.

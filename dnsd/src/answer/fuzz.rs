@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
+use baton_shared::id::RoleName;
 use baton_shared::view::Published;
 use hickory_proto::op::Message;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ fn fuzz_dns() {
         let (published, zone) = &clusters[(how >> 3) % clusters.len()];
         let mut out = vec![UNTOUCHED; room];
         let word = |role: &RoleName| published.word(role, Mono(1_000));
-        let reply = answer(query, via, zone, word, &mut out);
+        let reply = answer(query, via, zone, &word, &mut out);
 
         let silent = query.len() < HEADER || query[2] & 0x80 != 0;
         let Some(reply) = reply else {

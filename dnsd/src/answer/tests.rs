@@ -2,6 +2,7 @@ use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
 use baton_shared::id::Epoch;
+use baton_shared::id::RoleName;
 use baton_shared::view::Published;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
@@ -14,7 +15,7 @@ const NOW: Mono = Mono(1_000);
 fn reply(published: &Published, now: Mono, query: &[u8], via: Via) -> Option<(Reply, Vec<u8>)> {
     let mut out = vec![0xee; 65_535];
     let word = |role: &RoleName| published.word(role, now);
-    let reply = answer(query, via, &zone(published), word, &mut out)?;
+    let reply = answer(query, via, &zone(published), &word, &mut out)?;
     assert!(
         out[reply.len..].iter().all(|b| *b == 0xee),
         "nothing is written behind the reply"
@@ -427,7 +428,7 @@ fn buffers_too_small_are_not_overrun() {
     for size in 0..120 {
         let mut out = vec![0; size];
         let word = |role: &RoleName| published.word(role, NOW);
-        if let Some(reply) = answer(&query, Via::Tcp, &zone, word, &mut out) {
+        if let Some(reply) = answer(&query, Via::Tcp, &zone, &word, &mut out) {
             assert!(reply.len <= size);
             read(&out[..reply.len]);
         }
@@ -525,7 +526,7 @@ fn answering_allocates_nothing() {
         let query = with_edns(question(name, qtype), 1232, 0, false);
         let mut ask = || {
             let word = |role: &RoleName| published.word(role, NOW);
-            assert!(answer(&query, Via::Udp, &zone, word, &mut out).is_some());
+            assert!(answer(&query, Via::Udp, &zone, &word, &mut out).is_some());
         };
         ask(); // Whatever is set up once per thread.
         assert_eq!(allocations(ask), 0, "{name}");

@@ -105,7 +105,7 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let agent = faces::agent(&mut root);
     let http = faces::http(&mut root, local.as_ref());
     let control = faces::control(&mut root, local.as_ref());
-    let dns = dns::dns(&mut root, local.as_ref(), base);
+    let dns = dns::dns(&mut root, local.as_ref(), &roles, base);
     if let Some(local) = &local {
         let listeners = faces::listeners(
             http.as_ref(),

@@ -1,6 +1,7 @@
 //! Files as operators write them, and what they get back.
 
 mod bad;
+mod names;
 mod risky;
 
 use super::*;
