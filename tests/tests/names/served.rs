@@ -4,7 +4,7 @@
 use crate::wire::{Question, ask, read};
 use baton_dnsd::Server;
 use baton_shared::clock::Mono;
-use baton_shared::config::Dns;
+use baton_shared::config::{Dns, Service};
 use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
 use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, RoleView, View};
 use baton_tests::nameserver::ZoneFile;
@@ -34,10 +34,23 @@ a.node IN AAAA 2001:db8::1
 b.node IN A 10.0.0.2
 b.node IN A 10.0.1.2
 c.node IN AAAA 2001:db8::3
+all IN A 10.0.0.1
+all IN A 10.0.0.2
+all IN A 10.0.1.2
+all IN AAAA 2001:db8::1
+all IN AAAA 2001:db8::3
+standby IN A 10.0.0.2
+standby IN A 10.0.1.2
+standby IN AAAA 2001:db8::3
+_https._tcp IN SRV 0 0 443 a.node
+_https._tcp.main IN SRV 0 0 443 a.node
+_https._tcp.batch IN SRV 0 0 443 b.node
+_baton IN TXT \"role=batch\" \"node=b\" \"epoch=1780000000000\"
+_baton IN TXT \"role=main\" \"node=a\" \"epoch=1780000000000\"
 ";
 
 /// Every name in the zone, and some that are near it and are not.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 24] = [
     "orders.internal",
     "main.orders.internal",
     "batch.orders.internal",
@@ -46,6 +59,15 @@ pub const NAMES: [&str; 15] = [
     "b.node.orders.internal",
     "c.node.orders.internal",
     "d.node.orders.internal",
+    "all.orders.internal",
+    "standby.orders.internal",
+    "_baton.orders.internal",
+    "_tcp.orders.internal",
+    "_tcp.batch.orders.internal",
+    "_https._tcp.orders.internal",
+    "_https._tcp.main.orders.internal",
+    "_https._tcp.batch.orders.internal",
+    "_smtp._tcp.orders.internal",
     "a.main.orders.internal",
     "nothing.orders.internal",
     "deep.below.a.node.orders.internal",
@@ -81,7 +103,14 @@ impl Served {
         let host = host.clone();
         let thread = std::thread::spawn(move || {
             host.enter().expect("the namespace can be entered");
-            let dns = Dns::new(vec![([127, 0, 0, 1], 0).into()], ZONE.to_owned());
+            let https = Service {
+                name: "https".into(),
+                port: 443,
+            };
+            let dns = Dns {
+                services: vec![https],
+                ..Dns::new(vec![([127, 0, 0, 1], 0).into()], ZONE.to_owned())
+            };
             let server = Server::bind(&dns).expect("loopback has ports");
             tell.send(server.local_addrs()[0]).expect("the test waits");
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
