@@ -3,5 +3,12 @@
 
 mod malformed;
 mod oracle;
+mod resolvers;
 mod served;
+mod tools;
 mod wire;
+
+use wire::read;
+
+/// The nodes of every cluster here.
+const NAMES: [&str; 3] = ["a", "b", "c"];
