@@ -2,10 +2,15 @@
 //!
 //! Pure: no clock, no socket, no allocation; every input has an outcome, and no input makes it panic.
 
-use crate::question::{Edns, HEADER, Header, Question, code};
+use crate::cookie::{BadLength, COOKIE, Worth};
+use crate::policy::Policy;
+use crate::question::{Edns, HEADER, Header, Lower, Question, code, option};
 use crate::zone::{Found, Records, Source, Zone};
 use std::borrow::Cow;
+use std::net::IpAddr;
 
+#[cfg(test)]
+mod compliance;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
@@ -15,8 +20,11 @@ mod tests;
 pub const EDNS_SIZE: u16 = 1232;
 /// UDP payload for clients without EDNS (RFC 1035 §4.2.1).
 const PLAIN_SIZE: u16 = 512;
-/// Length of an OPT record without options.
+/// Length of an OPT record without options, and of an option without data.
 const OPT_LEN: usize = 11;
+const OPTION_LEN: usize = 4;
+/// How long a connection may be idle (RFC 7766 §6.2.3: a few seconds), in units of 100 ms (RFC 7828 §3.1).
+pub(crate) const IDLE_DECISECONDS: u16 = 100;
 
 /// How a question came, which bounds the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +33,17 @@ pub enum Via {
     Udp,
     /// A stream: as much as the caller's buffer takes.
     Tcp,
+}
+
+/// Who asks, how, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The address that the query came from.
+    pub ip: IpAddr,
+    /// The transport.
+    pub via: Via,
+    /// Unix seconds, modulo 2³²: what cookies are dated with.
+    pub now: u32,
 }
 
 /// Response codes given (RFC 1035 §4.1.1, RFC 6891 §9).
@@ -40,10 +59,12 @@ pub enum Rcode {
     NxDomain = 3,
     /// Not a query.
     NotImp = 4,
-    /// Not this zone, not class IN, or a zone transfer.
+    /// Not this zone, not class IN, a zone transfer, or a client who may not ask.
     Refused = 5,
     /// An EDNS version other than 0.
     BadVers = 16,
+    /// The server cookie is wrong, where nothing else was asked (RFC 7873 §5.4).
+    BadCookie = 23,
 }
 
 /// A response, written to the caller's buffer.
@@ -55,14 +76,47 @@ pub struct Reply {
     pub rcode: Rcode,
     /// It did not fit, and says so (TC): the client asks again over TCP.
     pub truncated: bool,
+    /// The client may not ask at all.
+    pub denied: bool,
+    /// The client's cookie shows that its address is not forged.
+    pub trusted: bool,
+    /// Where the records begin, and end: between question and OPT.
+    records: (usize, usize),
 }
 
-/// Answers `query` from `zone` into `out`; `None` if it must not be answered (no header, a response, no room for a header).
+impl Reply {
+    /// Takes the records out of the reply, which `out` begins with, and says so (TC): a client whose address is not
+    /// forged asks again over TCP.
+    pub fn cut(&mut self, out: &mut [u8]) {
+        let (start, end) = self.records;
+        let Some(message) = out.get_mut(..self.len) else {
+            return;
+        };
+        let opt = self.len - end;
+        message.copy_within(end.., start);
+        message[2] |= 0x02;
+        // No record but the OPT is left.
+        message[6..HEADER].copy_from_slice(&[0, 0, 0, 0, 0, u8::from(opt > 0)]);
+        self.len = start + opt;
+        self.records = (start, start);
+        self.truncated = true;
+    }
+}
+
+/// Answers `query` of `client` from `zone` into `out`; `None` if it must not be answered (no header, a response, no
+/// room).
 ///
 /// `source` says who is active for a role *now*; it is asked at most once for each role, so that one answer names one node.
-pub fn answer(query: &[u8], via: Via, zone: &Zone, source: &impl Source, out: &mut [u8]) -> Option<Reply> {
+pub fn answer(
+    query: &[u8],
+    client: Client,
+    policy: &Policy,
+    zone: &Zone,
+    source: &impl Source,
+    out: &mut [u8],
+) -> Option<Reply> {
     let header = Header::parse(query)?;
-    let bare = Draft::new(&header, via);
+    let bare = Draft::new(&header, client.via);
     if header.opcode != 0 {
         return bare.rcode(Rcode::NotImp).write(out);
     }
@@ -70,17 +124,77 @@ pub fn answer(query: &[u8], via: Via, zone: &Zone, source: &impl Source, out: &m
         return bare.rcode(Rcode::FormErr).write(out);
     };
     let echoing = Draft {
-        echo: question.echo,
+        echo: question.as_ref().map_or(&[], |question| question.echo),
         ..bare
     };
-    let Ok(edns) = Edns::parse(query, &header, &question) else {
+    let Ok(edns) = Edns::parse(query, &header, echoing.echo) else {
         return echoing.rcode(Rcode::FormErr).write(out);
     };
     let draft = Draft { edns, ..echoing };
     if edns.is_some_and(|edns| edns.version != 0) {
         return draft.rcode(Rcode::BadVers).write(out);
     }
-    draft.resolve(&question, zone, source).write(out)
+    let Ok((options, worth)) = options(edns, client, policy) else {
+        return draft.rcode(Rcode::FormErr).write(out);
+    };
+    let trusted = worth == Some(Worth::Right);
+    let draft = Draft {
+        options,
+        trusted,
+        ..draft
+    };
+    if !policy.admits(client.ip) {
+        let denied = true;
+        return Draft { denied, ..draft }.rcode(Rcode::Refused).write(out);
+    }
+    let mut lower = None;
+    match (question, worth) {
+        (Some(question), _) => draft.resolve(&question, policy, zone, source, &mut lower),
+        // RFC 7873 §5.4: a question for a cookie alone.
+        (None, Some(Worth::Wrong)) => draft.rcode(Rcode::BadCookie),
+        (None, Some(_)) => draft,
+        (None, None) => draft.rcode(Rcode::FormErr),
+    }
+    .write(out)
+}
+
+/// What is said in EDNS options.
+#[derive(Clone, Copy, Default)]
+struct Options<'a> {
+    nsid: Option<&'a [u8]>,
+    cookie: Option<[u8; COOKIE]>,
+    keepalive: bool,
+}
+
+impl Options<'_> {
+    fn len(&self) -> usize {
+        let option = |data: Option<usize>| data.map_or(0, |len| OPTION_LEN + len);
+        option(self.nsid.map(<[u8]>::len))
+            + option(self.cookie.map(|_| COOKIE))
+            + option(self.keepalive.then_some(2))
+    }
+}
+
+/// Answers the client's options as `policy` has it, and says what its cookie is worth.
+fn options<'a>(
+    edns: Option<Edns>,
+    client: Client,
+    policy: &'a Policy,
+) -> Result<(Options<'a>, Option<Worth>), BadLength> {
+    let Some(edns) = edns else {
+        return Ok((Options::default(), None));
+    };
+    let judged = match (&policy.cookies, edns.cookie) {
+        (Some(cookies), Some(data)) => Some(cookies.judge(data, client.ip, client.now)?),
+        _ => None,
+    };
+    let options = Options {
+        nsid: policy.nsid.as_deref().filter(|_| edns.nsid),
+        cookie: judged.map(|(_, cookie)| cookie),
+        // RFC 7828 §3.2.1: over UDP it means nothing.
+        keepalive: edns.keepalive && client.via == Via::Tcp,
+    };
+    Ok((options, judged.map(|(worth, _)| worth)))
 }
 
 /// A response before it is written.
@@ -88,7 +202,10 @@ struct Draft<'a> {
     header: &'a Header,
     via: Via,
     echo: &'a [u8],
-    edns: Option<Edns>,
+    edns: Option<Edns<'a>>,
+    options: Options<'a>,
+    denied: bool,
+    trusted: bool,
     rcode: Rcode,
     authoritative: bool,
     answer: Option<Cow<'a, Records>>,
@@ -104,6 +221,9 @@ impl<'a> Draft<'a> {
             via,
             echo: &[],
             edns: None,
+            options: Options::default(),
+            denied: false,
+            trusted: false,
             rcode: Rcode::NoError,
             authoritative: false,
             answer: None,
@@ -116,11 +236,28 @@ impl<'a> Draft<'a> {
         Draft { rcode, ..self }
     }
 
-    fn resolve(self, question: &Question, zone: &'a Zone, source: &impl Source) -> Self {
-        let place = zone.place(&question.name);
+    fn resolve(
+        self,
+        question: &Question<'a>,
+        policy: &'a Policy,
+        zone: &'a Zone,
+        source: &impl Source,
+        lower: &mut Lower,
+    ) -> Self {
+        if question.qclass == code::CLASS_CH {
+            return self.chaos(question, policy);
+        }
+        let place = zone.place(&question.name, lower);
         let Some(place) = place.filter(|_| question.qclass == code::CLASS_IN) else {
             return self.rcode(Rcode::Refused);
         };
+        match question.qtype {
+            // Records of messages, never of zones (RFC 6891 §6.1.1, RFC 2930 §2, RFC 8945 §4.2).
+            code::OPT | code::TKEY | code::TSIG => return self.rcode(Rcode::FormErr),
+            // Given up by RFC 1035 §3.2.3 already.
+            code::MAILA | code::MAILB => return self.rcode(Rcode::NotImp),
+            _ => {}
+        }
         let known = Draft {
             authoritative: true,
             ..self
@@ -153,6 +290,17 @@ impl<'a> Draft<'a> {
         }
     }
 
+    fn chaos(self, question: &Question, policy: &'a Policy) -> Self {
+        match policy.chaos(question) {
+            Some(answer) => Draft {
+                authoritative: true,
+                answer: answer.map(Cow::Borrowed),
+                ..self
+            },
+            None => self.rcode(Rcode::Refused),
+        }
+    }
+
     /// Largest response that the client takes.
     fn limit(&self) -> usize {
         match (self.via, self.edns) {
@@ -165,7 +313,7 @@ impl<'a> Draft<'a> {
 
     fn write(mut self, out: &mut [u8]) -> Option<Reply> {
         let limit = self.limit().min(out.len());
-        let fixed = HEADER + self.echo.len() + self.edns.map_or(0, |_| OPT_LEN);
+        let fixed = HEADER + self.echo.len() + self.edns.map_or(0, |_| OPT_LEN + self.options.len());
         let needed = fixed + len(self.answer.as_deref()) + len(self.authority.as_deref());
         let truncated = needed > limit;
         if truncated {
@@ -177,17 +325,23 @@ impl<'a> Draft<'a> {
         let mut writer = Writer { out, at: 0 };
         writer.put(&self.head(truncated))?;
         writer.put(self.echo)?;
+        let start = writer.at;
         let sections = [self.answer.as_deref(), self.authority.as_deref(), self.additional];
         for records in sections.into_iter().flatten() {
             writer.put(&records.bytes)?;
         }
+        let end = writer.at;
         if let Some(edns) = self.edns {
             writer.put(&self.opt(edns))?;
+            self.put_options(&mut writer)?;
         }
         Some(Reply {
             len: writer.at,
             rcode: self.rcode,
             truncated,
+            denied: self.denied,
+            trusted: self.trusted,
+            records: (start, end),
         })
     }
 
@@ -209,8 +363,10 @@ impl<'a> Draft<'a> {
         [id0, id1, high, low, 0, questions, an0, an1, ns0, ns1, ar0, ar1]
     }
 
-    /// The OPT record (RFC 6891 §6.1.2): root owner, our size as class, upper bits of the code and flags as TTL.
+    /// The OPT record (RFC 6891 §6.1.2): root owner, our size as class, upper bits of the code and flags as TTL; its
+    /// options follow.
     fn opt(&self, edns: Edns) -> [u8; OPT_LEN] {
+        let [len0, len1] = (self.options.len() as u16).to_be_bytes();
         let [size0, size1] = EDNS_SIZE.to_be_bytes();
         let code_high = self.rcode as u8 >> 4;
         let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
@@ -224,9 +380,22 @@ impl<'a> Draft<'a> {
             0,
             dnssec_ok,
             0,
-            0,
-            0,
+            len0,
+            len1,
         ]
+    }
+
+    fn put_options(&self, writer: &mut Writer) -> Option<()> {
+        if let Some(nsid) = self.options.nsid {
+            writer.put_option(option::NSID, nsid)?;
+        }
+        if let Some(cookie) = &self.options.cookie {
+            writer.put_option(option::COOKIE, cookie)?;
+        }
+        if self.options.keepalive {
+            writer.put_option(option::KEEPALIVE, &IDLE_DECISECONDS.to_be_bytes())?;
+        }
+        Some(())
     }
 }
 
@@ -246,5 +415,12 @@ impl Writer<'_> {
         self.out.get_mut(self.at..end)?.copy_from_slice(bytes);
         self.at = end;
         Some(())
+    }
+
+    fn put_option(&mut self, code: u16, data: &[u8]) -> Option<()> {
+        let [c0, c1] = code.to_be_bytes();
+        let [l0, l1] = (data.len() as u16).to_be_bytes();
+        self.put(&[c0, c1, l0, l1])?;
+        self.put(data)
     }
 }

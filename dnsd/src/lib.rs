@@ -24,21 +24,30 @@
 //! | `a.node.orders.internal` | A, AAAA of node `a`, active or not |
 
 mod answer;
+mod cookie;
 mod counters;
+mod limit;
 mod listen;
+mod message;
 mod mmsg;
+mod notify;
+mod policy;
 mod question;
 mod render;
 mod responder;
 mod server;
 mod tcp;
+mod threads;
+mod transfer;
+mod tsig;
 mod udp;
 mod zone;
 
 #[cfg(test)]
 mod testing;
 
-pub use answer::{EDNS_SIZE, Rcode, Reply, Via, answer};
+pub use answer::{Client, EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
+pub use policy::Policy;
 pub use server::Server;
 pub use zone::{Origin, Settings, Source, Zone};

@@ -15,23 +15,30 @@ const PORT_TRIES: usize = 32;
 /// UDP and TCP sockets of one address.
 pub(crate) struct Listener {
     pub addr: SocketAddr,
-    pub udp: UdpSocket,
+    /// One for each thread that answers; more than one share the port (SO_REUSEPORT).
+    pub udp: Vec<UdpSocket>,
     pub tcp: TcpListener,
 }
 
 impl Listener {
-    /// Binds both. The error says what to do about it.
-    pub fn bind(addr: SocketAddr) -> Result<Listener, String> {
+    /// Binds both, with as many UDP sockets as there are `threads`. The error says what to do about it.
+    pub fn bind(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
         let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let udp = udp(addr).map_err(|error| advice(addr, "UDP", &error))?;
-            let bound = udp.local_addr().map_err(|error| advice(addr, "UDP", &error))?;
+            let shared = threads > 1;
+            let first = udp(addr, shared).map_err(|error| advice(addr, "UDP", &error))?;
+            let bound = first.local_addr().map_err(|error| advice(addr, "UDP", &error))?;
+            // Before the other UDP sockets: that another program shares the port as well is seen here alone.
             match tcp(bound) {
                 Ok(tcp) => {
+                    let more = (1..threads).map(|_| udp(bound, shared));
+                    let udp = std::iter::once(Ok(first)).chain(more);
                     return Ok(Listener {
                         addr: bound,
-                        udp,
+                        udp: udp
+                            .collect::<io::Result<_>>()
+                            .map_err(|error| advice(bound, "UDP", &error))?,
                         tcp,
                     });
                 }
@@ -42,8 +49,11 @@ impl Listener {
     }
 }
 
-fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+fn udp(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
     socket.set_recv_buffer_size(SOCKET_BUFFER)?;
     socket.set_send_buffer_size(SOCKET_BUFFER)?;
     if addr.ip().is_unspecified() {
@@ -97,21 +107,32 @@ mod tests {
 
     #[test]
     fn port_zero_gives_one_port_for_both() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         assert_ne!(listener.addr.port(), 0);
-        assert_eq!(listener.udp.local_addr().unwrap(), listener.addr);
+        assert_eq!(listener.udp[0].local_addr().unwrap(), listener.addr);
         assert_eq!(listener.tcp.local_addr().unwrap(), listener.addr);
     }
 
     #[test]
+    fn threads_share_one_port_which_is_still_taken_for_others() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        assert_eq!(listener.udp.len(), 3);
+        for udp in &listener.udp {
+            assert_eq!(udp.local_addr().unwrap(), listener.addr);
+        }
+        assert!(Listener::bind(listener.addr, 1).is_err());
+        assert!(Listener::bind(listener.addr, 3).is_err());
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
-        let taken = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let error = Listener::bind(taken.addr).err().unwrap();
+        let taken = Listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = Listener::bind(taken.addr, 1).err().unwrap();
         assert!(
             error.contains("ss -lnp") && error.contains("systemd-resolved"),
             "{error}"
         );
-        let error = Listener::bind("192.0.2.1:0".parse().unwrap()).err().unwrap();
+        let error = Listener::bind("192.0.2.1:0".parse().unwrap(), 1).err().unwrap();
         assert!(error.contains("no such address"), "{error}");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(advice(taken.addr, "UDP", &denied).contains("CAP_NET_BIND_SERVICE"));

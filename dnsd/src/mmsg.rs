@@ -4,7 +4,8 @@
 
 use socket2::Socket;
 use std::io;
-use std::mem;
+use std::mem::{self, MaybeUninit};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Datagrams taken by one call: enough to spread its cost, few enough that the last is answered within 0.1 ms.
@@ -45,12 +46,32 @@ pub(crate) fn receive_destination(socket: &Socket, v6: bool) -> io::Result<()> {
 struct Slot {
     query: [u8; QUERY_MAX],
     query_len: usize,
-    peer: libc::sockaddr_storage,
+    peer: Peer,
     peer_len: libc::socklen_t,
     /// The address asked; on sockets bound to one address the kernel knows it without.
     source: Source,
     reply: [u8; REPLY_MAX],
     reply_len: usize,
+}
+
+/// A client's socket address: the kernel writes the one of the socket's family, and both begin with it.
+#[derive(Clone, Copy)]
+union Peer {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Peer {
+    fn ip(&self) -> IpAddr {
+        // SAFETY: both variants are plain data, for which all bytes are values; the family says which one it is.
+        unsafe {
+            if i32::from(self.v4.sin_family) == libc::AF_INET {
+                Ipv4Addr::from_bits(u32::from_be(self.v4.sin_addr.s_addr)).into()
+            } else {
+                Ipv6Addr::from(self.v6.sin6_addr.s6_addr).into()
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -61,7 +82,8 @@ enum Source {
 }
 
 /// Control messages; words, for their alignment.
-type Control = [u64; CONTROL_WORDS];
+type Control = [MaybeUninit<u64>; CONTROL_WORDS];
+const NO_CONTROL: Control = [MaybeUninit::uninit(); CONTROL_WORDS];
 
 /// Up to [`BATCH`] datagrams and their responses.
 pub(crate) struct Batch {
@@ -74,7 +96,7 @@ impl Batch {
         let slot = || Slot {
             query: [0; QUERY_MAX],
             query_len: 0,
-            // SAFETY: sockaddr_storage is plain data for which all zeroes is a value (AF_UNSPEC).
+            // SAFETY: the union is plain data for which all zeroes is a value (AF_UNSPEC).
             peer: unsafe { mem::zeroed() },
             peer_len: 0,
             source: Source::Bound,
@@ -90,33 +112,25 @@ impl Batch {
     /// Takes what has arrived, and gives the number of datagrams; never waits.
     pub fn receive(&mut self, socket: BorrowedFd) -> io::Result<usize> {
         self.filled = 0;
-        let mut controls: [Control; BATCH] = [[0; CONTROL_WORDS]; BATCH];
-        let mut vectors = [EMPTY_VECTOR; BATCH];
-        // SAFETY: mmsghdr is plain data for which all zeroes is a value: no name, no buffers, no control.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
-        for (((slot, control), vector), message) in self
-            .slots
-            .iter_mut()
-            .zip(&mut controls)
-            .zip(&mut vectors)
-            .zip(&mut messages)
-        {
-            vector.iov_base = slot.query.as_mut_ptr().cast();
-            vector.iov_len = QUERY_MAX;
-            let header = &mut message.msg_hdr;
-            header.msg_iov = vector;
-            header.msg_iovlen = 1;
-            header.msg_name = (&raw mut slot.peer).cast();
-            header.msg_namelen = mem::size_of_val(&slot.peer) as libc::socklen_t;
-            header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = mem::size_of_val(control) as _;
+        let mut controls = [NO_CONTROL; BATCH];
+        let mut vectors = [const { MaybeUninit::uninit() }; BATCH];
+        let mut messages = [const { MaybeUninit::uninit() }; BATCH];
+        let slots = self.slots.iter_mut().zip(&mut controls);
+        for ((slot, control), (vector, message)) in slots.zip(vectors.iter_mut().zip(&mut messages)) {
+            let vector = vector.write(libc::iovec {
+                iov_base: slot.query.as_mut_ptr().cast(),
+                iov_len: QUERY_MAX,
+            });
+            let header = message.write(message_of(vector, &mut slot.peer, PEER_SIZE));
+            header.msg_hdr.msg_control = control.as_mut_ptr().cast();
+            header.msg_hdr.msg_controllen = mem::size_of_val(control) as _;
         }
-        // SAFETY: every header points to buffers of the lengths given, which are borrowed mutably, or are locals, until
-        // this function returns. MSG_DONTWAIT and no timeout: the call does not wait.
+        // SAFETY: every header is written, and points to buffers of the lengths given, which are borrowed mutably, or
+        // are locals, until this function returns. MSG_DONTWAIT and no timeout: the call does not wait.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
-                messages.as_mut_ptr(),
+                messages.as_mut_ptr().cast(),
                 BATCH as libc::c_uint,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
@@ -124,9 +138,11 @@ impl Batch {
         };
         let filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         for (slot, message) in self.slots.iter_mut().zip(&messages).take(filled) {
+            // SAFETY: every message was written above.
+            let message = unsafe { message.assume_init_ref() };
             let cut = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             slot.query_len = if cut { 0 } else { message.msg_len as usize };
-            slot.peer_len = message.msg_hdr.msg_namelen;
+            slot.peer_len = message.msg_hdr.msg_namelen.min(PEER_SIZE);
             slot.source = source(&message.msg_hdr);
             slot.reply_len = 0;
         }
@@ -134,48 +150,44 @@ impl Batch {
         Ok(filled)
     }
 
-    /// Has `respond` answer each query into its reply buffer; it gives the reply's length, 0 for none. A query that was
-    /// too long is given as an empty one.
-    pub fn answer(&mut self, mut respond: impl FnMut(&[u8], &mut [u8]) -> usize) {
+    /// Has `respond` answer each query and its client into its reply buffer; it gives the reply's length, 0 for none. A
+    /// query that was too long is given as an empty one.
+    pub fn answer(&mut self, mut respond: impl FnMut(&[u8], IpAddr, &mut [u8]) -> usize) {
         for slot in self.slots.iter_mut().take(self.filled) {
             let query = slot.query.get(..slot.query_len).unwrap_or_default();
-            slot.reply_len = respond(query, &mut slot.reply).min(REPLY_MAX);
+            slot.reply_len = respond(query, slot.peer.ip(), &mut slot.reply).min(REPLY_MAX);
         }
     }
 
     /// Sends the replies, and gives the number of those that the kernel did not take; never waits, for an answer that
     /// waits may have become a lie (S4).
     pub fn send(&mut self, socket: BorrowedFd) -> usize {
-        let mut controls: [Control; BATCH] = [[0; CONTROL_WORDS]; BATCH];
-        let mut vectors = [EMPTY_VECTOR; BATCH];
-        // SAFETY: as in `receive`.
-        let mut messages: [libc::mmsghdr; BATCH] = unsafe { mem::zeroed() };
+        let mut controls = [NO_CONTROL; BATCH];
+        let mut vectors = [const { MaybeUninit::uninit() }; BATCH];
+        let mut messages = [const { MaybeUninit::uninit() }; BATCH];
         let answered = self.slots.iter_mut().take(self.filled);
+        let answered = answered.filter(|slot| slot.reply_len > 0);
         let mut count = 0;
-        for (((slot, control), vector), message) in answered
-            .filter(|slot| slot.reply_len > 0)
+        for ((slot, control), (vector, message)) in answered
             .zip(&mut controls)
-            .zip(&mut vectors)
-            .zip(&mut messages)
+            .zip(vectors.iter_mut().zip(&mut messages))
         {
-            vector.iov_base = slot.reply.as_mut_ptr().cast();
-            vector.iov_len = slot.reply_len;
-            let header = &mut message.msg_hdr;
-            header.msg_iov = vector;
-            header.msg_iovlen = 1;
-            header.msg_name = (&raw mut slot.peer).cast();
-            header.msg_namelen = slot.peer_len;
-            put_source(header, control, slot.source);
+            let vector = vector.write(libc::iovec {
+                iov_base: slot.reply.as_mut_ptr().cast(),
+                iov_len: slot.reply_len,
+            });
+            let message = message.write(message_of(vector, &mut slot.peer, slot.peer_len));
+            put_source(&mut message.msg_hdr, control, slot.source);
             count += 1;
         }
         let mut failed = 0;
         let mut rest = &mut messages[..count];
         while !rest.is_empty() {
-            // SAFETY: as in `receive`; `rest` holds headers that were filled in above.
+            // SAFETY: as in `receive`; `rest` holds headers that were written above.
             let sent = unsafe {
                 libc::sendmmsg(
                     socket.as_raw_fd(),
-                    rest.as_mut_ptr(),
+                    rest.as_mut_ptr().cast(),
                     rest.len() as libc::c_uint,
                     libc::MSG_DONTWAIT as _,
                 )
@@ -198,10 +210,18 @@ impl Batch {
     }
 }
 
-const EMPTY_VECTOR: libc::iovec = libc::iovec {
-    iov_base: std::ptr::null_mut(),
-    iov_len: 0,
-};
+const PEER_SIZE: libc::socklen_t = mem::size_of::<Peer>() as libc::socklen_t;
+
+/// A message of one buffer, without control messages.
+fn message_of(vector: &mut libc::iovec, peer: &mut Peer, peer_len: libc::socklen_t) -> libc::mmsghdr {
+    // SAFETY: mmsghdr is plain data for which all zeroes is a value: no name, no buffers, no control.
+    let mut message: libc::mmsghdr = unsafe { mem::zeroed() };
+    message.msg_hdr.msg_iov = vector;
+    message.msg_hdr.msg_iovlen = 1;
+    message.msg_hdr.msg_name = (&raw mut *peer).cast();
+    message.msg_hdr.msg_namelen = peer_len;
+    message
+}
 
 /// The address that a received datagram was sent to, as the source of its reply. The interface is left to the routing
 /// table, save for link-local addresses, which mean nothing without one.

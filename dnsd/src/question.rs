@@ -18,10 +18,22 @@ pub(crate) mod code {
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
+    pub const TKEY: u16 = 249;
+    pub const TSIG: u16 = 250;
     pub const IXFR: u16 = 251;
     pub const AXFR: u16 = 252;
+    pub const MAILB: u16 = 253;
+    pub const MAILA: u16 = 254;
     pub const ANY: u16 = 255;
     pub const CLASS_IN: u16 = 1;
+    pub const CLASS_CH: u16 = 3;
+}
+
+/// EDNS options that are treated by code (IANA, "DNS EDNS0 Option Codes").
+pub(crate) mod option {
+    pub const NSID: u16 = 3;
+    pub const COOKIE: u16 = 10;
+    pub const KEEPALIVE: u16 = 11;
 }
 
 /// The bytes are not what RFC 1035 says a query is.
@@ -34,7 +46,7 @@ pub(crate) struct Header {
     pub id: [u8; 2],
     pub opcode: u8,
     pub recursion_desired: bool,
-    questions: u16,
+    pub questions: u16,
     /// Records after the question: answer and authority, then additional.
     before_additional: u32,
     additional: u16,
@@ -57,16 +69,16 @@ impl Header {
     }
 }
 
-/// A question name in lower case and wire form.
+/// A question's name in wire form, in the client's upper and lower case.
 #[derive(Clone, Copy)]
-pub(crate) struct Name {
-    bytes: [u8; NAME_MAX],
-    len: usize,
-}
+pub(crate) struct Name<'q>(&'q [u8]);
 
-impl Name {
+/// Room for the labels of a name in lower case, made only for a name that is not.
+pub(crate) type Lower = Option<[u8; NAME_MAX]>;
+
+impl<'q> Name<'q> {
     /// Reads an uncompressed name: the question's is the first in a message and has nothing to point to.
-    fn parse(bytes: &[u8]) -> Result<Name, Malformed> {
+    fn parse(bytes: &'q [u8]) -> Result<Name<'q>, Malformed> {
         let mut len = 0;
         loop {
             match bytes.get(len) {
@@ -76,30 +88,52 @@ impl Name {
             }
         }
         len += 1;
-        let mut name = Name {
-            bytes: [0; NAME_MAX],
-            len,
-        };
-        let copy = name.bytes.get_mut(..len).ok_or(Malformed)?;
-        copy.copy_from_slice(bytes.get(..len).ok_or(Malformed)?);
-        // Lengths are at most 63, below 'A': folding the whole does not touch them.
-        copy.make_ascii_lowercase();
-        Ok(name)
+        if len > NAME_MAX {
+            return Err(Malformed);
+        }
+        bytes.get(..len).map(Name).ok_or(Malformed)
     }
 
-    /// The labels in front of `origin` (in wire form and lower case), if this name is at or below it.
-    pub fn below(&self, origin: &[u8]) -> Option<&[u8]> {
-        let name = self.bytes.get(..self.len)?;
-        let boundary = name.len().checked_sub(origin.len())?;
-        let (labels, rest) = name.split_at(boundary);
-        if rest != origin {
+    /// How many octets are in front of `origin` (in wire form and lower case), if this name is at or below it.
+    fn boundary(&self, origin: &[u8]) -> Option<usize> {
+        let boundary = self.0.len().checked_sub(origin.len())?;
+        let (labels, rest) = self.0.split_at(boundary);
+        // Lengths are at most 63, below 'A': folding case does not touch them.
+        if !rest.eq_ignore_ascii_case(origin) {
             return None;
         }
         let mut at = 0;
         while at < boundary {
             at += 1 + usize::from(labels[at]);
         }
-        (at == boundary).then_some(labels)
+        (at == boundary).then_some(boundary)
+    }
+
+    /// Whether this name is at or below `origin`.
+    pub fn is_below(&self, origin: &[u8]) -> bool {
+        self.boundary(origin).is_some()
+    }
+
+    /// The labels in front of `origin` (in wire form and lower case), if this name is at or below it: as they came if
+    /// they are in lower case, as most clients write them, else folded in `lower`.
+    pub fn below<'n>(&self, origin: &[u8], lower: &'n mut Lower) -> Option<&'n [u8]>
+    where
+        'q: 'n,
+    {
+        let boundary = self.boundary(origin)?;
+        let labels = self.0.get(..boundary)?;
+        if !labels.iter().any(u8::is_ascii_uppercase) {
+            return Some(labels);
+        }
+        let folded = lower.insert([0; NAME_MAX]).get_mut(..boundary)?;
+        folded.copy_from_slice(labels);
+        folded.make_ascii_lowercase();
+        Some(folded)
+    }
+
+    /// Whether this is `name` (in wire form and lower case).
+    pub fn is(&self, name: &[u8]) -> bool {
+        self.0.eq_ignore_ascii_case(name)
     }
 }
 
@@ -107,45 +141,53 @@ impl Name {
 pub(crate) struct Question<'q> {
     /// Name, type and class as they came, for the response (which so keeps the client's upper and lower case).
     pub echo: &'q [u8],
-    pub name: Name,
+    pub name: Name<'q>,
     pub qtype: u16,
     pub qclass: u16,
 }
 
 impl<'q> Question<'q> {
-    /// Reads the one question of `query`. None or several are malformed (RFC 9619 §4).
-    pub fn parse(query: &'q [u8], header: &Header) -> Result<Question<'q>, Malformed> {
-        if header.questions != 1 {
-            return Err(Malformed);
+    /// Reads the one question of `query`, if it has one. Several are malformed (RFC 9619 §4).
+    pub fn parse(query: &'q [u8], header: &Header) -> Result<Option<Question<'q>>, Malformed> {
+        match header.questions {
+            0 => return Ok(None),
+            1 => {}
+            _ => return Err(Malformed),
         }
         let rest = query.get(HEADER..).ok_or(Malformed)?;
         let name = Name::parse(rest)?;
-        let echo = rest.get(..name.len + 4).ok_or(Malformed)?;
-        let tail = echo.get(name.len..).and_then(|t| t.first_chunk::<4>());
+        let echo = rest.get(..name.0.len() + 4).ok_or(Malformed)?;
+        let tail = echo.get(name.0.len()..).and_then(|t| t.first_chunk::<4>());
         let [t0, t1, c0, c1] = *tail.ok_or(Malformed)?;
-        Ok(Question {
+        Ok(Some(Question {
             echo,
             name,
             qtype: u16::from_be_bytes([t0, t1]),
             qclass: u16::from_be_bytes([c0, c1]),
-        })
+        }))
     }
 }
 
-/// What the client's OPT record says (RFC 6891 §6.1).
+/// What the client's OPT record says (RFC 6891 §6.1). Of an unknown version, options are not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Edns {
+pub(crate) struct Edns<'q> {
     /// Largest UDP response that it takes.
     pub size: u16,
     pub version: u8,
     /// The DO bit.
     pub dnssec_ok: bool,
+    /// The server's name is asked for (RFC 5001 §2.1).
+    pub nsid: bool,
+    /// The connection's idle timeout is asked for (RFC 7828 §3.2.1).
+    pub keepalive: bool,
+    /// Data of the first COOKIE option, of any length; more of them do not count (RFC 7873 §5.2).
+    pub cookie: Option<&'q [u8]>,
 }
 
-impl Edns {
-    /// Reads what follows the question, to the last byte; at most one OPT, in the additional section alone.
-    pub fn parse(query: &[u8], header: &Header, question: &Question) -> Result<Option<Edns>, Malformed> {
-        let mut rest = query.get(HEADER + question.echo.len()..).ok_or(Malformed)?;
+impl<'q> Edns<'q> {
+    /// Reads what follows the question (`echo`), to the last byte; at most one OPT, in the additional section alone.
+    pub fn parse(query: &'q [u8], header: &Header, echo: &[u8]) -> Result<Option<Edns<'q>>, Malformed> {
+        let mut rest = query.get(HEADER + echo.len()..).ok_or(Malformed)?;
         for _ in 0..header.before_additional {
             let (record, after) = Record::parse(rest)?;
             if record.rtype == code::OPT {
@@ -201,19 +243,38 @@ impl<'q> Record<'q> {
         Ok((record, rest))
     }
 
-    fn edns(&self) -> Result<Edns, Malformed> {
-        let mut options = self.data;
-        while let Some(([_, _, l0, l1], after)) = options.split_first_chunk() {
-            let len = usize::from(u16::from_be_bytes([*l0, *l1]));
-            options = after.get(len..).ok_or(Malformed)?;
-        }
-        if !options.is_empty() || !self.owner_is_root {
+    fn edns(&self) -> Result<Edns<'q>, Malformed> {
+        if !self.owner_is_root {
             return Err(Malformed);
         }
-        Ok(Edns {
+        let mut edns = Edns {
             size: self.class,
             version: self.ttl[1],
             dnssec_ok: self.ttl[2] & 0x80 != 0,
-        })
+            nsid: false,
+            keepalive: false,
+            cookie: None,
+        };
+        if edns.version != 0 {
+            return Ok(edns);
+        }
+        let mut options = self.data;
+        while let Some(([c0, c1, l0, l1], after)) = options.split_first_chunk() {
+            let len = usize::from(u16::from_be_bytes([*l0, *l1]));
+            let (data, after) = after.split_at_checked(len).ok_or(Malformed)?;
+            match u16::from_be_bytes([*c0, *c1]) {
+                option::NSID => edns.nsid = true,
+                option::KEEPALIVE => edns.keepalive = true,
+                option::COOKIE => edns.cookie = edns.cookie.or(Some(data)),
+                // RFC 6891 §6.1.2: unknown options are ignored.
+                _ => {}
+            }
+            options = after;
+        }
+        if options.is_empty() {
+            Ok(edns)
+        } else {
+            Err(Malformed)
+        }
     }
 }

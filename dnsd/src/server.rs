@@ -1,14 +1,19 @@
-//! The server: sockets first, then one supervised task per socket until it is told to stop.
+//! The server: sockets first, then one supervised task per socket, or threads for those of UDP, until it is told to stop.
 
 use crate::counters::Counters;
+use crate::limit::Limiter;
 use crate::listen::Listener;
+use crate::policy::Policy;
 use crate::responder::Responder;
+use crate::threads::Threads;
+use crate::transfer::Transfers;
 use crate::zone::Settings;
-use crate::{tcp, udp};
+use crate::{notify, tcp, udp};
 use baton_shared::config::Dns;
 use baton_shared::view::Published;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -17,6 +22,8 @@ mod tests;
 
 /// A DNS server whose sockets are bound.
 pub struct Server {
+    dns: Dns,
+    secret: [u8; 16],
     settings: Settings,
     listeners: Vec<Listener>,
     counters: Arc<Counters>,
@@ -27,14 +34,22 @@ impl Server {
     /// IPv6 alone, beside `0.0.0.0`. Needs no runtime. The error is one line that says what to do.
     pub fn bind(dns: &Dns) -> Result<Server, String> {
         Ok(Server {
+            dns: dns.clone(),
+            secret: random("DNS cookies")?,
             settings: Settings::new(dns)?,
             listeners: dns
                 .listen
                 .iter()
-                .map(|addr| Listener::bind(*addr))
+                .map(|addr| Listener::bind(*addr, dns.threads.max(1)))
                 .collect::<Result<_, _>>()?,
             counters: Arc::default(),
         })
+    }
+
+    /// Makes cookies with `secret` (RFC 9018 §5), which all nodes of a cluster share, so that each knows the others'. Without
+    /// it every server has a random one of its own.
+    pub fn with_cookie_secret(self, secret: [u8; 16]) -> Server {
+        Server { secret, ..self }
     }
 
     /// The addresses bound, in the order of `dns.listen`; each for UDP and TCP.
@@ -56,20 +71,61 @@ impl Server {
         published: Arc<Published>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), String> {
-        let responder = Arc::new(Responder::new(self.settings, published, self.counters));
+        let policy = Policy::new(&self.dns, &published.view.load().me, &self.secret);
+        let limiter = match &self.dns.rate_limit {
+            Some(limit) => Some(Limiter::new(limit, &random("the rate limit's table")?)),
+            None => None,
+        };
+        let signed = self.dns.transfer.is_some() || !self.dns.keys.is_empty();
+        let transfers = signed.then(|| Transfers::new(&self.dns));
+        let responder = Responder::new(
+            self.settings,
+            policy,
+            limiter,
+            transfers,
+            published,
+            self.counters,
+        );
+        let responder = Arc::new(responder);
+        let notices = notify::run(&self.dns, || responder.news(), std::future::pending());
         let mut tasks = JoinSet::new();
-        for Listener { addr, udp, tcp } in self.listeners {
-            let of_udp = responder.clone();
-            tasks.spawn(async move { (addr, "UDP", udp::serve(udp, of_udp).await) });
+        let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
+        for Listener { addr, mut udp, tcp } in self.listeners {
             let of_tcp = responder.clone();
-            tasks.spawn(async move { (addr, "TCP", tcp::serve(tcp, of_tcp).await) });
+            tasks.spawn(async move { (Some(addr), "TCP", tcp::serve(tcp, of_tcp).await) });
+            if udp.len() > 1 {
+                of_threads.resize_with(udp.len(), Vec::new);
+                of_threads
+                    .iter_mut()
+                    .zip(udp)
+                    .for_each(|(own, udp)| own.push(udp));
+            } else if let Some(udp) = udp.pop() {
+                let of_udp = responder.clone();
+                tasks.spawn(async move { (Some(addr), "UDP", udp::serve(udp, of_udp).await) });
+            }
+        }
+        let (_threads, failed) = Threads::start(of_threads, &responder)
+            .map_err(|error| format!("cannot start the threads of [dns] threads: {error}"))?;
+        for failed in failed {
+            let ended = async { failed.await.unwrap_or_else(io::Error::other) };
+            tasks.spawn(async move { (None, "UDP", ended.await) });
         }
         tokio::select! {
             () = shutdown => Ok(()),
+            ended = notices => ended,
             Some(ended) = tasks.join_next() => Err(match ended {
-                Ok((addr, protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
+                Ok((Some(addr), protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
+                Ok((None, protocol, error)) => format!("a DNS thread ({protocol}) has failed: {error}"),
                 Err(error) => format!("a DNS task has failed: {error}"),
             }),
         }
+    }
+}
+
+fn random(purpose: &str) -> Result<[u8; 16], String> {
+    let mut bytes = [0; 16];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(format!("no random bytes for {purpose}: {error}")),
     }
 }

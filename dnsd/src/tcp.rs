@@ -2,9 +2,10 @@
 //!
 //! Every bound is on what a stranger can hold: connections, connections of one client, bytes, and time.
 
-use crate::answer::Via;
+use crate::answer::{IDLE_DECISECONDS, Via};
 use crate::counters::add;
 use crate::responder::Responder;
+use crate::transfer;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -20,7 +21,8 @@ const CONNECTIONS_MAX: usize = 512;
 /// Connections of one client (IPv6: of one /64): resolvers reuse a few, and sixteen clients cannot lock out the rest.
 const PER_CLIENT_MAX: usize = 32;
 /// Between two complete queries, and for a client to take its answers (RFC 7766 §6.2.3: a few seconds).
-const IDLE: Duration = Duration::from_secs(10);
+/// Clients that ask are told (RFC 7828).
+const IDLE: Duration = Duration::from_millis(IDLE_DECISECONDS as u64 * 100);
 /// After a failed accept: descriptors are short, and trying at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Query bytes held; a longer query ends the connection.
@@ -55,7 +57,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, responder: Arc<Respon
                     let responder = responder.clone();
                     connections.spawn(async move {
                         // How a stranger's connection ends is nobody's concern.
-                        let _ = converse(stream, &responder).await;
+                        let _ = converse(stream, peer.ip(), &responder).await;
                         client
                     });
                 }
@@ -117,13 +119,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Answers one connection until it ends, is idle, or sends what is no query.
-async fn converse(mut stream: TcpStream, responder: &Responder) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, ip: IpAddr, responder: &Responder) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut inbox = vec![0; INBOX].into_boxed_slice();
     let mut held = 0;
     let mut outbox = vec![0; OUTBOX].into_boxed_slice();
     loop {
-        held -= answer_held(&mut stream, &mut inbox, held, &mut outbox, responder).await?;
+        held -= answer_held(&mut stream, ip, &mut inbox, held, &mut outbox, responder).await?;
         let deadline = Instant::now() + IDLE;
         while frame(&inbox[..held])?.is_none() {
             let read = timeout_at(deadline, stream.read(&mut inbox[held..])).await??;
@@ -139,6 +141,7 @@ async fn converse(mut stream: TcpStream, responder: &Responder) -> io::Result<()
 /// number of bytes used.
 async fn answer_held(
     stream: &mut TcpStream,
+    ip: IpAddr,
     inbox: &mut [u8],
     held: usize,
     outbox: &mut [u8],
@@ -152,8 +155,18 @@ async fn answer_held(
             pending = 0;
         }
         used += PREFIX + query.len();
+        if transfer::is_transfer(query) {
+            // What came before goes first.
+            send(stream, &outbox[..pending]).await?;
+            pending = 0;
+            if let Some(done) = responder.copy(query, ip, stream).await {
+                done?;
+                continue;
+            }
+        }
         let start = pending + PREFIX;
-        let len = responder.respond(query, Via::Tcp, &mut outbox[start..start + REPLY_MAX]);
+        let out = &mut outbox[start..start + REPLY_MAX];
+        let len = responder.sitting().respond(query, ip, Via::Tcp, out);
         if len > 0 {
             outbox[pending..start].copy_from_slice(&(len as u16).to_be_bytes());
             pending = start + len;

@@ -1,5 +1,7 @@
 //! What the tests share: a cluster of one view, questions by hand, and responses read by hickory-proto.
 
+use crate::answer::{Client, Via};
+use crate::policy::Policy;
 use crate::question::{Header, Name, Question};
 use crate::zone::{Settings, Zone};
 use baton_shared::clock::Mono;
@@ -9,7 +11,7 @@ use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, 
 use hickory_proto::op::Message;
 use hickory_proto::rr::{RData, Record};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -128,6 +130,30 @@ pub fn zone(published: &Published) -> Zone {
     Zone::new(&settings(), &published.view.load(), published.guards.keys())
 }
 
+/// The policy of `[dns]` as it is when nothing is said of it.
+pub fn policy() -> Policy {
+    policy_of(&dns(&[]))
+}
+
+/// Node a's policy.
+pub fn policy_of(dns: &Dns) -> Policy {
+    Policy::new(dns, &node("a"), &SECRET)
+}
+
+/// Makes the cookies of tests.
+pub const SECRET: [u8; 16] = *b"a secret of ours";
+
+/// Whoever asks, in 2027.
+pub fn client(via: Via) -> Client {
+    Client {
+        ip: CLIENT.into(),
+        via,
+        now: 1_800_000_000,
+    }
+}
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
 /// A query with id 0x1234 and RD, as `dig` sends it without EDNS.
 pub fn question(name: &str, qtype: u16) -> Vec<u8> {
     let mut query = vec![0x12, 0x34, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -141,11 +167,11 @@ pub fn question(name: &str, qtype: u16) -> Vec<u8> {
     query
 }
 
-/// A name as a question has it.
-pub fn name(text: &str) -> Name {
-    let query = question(text, qtype::A);
-    let header = Header::parse(&query).unwrap();
-    Question::parse(&query, &header).unwrap().name
+/// A name as a question has it. It is never freed.
+pub fn name(text: &str) -> Name<'static> {
+    let query = question(text, qtype::A).leak();
+    let header = Header::parse(query).unwrap();
+    Question::parse(query, &header).unwrap().unwrap().name
 }
 
 /// Adds an OPT record.
@@ -155,6 +181,26 @@ pub fn with_edns(mut query: Vec<u8>, size: u16, version: u8, dnssec_ok: bool) ->
     let flags = if dnssec_ok { 0x80 } else { 0 };
     query.extend_from_slice(&[0, 0, 41, s0, s1, 0, version, flags, 0, 0, 0]);
     query
+}
+
+/// Adds an option to a query whose last record is an OPT.
+pub fn with_option(mut query: Vec<u8>, code: u16, data: &[u8]) -> Vec<u8> {
+    let opt = options_at(&query);
+    query.extend_from_slice(&code.to_be_bytes());
+    query.extend_from_slice(&(data.len() as u16).to_be_bytes());
+    query.extend_from_slice(data);
+    let len = (query.len() - opt) as u16;
+    query[opt - 2..opt].copy_from_slice(&len.to_be_bytes());
+    query
+}
+
+/// Where the options of a query by [`question`] and [`with_edns`] begin.
+fn options_at(query: &[u8]) -> usize {
+    let mut at = 12;
+    while query[at] != 0 {
+        at += 1 + usize::from(query[at]);
+    }
+    at + 1 + 4 + 11
 }
 
 /// Reads a response, to its last byte.

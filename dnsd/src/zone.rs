@@ -2,8 +2,9 @@
 //!
 //! It says where nodes *are*; who is *active* is no part of it, and is asked of a [`Source`] at each answer.
 
-use crate::question::{Name, code};
+use crate::question::{Lower, Name, code};
 use crate::render::Renderer;
+use crate::transfer::Contents;
 use baton_shared::config::{Dns, NobodyActive, Service};
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::view::{NodeView, PeerState, View, Word};
@@ -303,13 +304,11 @@ impl Zone {
     }
 
     /// Where a name is, if it is in one of the zones.
-    pub(crate) fn place<'n>(&self, name: &'n Name) -> Option<Place<'_, 'n>> {
-        std::iter::once(&self.forward)
-            .chain(&self.reverse)
-            .find_map(|tree| {
-                let labels = name.below(tree.origin.wire())?;
-                Some(Place { tree, labels })
-            })
+    pub(crate) fn place<'n>(&self, name: &Name<'n>, lower: &'n mut Lower) -> Option<Place<'_, 'n>> {
+        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let tree = trees.find(|tree| name.is_below(tree.origin.wire()))?;
+        let labels = name.below(tree.origin.wire(), lower)?;
+        Some(Place { tree, labels })
     }
 
     /// What there is of `qtype` at a place.
@@ -443,16 +442,33 @@ impl Zone {
         self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()
     }
 
-    /// Every record of the zone with this name (in wire form), its SOA first, just as questions are answered now. `None` if there is no
-    /// such zone; an error, without records, if part of it is not known.
-    pub(crate) fn records(&self, name: &Name, source: &impl Source) -> Option<Result<Vec<Record>, Unsure>> {
-        let apex = self.place(name).filter(|place| place.labels.is_empty())?;
-        Some(self.records_of(apex.tree, source))
+    /// The SOA of each zone.
+    pub(crate) fn soas(&self) -> Vec<Record> {
+        let trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let soa = |tree: &Tree| self.render.parsed(tree.origin.wire(), &tree.soa);
+        trees.flat_map(soa).collect()
+    }
+
+    /// Every record of the zone with this name (in wire form and lower case), its SOA first, just as questions are answered now.
+    ///
+    /// Without `standby`: who is up is seen by each node for itself, and raises no serial.
+    pub(crate) fn contents(&self, name: &[u8], source: &impl Source) -> Contents {
+        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
+        match trees.find(|tree| tree.origin.wire() == name) {
+            Some(tree) => match self.records_of(tree, source) {
+                Ok(records) => Contents::Whole(records),
+                Err(Unsure) => Contents::Unsure,
+            },
+            None => Contents::NotOurs,
+        }
     }
 
     fn records_of(&self, tree: &Tree, source: &impl Source) -> Result<Vec<Record>, Unsure> {
         let mut all = Vec::new();
-        for labels in tree.names.keys() {
+        for (labels, content) in &tree.names {
+            if matches!(content, Some(Content::Standby)) {
+                continue;
+            }
             let place = Place { tree, labels };
             for qtype in [
                 code::SOA,
@@ -468,6 +484,8 @@ impl Zone {
                         let name = [labels, tree.origin.wire()].concat();
                         all.extend(self.render.parsed(&name, &records));
                     }
+                    // A host name of one node that does not resolve is nobody else's loss.
+                    Found::Unsure if matches!(content, Some(Content::Node(_))) => {}
                     Found::Unsure => return Err(Unsure),
                     Found::NoData | Found::NoName | Found::Refused => {}
                 }
@@ -478,8 +496,7 @@ impl Zone {
 }
 
 /// Part of the zone is not known now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Unsure;
+struct Unsure;
 
 fn family(qtype: u16) -> usize {
     usize::from(qtype == code::AAAA)

@@ -2,8 +2,8 @@ use super::origin::ORIGIN_MAX;
 use super::*;
 use crate::answer::{Via, answer};
 use crate::testing::{
-    ZONE, addresses, dns, holder, name, node, node_view, published, qtype, question, read, role, settings,
-    view, zone,
+    ZONE, addresses, client, dns, holder, name, node, node_view, policy, published, qtype, question, read,
+    role, settings, view, zone,
 };
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, Epoch, Kind, NodeId, Owner};
@@ -89,7 +89,7 @@ fn apex_is_mains_or_the_first_roles() {
             asked.replace(Some(role.to_string()));
             Word::Nobody
         };
-        zone.find(zone.place(&name(ZONE)).unwrap(), code::A, &word);
+        zone.find(zone.place(&name(ZONE), &mut None).unwrap(), code::A, &word);
         asked.into_inner().unwrap()
     };
     assert_eq!(apex(&["batch", "main", "web"]), "main");
@@ -102,7 +102,7 @@ fn role_named_node_has_its_address_and_the_nodes_keep_theirs() {
     let me = |_: &RoleName| Word::Me(Epoch(1));
     for text in ["node.orders.internal", "b.node.orders.internal"] {
         let name = name(text);
-        let found = zone.find(zone.place(&name).unwrap(), code::A, &me);
+        let found = zone.find(zone.place(&name, &mut None).unwrap(), code::A, &me);
         assert!(matches!(found, Found::Records(..)), "{text}");
     }
 }
@@ -175,6 +175,12 @@ impl Source for Told<'_> {
     }
 }
 
+/// A name in wire form.
+fn wire_of(name: &str) -> Box<[u8]> {
+    let labels: Vec<&str> = name.split('.').collect();
+    [&wire(&labels)[..], &[0]].concat().into()
+}
+
 /// The configuration of every name there is: two services, two networks.
 fn full() -> Dns {
     Dns {
@@ -196,7 +202,15 @@ fn ask_with(dns: &Dns, told: Told, name: &str, qtype: u16) -> Message {
         told.0.roles.iter().map(|role| &role.role),
     );
     let mut out = [0; 4096];
-    let reply = answer(&question(name, qtype), Via::Tcp, &zone, &told, &mut out).unwrap();
+    let reply = answer(
+        &question(name, qtype),
+        client(Via::Tcp),
+        &policy(),
+        &zone,
+        &told,
+        &mut out,
+    )
+    .unwrap();
     read(&out[..reply.len])
 }
 
@@ -399,17 +413,9 @@ fn a_copy_of_the_zone_is_what_questions_find() {
         &view,
         view.roles.iter().map(|role| &role.role),
     );
-    // Node w's address is not known, and so not the whole zone.
-    assert_eq!(zone.records(&name(ZONE), &told), Some(Err(Unsure)));
-    let mut view = view.clone();
-    view.nodes.pop();
-    let told = Told(&view, None);
-    let zone = Zone::new(
-        &Settings::new(&full()).unwrap(),
-        &view,
-        view.roles.iter().map(|role| &role.role),
-    );
-    let records = zone.records(&name(ZONE), &told).unwrap().unwrap();
+    let Contents::Whole(records) = zone.contents(&wire_of(ZONE), &told) else {
+        panic!("all is known but one node's address");
+    };
     let kinds = |kind: &str| {
         records
             .iter()
@@ -418,17 +424,23 @@ fn a_copy_of_the_zone_is_what_questions_find() {
     };
     assert_eq!(records[0].record_type().to_string(), "SOA");
     let counted = ["SOA", "NS", "A", "AAAA", "SRV", "TXT", "PTR"].map(kinds);
-    assert_eq!(counted, [1, 3, 2 + 2 + 3 + 3 + 1, 2 + 2 + 2, 4, 2, 0]);
+    assert_eq!(counted, [1, 3, 2 + 2 + 3 + 3, 2 + 2, 4, 2, 0]);
     for record in &records {
         let qtype = record.record_type().into();
         let message = ask_with(&full(), Told(&view, None), &record.name.to_utf8(), qtype);
         assert!(message.answers.contains(record), "{record}");
     }
-    let reverse = zone
-        .records(&name("0.0.10.in-addr.arpa"), &told)
-        .unwrap()
-        .unwrap();
+    let Contents::Whole(reverse) = zone.contents(&wire_of("0.0.10.in-addr.arpa"), &told) else {
+        panic!("it is a zone, too");
+    };
     assert_eq!(reverse.len(), 1 + 3 + 2);
-    assert_eq!(zone.records(&name("a.node.orders.internal"), &told), None);
-    assert_eq!(zone.records(&name("example.com"), &told), None);
+    for other in ["a.node.orders.internal", "example.com"] {
+        assert_eq!(zone.contents(&wire_of(other), &told), Contents::NotOurs);
+    }
+    assert_eq!(zone.soas().len(), 3);
+    view.in_touch_until = Mono::ZERO;
+    assert_eq!(
+        zone.contents(&wire_of(ZONE), &Told(&view, None)),
+        Contents::Unsure
+    );
 }
