@@ -3,9 +3,9 @@
 //!
 //! They run at a lower priority than the rest of the process: a flood of questions is to delay no heartbeat.
 
-use crate::mmsg::{BATCH, Batch};
+use crate::mmsg::Batch;
 use crate::responder::Responder;
-use crate::udp::{BACK_OFF, BATCHES_PER_TURN, Failures, respond};
+use crate::udp::{BACK_OFF, Failures, turn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{getpriority_process, setpriority_process};
 use std::io;
@@ -93,8 +93,9 @@ fn answer_all(sockets: &[UdpSocket], stop: &UnixStream, responder: &Responder) -
             return Ok(());
         }
         for (socket, _) in sockets.iter().zip(&waiting).filter(|(_, fd)| ready(fd)) {
-            match answer_some(socket, &mut batch, responder) {
-                Ok(()) => failures = Failures::default(),
+            match turn(socket.as_fd(), &mut batch, responder, &mut failures) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => {
                     if failures.bear(error)? && wait(stop, BACK_OFF)? {
                         return Ok(());
@@ -103,23 +104,6 @@ fn answer_all(sockets: &[UdpSocket], stop: &UnixStream, responder: &Responder) -
             }
         }
     }
-}
-
-/// Answers what has arrived, until there is no more or others must have their turn.
-fn answer_some(socket: &UdpSocket, batch: &mut Batch, responder: &Responder) -> io::Result<()> {
-    for _ in 0..BATCHES_PER_TURN {
-        match batch.receive(socket.as_fd()) {
-            Ok(received) => {
-                respond(batch, socket.as_fd(), responder);
-                if received < BATCH {
-                    break;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Waits for the other end of `stop` to be closed; whether it was, in that time.

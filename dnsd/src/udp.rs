@@ -1,8 +1,8 @@
-//! The UDP loop of one socket: take a batch, answer it, send it.
+//! The UDP loop of one socket: take a batch, answer it, send it, until there is no more.
 
 use crate::answer::Via;
 use crate::counters::add;
-use crate::mmsg::Batch;
+use crate::mmsg::{BATCH, Batch};
 use crate::responder::Responder;
 use std::io;
 use std::net::UdpSocket;
@@ -17,7 +17,7 @@ pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
 const ERRORS_MAX: u32 = 1_200;
 /// Batches answered in a row before others have a turn, under 1 ms: a flood must not hold up `/health`, nor the thread's
 /// other addresses.
-pub(crate) const BATCHES_PER_TURN: u32 = 8;
+const BATCHES_PER_TURN: u32 = 8;
 
 /// Answers on `socket` until it fails for good; gives the reason.
 pub(crate) async fn serve(socket: UdpSocket, responder: Arc<Responder>) -> io::Error {
@@ -31,19 +31,11 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let mut batch = Batch::new();
     let mut failures = Failures::default();
-    let mut batches = 0;
     loop {
-        let receive = || batch.receive(socket.as_fd());
-        match socket.async_io(Interest::READABLE, receive).await {
-            Ok(_) => {
-                failures = Failures::default();
-                respond(&mut batch, socket.as_fd(), responder);
-                batches += 1;
-                if batches == BATCHES_PER_TURN {
-                    batches = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
+        // A turn that took all ends with WouldBlock, on which async_io waits for more, without asking once again.
+        let turn = || turn(socket.as_fd(), &mut batch, responder, &mut failures);
+        match socket.async_io(Interest::READABLE, turn).await {
+            Ok(()) => tokio::task::yield_now().await,
             Err(error) => {
                 if failures.bear(error)? {
                     tokio::time::sleep(BACK_OFF).await;
@@ -53,8 +45,26 @@ async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std:
     }
 }
 
+/// Answers what has arrived: `WouldBlock` once there is no more, success if others must have their turn before.
+pub(crate) fn turn(
+    socket: BorrowedFd,
+    batch: &mut Batch,
+    responder: &Responder,
+    failures: &mut Failures,
+) -> io::Result<()> {
+    for _ in 0..BATCHES_PER_TURN {
+        let received = batch.receive(socket)?;
+        *failures = Failures::default();
+        respond(batch, socket, responder);
+        if received < BATCH {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
+    Ok(())
+}
+
 /// Answers what `batch` has received from `socket`.
-pub(crate) fn respond(batch: &mut Batch, socket: BorrowedFd, responder: &Responder) {
+fn respond(batch: &mut Batch, socket: BorrowedFd, responder: &Responder) {
     let mut sitting = responder.sitting();
     batch.answer(|query, ip, reply| sitting.respond(query, ip, Via::Udp, reply));
     drop(sitting); // so that who has an answer finds it counted
