@@ -7,7 +7,7 @@ use crate::deadline::GENEROUS;
 use crate::fault::Loss;
 use crate::lab::Lab;
 use crate::namespace::Namespace;
-use crate::plan::{ACTS, HTTP_PORT, NETWORKS, Plan, Seat};
+use crate::plan::{ACTS, DNS_PORT, HTTP_PORT, NETWORKS, Plan, Seat};
 use crate::process::{self, Process};
 use crate::watch::Watch;
 use baton_agent::demo::connection::Connection;
@@ -159,7 +159,7 @@ impl Cluster {
                 },
                 namespace,
                 http,
-                dns: (inner, self.plan.dns_port).into(),
+                dns: (inner, self.plan.dns_port.unwrap_or(DNS_PORT)).into(),
                 process: None,
             };
             self.nodes.insert(name, node);
