@@ -5,9 +5,8 @@
 use crate::cookie::{BadLength, COOKIE, Worth};
 use crate::policy::Policy;
 use crate::question::{Behind, Edns, HEADER, Header, Lower, Question, code, option};
-use crate::zone::{Found, Records, Zone};
-use baton_shared::id::RoleName;
-use baton_shared::view::Word;
+use crate::zone::{Found, Records, Source, Zone};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 #[cfg(test)]
@@ -110,20 +109,21 @@ impl Reply {
 /// Answers `query` of `client` from `zone` into `out`; `None` if it must not be answered (no header, a response, no
 /// room).
 ///
-/// `word` says who is active for a role *now*; it is asked at most once, so that one answer names one node.
+/// `source` says who is active for a role *now*; it is asked at most once for each role, so that one answer names one node.
 pub fn answer(
     query: &[u8],
     client: Client,
     policy: &Policy,
     zone: &Zone,
-    word: impl FnOnce(&RoleName) -> Word,
+    source: &impl Source,
     out: &mut [u8],
 ) -> Option<Reply> {
     let header = Header::parse(query)?;
     let bare = Draft::new(&header, client.via);
     if header.opcode != 0 {
-        let edns = edns_of_no_query(query, &header);
-        return Draft { edns, ..bare }.rcode(Rcode::NotImp).write(out);
+        let Behind { edns, signed } = behind_no_query(query, &header);
+        let draft = Draft { edns, signed, ..bare };
+        return draft.rcode(Rcode::NotImp).write(out);
     }
     let Ok(question) = Question::parse(query, &header) else {
         return bare.rcode(Rcode::FormErr).write(out);
@@ -158,7 +158,7 @@ pub fn answer(
     }
     let mut lower = None;
     match (question, worth) {
-        (Some(question), _) => draft.resolve(&question, policy, zone, word, &mut lower),
+        (Some(question), _) => draft.resolve(&question, policy, zone, source, &mut lower),
         // RFC 7873 §5.4: a question for a cookie alone.
         (None, Some(Worth::Wrong)) => draft.rcode(Rcode::BadCookie),
         (None, Some(_)) => draft,
@@ -169,10 +169,12 @@ pub fn answer(
 
 /// The OPT record of what has another opcode, if it is laid out as a query is: an OPT is answered with one (RFC 6891
 /// §6.1.1), whatever it came with.
-fn edns_of_no_query<'q>(query: &'q [u8], header: &Header) -> Option<Edns<'q>> {
-    let question = Question::parse(query, header).ok()?;
+fn behind_no_query<'q>(query: &'q [u8], header: &Header) -> Behind<'q> {
+    let Ok(question) = Question::parse(query, header) else {
+        return Behind::default();
+    };
     let echo = question.map_or(&[][..], |question| question.echo);
-    Behind::parse(query, header, echo).ok()?.edns
+    Behind::parse(query, header, echo).unwrap_or_default()
 }
 
 /// What is said in EDNS options.
@@ -226,8 +228,8 @@ struct Draft<'a> {
     signed: bool,
     rcode: Rcode,
     authoritative: bool,
-    answer: Option<&'a Records>,
-    authority: Option<&'a Records>,
+    answer: Option<Cow<'a, Records>>,
+    authority: Option<Cow<'a, Records>>,
     /// Left out when it does not fit (RFC 2181 §9).
     additional: Option<&'a Records>,
 }
@@ -260,14 +262,14 @@ impl<'a> Draft<'a> {
         question: &Question<'a>,
         policy: &'a Policy,
         zone: &'a Zone,
-        word: impl FnOnce(&RoleName) -> Word,
+        source: &impl Source,
         lower: &mut Lower,
     ) -> Self {
         if question.qclass == code::CLASS_CH {
             return self.chaos(question, policy);
         }
-        let below = question.name.below(zone.origin(), lower);
-        let Some(labels) = below.filter(|_| question.qclass == code::CLASS_IN) else {
+        let place = zone.place(&question.name, lower);
+        let Some(place) = place.filter(|_| question.qclass == code::CLASS_IN) else {
             return self.rcode(Rcode::Refused);
         };
         match question.qtype {
@@ -281,19 +283,19 @@ impl<'a> Draft<'a> {
             authoritative: true,
             ..self
         };
-        match zone.find(labels, question.qtype, word) {
+        match zone.find(place, question.qtype, source) {
             Found::Records(answer, additional) => Draft {
                 answer: Some(answer),
                 additional,
                 ..known
             },
             Found::NoData => Draft {
-                authority: Some(zone.negative()),
+                authority: Some(Cow::Borrowed(place.negative())),
                 ..known
             },
             Found::NoName => Draft {
                 rcode: Rcode::NxDomain,
-                authority: Some(zone.negative()),
+                authority: Some(Cow::Borrowed(place.negative())),
                 ..known
             },
             Found::Unsure => Draft {
@@ -313,7 +315,7 @@ impl<'a> Draft<'a> {
         match policy.chaos(question) {
             Some(answer) => Draft {
                 authoritative: true,
-                answer,
+                answer: answer.map(Cow::Borrowed),
                 ..self
             },
             None => self.rcode(Rcode::Refused),
@@ -333,7 +335,7 @@ impl<'a> Draft<'a> {
     fn write(mut self, out: &mut [u8]) -> Option<Reply> {
         let limit = self.limit().min(out.len());
         let fixed = HEADER + self.echo.len() + self.edns.map_or(0, |_| OPT_LEN + self.options.len());
-        let needed = fixed + len(self.answer) + len(self.authority);
+        let needed = fixed + len(self.answer.as_deref()) + len(self.authority.as_deref());
         let truncated = needed > limit;
         if truncated {
             (self.answer, self.authority) = (None, None);
@@ -345,10 +347,8 @@ impl<'a> Draft<'a> {
         writer.put(&self.head(truncated))?;
         writer.put(self.echo)?;
         let start = writer.at;
-        for records in [self.answer, self.authority, self.additional]
-            .into_iter()
-            .flatten()
-        {
+        let sections = [self.answer.as_deref(), self.authority.as_deref(), self.additional];
+        for records in sections.into_iter().flatten() {
             writer.put(&records.bytes)?;
         }
         let end = writer.at;
@@ -371,8 +371,8 @@ impl<'a> Draft<'a> {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let count = |records: Option<&Records>| records.map_or(0, |r| r.count);
         let [id0, id1] = self.header.id;
-        let [an0, an1] = count(self.answer).to_be_bytes();
-        let [ns0, ns1] = count(self.authority).to_be_bytes();
+        let [an0, an1] = count(self.answer.as_deref()).to_be_bytes();
+        let [ns0, ns1] = count(self.authority.as_deref()).to_be_bytes();
         let additional = count(self.additional) + u16::from(self.edns.is_some());
         let [ar0, ar1] = additional.to_be_bytes();
         let high = 0x80

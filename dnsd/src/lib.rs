@@ -1,5 +1,8 @@
 //! Baton's DNS server: the cluster's name answers with the active node's address.
 //!
+//! The agent embeds this library. On a machine without an agent the binary `baton-dnsd` does (feature `standalone`), from
+//! what agents say over HTTP; [`follow`] makes one view of it.
+//!
 //! One question takes this way: a datagram or a framed message arrives ([`Server`]); the responder reads the clock, once
 //! for all datagrams that were received together, and hands question, [`Client`], [`Policy`], [`Zone`] and clock's verdict
 //! to [`answer()`], which decides alone and writes the response into the caller's buffer; a limiter may hold back what
@@ -30,19 +33,28 @@ mod activation;
 mod answer;
 mod cookie;
 mod counters;
+pub mod follow;
 mod limit;
 mod listen;
+mod message;
 mod mmsg;
+mod notify;
 mod policy;
+mod push;
 mod question;
 mod render;
 mod responder;
 mod server;
 mod tcp;
 mod threads;
+mod transfer;
+mod tsig;
 mod udp;
 mod zone;
 
+#[cfg(test)]
+#[path = "../tests/servers/mod.rs"]
+mod servers;
 #[cfg(test)]
 mod testing;
 
@@ -50,5 +62,6 @@ pub use activation::Passed;
 pub use answer::{Client, EDNS_SIZE, Rcode, Reply, Via, answer};
 pub use counters::Counters;
 pub use policy::Policy;
+pub use push::Pushes;
 pub use server::Server;
-pub use zone::{Origin, Settings, Zone};
+pub use zone::{Origin, Settings, Source, Zone};

@@ -13,8 +13,10 @@ pub(crate) mod code {
     pub const A: u16 = 1;
     pub const NS: u16 = 2;
     pub const SOA: u16 = 6;
+    pub const PTR: u16 = 12;
     pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
     pub const TKEY: u16 = 249;
     pub const TSIG: u16 = 250;
@@ -92,12 +94,8 @@ impl<'q> Name<'q> {
         bytes.get(..len).map(Name).ok_or(Malformed)
     }
 
-    /// The labels in front of `origin` (in wire form and lower case), if this name is at or below it: as they came if
-    /// they are in lower case, as most clients write them, else folded in `lower`.
-    pub fn below<'n>(&self, origin: &[u8], lower: &'n mut Lower) -> Option<&'n [u8]>
-    where
-        'q: 'n,
-    {
+    /// How many octets are in front of `origin` (in wire form and lower case), if this name is at or below it.
+    fn boundary(&self, origin: &[u8]) -> Option<usize> {
         let boundary = self.0.len().checked_sub(origin.len())?;
         let (labels, rest) = self.0.split_at(boundary);
         // Lengths are at most 63, below 'A': folding case does not touch them.
@@ -108,9 +106,22 @@ impl<'q> Name<'q> {
         while at < boundary {
             at += 1 + usize::from(labels[at]);
         }
-        if at != boundary {
-            return None;
-        }
+        (at == boundary).then_some(boundary)
+    }
+
+    /// Whether this name is at or below `origin`.
+    pub fn is_below(&self, origin: &[u8]) -> bool {
+        self.boundary(origin).is_some()
+    }
+
+    /// The labels in front of `origin` (in wire form and lower case), if this name is at or below it: as they came if
+    /// they are in lower case, as most clients write them, else folded in `lower`.
+    pub fn below<'n>(&self, origin: &[u8], lower: &'n mut Lower) -> Option<&'n [u8]>
+    where
+        'q: 'n,
+    {
+        let boundary = self.boundary(origin)?;
+        let labels = self.0.get(..boundary)?;
         if !labels.iter().any(u8::is_ascii_uppercase) {
             return Some(labels);
         }

@@ -4,11 +4,11 @@
 //! offset 12 and stay right when copied behind a client's question for that name, in whatever case.
 
 use crate::question::HEADER;
-use crate::zone::{NODE_LABEL, Records, Settings};
+use crate::zone::{NODE_LABEL, Origin, Records, Settings};
 use baton_shared::id::NodeName;
 use hickory_proto::ProtoError;
-use hickory_proto::op::Query;
-use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, SOA};
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::rdata::{A, AAAA, HINFO, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
 use std::net::IpAddr;
@@ -20,7 +20,10 @@ const REFRESH: i32 = 5;
 const RETRY: i32 = 2;
 const EXPIRE: i32 = 30;
 
-/// Renders records of one zone. [`Origin`](crate::Origin) has made sure that every name fits.
+/// A pointer to the question's name (RFC 1035 §4.1.4).
+const TO_QUESTION: [u8; 2] = [0xc0, HEADER as u8];
+
+/// Renders records of one cluster. [`Origin`](crate::Origin) has made sure that every name fits.
 pub(crate) struct Renderer {
     origin: Name,
     ttl: u32,
@@ -29,9 +32,8 @@ pub(crate) struct Renderer {
 
 impl Renderer {
     pub fn new(settings: &Settings) -> Renderer {
-        let origin = Name::from_labels(settings.origin.labels()).expect("Origin::new checked its labels");
         Renderer {
-            origin,
+            origin: absolute(&settings.origin),
             ttl: settings.ttl,
             negative_ttl: settings.negative_ttl,
         }
@@ -46,15 +48,21 @@ impl Renderer {
 
     /// The SOA, as the answer to a question for the zone.
     pub fn soa(&self, primary: &NodeName, serial: u32) -> Records {
-        self.behind_question(&[self.soa_record(primary, serial, self.ttl)])
+        let data = self.soa_data(primary, serial);
+        self.behind_question(&[Record::from_rdata(self.origin.clone(), self.ttl, data)])
     }
 
-    /// The SOA for answers without data, in full: it comes behind questions for any name. Its TTL is the lesser of its
-    /// own and the minimum (RFC 2308 §3).
-    pub fn negative_soa(&self, primary: &NodeName, serial: u32) -> Records {
+    /// The SOA of another zone, as the answer to a question for that.
+    pub fn soa_of_any_name(&self, primary: &NodeName, serial: u32) -> Records {
+        self.of_any_name([self.soa_data(primary, serial)])
+    }
+
+    /// The SOA for answers without data in a zone, in full: it comes behind questions for any name. Its TTL is the lesser
+    /// of its own and the minimum (RFC 2308 §3).
+    pub fn negative_soa(&self, zone: &Origin, primary: &NodeName, serial: u32) -> Records {
         let ttl = self.ttl.min(self.negative_ttl);
-        let [records] = encode(None, [&[self.soa_record(primary, serial, ttl)]]);
-        records
+        let record = Record::from_rdata(absolute(zone), ttl, self.soa_data(primary, serial));
+        in_full(&[record])
     }
 
     /// The name servers, as the answer to a question for the zone, and their addresses to follow right behind.
@@ -69,6 +77,42 @@ impl Renderer {
             .flat_map(|(node, serves)| self.address_records(&self.node(node), serves.iter().copied()))
             .collect();
         encode(Some(&self.origin), [&ns, &glue])
+    }
+
+    /// The name servers, as the answer to a question for another zone.
+    pub fn name_servers_of_any_name(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
+        self.of_any_name(servers.iter().map(|(node, _)| RData::NS(NS(self.node(node)))))
+    }
+
+    /// A node's name and addresses, to stand behind whatever names it.
+    pub fn glue(&self, node: &NodeName, serves: &[IpAddr]) -> Records {
+        in_full(&self.address_records(&self.node(node), serves.iter().copied()))
+    }
+
+    /// Where a service is on a node (RFC 2782), as the answer to a question for any name.
+    pub fn service(&self, node: &NodeName, port: u16) -> Records {
+        self.of_any_name([RData::SRV(SRV::new(0, 0, port, self.node(node)))])
+    }
+
+    /// Texts, as the answer to a question for any name.
+    pub fn texts(&self, texts: Vec<Vec<String>>) -> Records {
+        self.of_any_name(texts.into_iter().map(|text| RData::TXT(TXT::new(text))))
+    }
+
+    /// The names of nodes, as the answer to a question for an address.
+    pub fn pointers(&self, nodes: &[&NodeName]) -> Records {
+        self.of_any_name(nodes.iter().map(|node| RData::PTR(PTR(self.node(node)))))
+    }
+
+    /// What was rendered as the answer to a question for this name (in wire form), as records again.
+    pub fn parsed(&self, name: &[u8], records: &Records) -> Vec<Record> {
+        let head = [0, 0, 0x80, 0, 0, 1];
+        let count = records.count.to_be_bytes();
+        let question = [name, &[0, 1, 0, 1]].concat();
+        let message = [&head[..], &count, &[0; 4], &question, &records.bytes].concat();
+        Message::from_vec(&message)
+            .expect("it was made by this renderer")
+            .answers
     }
 
     /// The one record that stands for all types (RFC 8482 §4.2).
@@ -93,9 +137,9 @@ impl Renderer {
             .collect()
     }
 
-    fn soa_record(&self, primary: &NodeName, serial: u32, ttl: u32) -> Record {
+    fn soa_data(&self, primary: &NodeName, serial: u32) -> RData {
         let hostmaster = self.below_origin("hostmaster", self.origin.clone());
-        let data = SOA::new(
+        RData::SOA(SOA::new(
             self.node(primary),
             hostmaster,
             serial,
@@ -103,8 +147,7 @@ impl Renderer {
             RETRY,
             EXPIRE,
             self.negative_ttl,
-        );
-        Record::from_rdata(self.origin.clone(), ttl, RData::SOA(data))
+        ))
     }
 
     fn node(&self, node: &NodeName) -> Name {
@@ -119,10 +162,36 @@ impl Renderer {
             .expect("Origin::new left room for two labels")
     }
 
+    /// Records whose owner is the question's name, whatever that is; names in them are in full.
+    fn of_any_name(&self, data: impl IntoIterator<Item = RData>) -> Records {
+        let mut bytes = Vec::new();
+        let mut count = 0;
+        for data in data {
+            let record = in_full(&[Record::from_rdata(Name::root(), self.ttl, data)]);
+            bytes.extend_from_slice(&TO_QUESTION);
+            bytes.extend_from_slice(&record.bytes[1..]); // the root is one octet
+            count += 1;
+        }
+        Records {
+            count,
+            bytes: bytes.into(),
+        }
+    }
+
     fn behind_question(&self, records: &[Record]) -> Records {
         let [records] = encode(Some(&self.origin), [records]);
         records
     }
+}
+
+fn absolute(origin: &Origin) -> Name {
+    Name::from_labels(origin.labels()).expect("Origin::new checked its labels")
+}
+
+/// Records that may stand anywhere.
+fn in_full(records: &[Record]) -> Records {
+    let [records] = encode(None, [records]);
+    records
 }
 
 /// Encodes sections that follow one another behind a header and a question for `question`, and cuts these off again.

@@ -1,22 +1,33 @@
 //! The responder: what all sockets answer with. It keeps the zone rendered, and reads the clocks for each batch of
 //! queries that were received together.
 
-use crate::answer::{Client, Via, answer};
+use crate::answer::{Client, Reply, Via, answer};
 use crate::counters::{Counters, Tally};
 use crate::limit::{Limiter, Verdict};
 use crate::policy::Policy;
-use crate::zone::{Settings, Zone};
+use crate::transfer::{self, Contents, Transfers};
+use crate::tsig::{self, Keys};
+use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
 use baton_shared::clock::{Mono, wall_ms};
-use baton_shared::id::RoleName;
-use baton_shared::view::Published;
+use baton_shared::history::what;
+use baton_shared::id::{NodeName, RoleName};
+use baton_shared::view::{Event, Published, Word};
+use hickory_proto::rr::{Name, Record};
+use hickory_proto::serialize::binary::BinEncodable;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 /// A sitting that lasted longer has slept in between: what it says may have become a lie (S4).
 const LONGEST_SITTING: Duration = Duration::from_millis(1);
+
+/// For a whole copy of the zone, with the wait for those under way.
+const COPY: Duration = Duration::from_secs(30);
 
 /// Answers queries from what is published.
 pub(crate) struct Responder {
@@ -24,9 +35,44 @@ pub(crate) struct Responder {
     policy: Policy,
     /// Of responses over UDP, whose addresses may be forged.
     limiter: Option<Limiter>,
+    /// Where the zone may be copied, or queries may be signed.
+    transfers: Option<Transfers>,
+    /// For signed queries where there are no keys: all are of an unknown one.
+    no_keys: Keys,
     published: Arc<Published>,
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
+}
+
+/// What is published, at one instant.
+struct Now<'p> {
+    published: &'p Published,
+    now: Mono,
+}
+
+impl Source for Now<'_> {
+    fn word(&self, role: &RoleName) -> Word {
+        self.published.word(role, self.now)
+    }
+
+    fn last(&self, role: &RoleName) -> Option<NodeName> {
+        let events = self.published.events.load();
+        let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
+        events.iter().rev().find(takeover)?.node.clone()
+    }
+}
+
+impl Now<'_> {
+    /// Whether every role is held by the node whose takeover the log has last. Only then does the serial, which counts log entries,
+    /// belong to what is said: a copy that was made in between would not be made again.
+    fn is_settled(&self) -> bool {
+        self.published.guards.keys().all(|role| match self.word(role) {
+            Word::Me(_) => self.last(role).as_ref() == Some(&self.published.view.load().me),
+            Word::Other(node, _) => self.last(role) == Some(node),
+            Word::Nobody => self.last(role).is_none(),
+            Word::Unknown => false,
+        })
+    }
 }
 
 struct Current {
@@ -40,6 +86,7 @@ impl Responder {
         settings: Settings,
         policy: Policy,
         limiter: Option<Limiter>,
+        transfers: Option<Transfers>,
         published: Arc<Published>,
         counters: Arc<Counters>,
     ) -> Responder {
@@ -50,6 +97,8 @@ impl Responder {
             settings,
             policy,
             limiter,
+            transfers,
+            no_keys: Keys::default(),
             published,
             current: ArcSwap::from_pointee(Current { zone, seen }),
             counters,
@@ -65,6 +114,50 @@ impl Responder {
             now: Mono::now(),
             wall: (wall_ms() / 1_000) as u32, // modulo 2³²
             tally: Tally::default(),
+        }
+    }
+
+    /// Answers a request for a copy of a zone over TCP; `None` if `query` is none, or copies are nobody's.
+    pub async fn copy(&self, query: &[u8], ip: IpAddr, stream: &mut TcpStream) -> Option<io::Result<()>> {
+        let transfers = self.transfers.as_ref().filter(|_| transfer::is_transfer(query))?;
+        let limit = Instant::now() + COPY;
+        Some(
+            async {
+                let _room = timeout_at(limit, transfers.begin()).await?;
+                let messages = self.transfer(transfers, query, ip, Via::Tcp);
+                timeout_at(limit, transfer::write(stream, &messages)).await?
+            }
+            .await,
+        )
+    }
+
+    fn transfer(&self, transfers: &Transfers, query: &[u8], ip: IpAddr, via: Via) -> Vec<Vec<u8>> {
+        let contents = |zone: &Name| {
+            let now = self.now();
+            let settled = now.is_settled();
+            let current = self.current();
+            match zone.to_lowercase().to_bytes() {
+                Ok(name) if settled => current.zone.contents(&name, &now),
+                _ => Contents::Unsure,
+            }
+        };
+        transfers.respond(query, via, ip, contents, wall_ms() / 1_000)
+    }
+
+    /// The SOA of each zone, while it is this node's turn to tell the secondaries: it is active for a role, and no role is in between.
+    pub fn news(&self) -> Vec<Record> {
+        let now = self.now();
+        let mine = |role: &RoleName| matches!(now.word(role), Word::Me(_));
+        match self.published.guards.keys().any(mine) && now.is_settled() {
+            true => self.current().zone.soas(),
+            false => Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Now<'_> {
+        Now {
+            published: &self.published,
+            now: Mono::now(),
         }
     }
 
@@ -106,6 +199,45 @@ impl Sitting<'_> {
     /// Answers `query` from `ip`, and gives the response's length, 0 for none.
     pub fn respond(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
         self.tally.received(via);
+        if let Some(transfers) = &self.responder.transfers
+            && transfer::is_transfer(query)
+        {
+            // Over UDP; TCP has taken it before.
+            let messages = self.responder.transfer(transfers, query, ip, via);
+            let fit = messages.first().filter(|message| message.len() <= out.len());
+            let len = fit.map_or(0, |message| {
+                out[..message.len()].copy_from_slice(message);
+                message.len()
+            });
+            return self.finish_unread(len, ip, via, out);
+        }
+        match self.answer(query, ip, via, out) {
+            Some(reply) if reply.signed => self.respond_signed(query, ip, via, out),
+            reply => self.finish(reply, ip, via, out),
+        }
+    }
+
+    /// Answers a query that has a signature, right or wrong.
+    fn respond_signed(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+        let Responder {
+            transfers, no_keys, ..
+        } = self.responder;
+        let keys = transfers.as_ref().map_or(no_keys, Transfers::keys);
+        let now = wall_ms() / 1_000;
+        let mut verified = false;
+        let len = tsig::answer_signed(query, via, keys, now, out, |query, out| {
+            verified = true;
+            let reply = self.answer(query, ip, via, out);
+            self.finish(reply, ip, via, out)
+        });
+        if verified {
+            len
+        } else {
+            self.finish_unread(len, ip, via, out)
+        }
+    }
+
+    fn answer(&self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> Option<Reply> {
         let client = Client {
             ip,
             via,
@@ -114,16 +246,21 @@ impl Sitting<'_> {
         let Responder {
             policy, published, ..
         } = self.responder;
-        let word = |role: &RoleName| published.word(role, self.now);
-        let Some(mut reply) = answer(query, client, policy, &self.current.zone, word, out) else {
+        let source = Now {
+            published,
+            now: self.now,
+        };
+        answer(query, client, policy, &self.current.zone, &source, out)
+    }
+
+    /// Counts a reply, and holds it back if its client has had enough; gives the length of what is to be sent.
+    fn finish(&mut self, reply: Option<Reply>, ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+        let Some(mut reply) = reply else {
             self.tally.dropped();
             return 0;
         };
-        if via == Via::Udp
-            && !reply.trusted
-            && let Some(limiter) = &self.responder.limiter
-        {
-            match limiter.judge(ip, self.now) {
+        if !reply.trusted {
+            match self.verdict(ip, via) {
                 Verdict::Send => {}
                 Verdict::Slip => {
                     reply.cut(out);
@@ -137,6 +274,29 @@ impl Sitting<'_> {
         }
         self.tally.answered(&reply);
         reply.len
+    }
+
+    /// The same for the first `len` octets of `out`, a message that was not written here. One that would slip is sent
+    /// whole: what refuses is short, and so is a lone SOA.
+    fn finish_unread(&mut self, len: usize, ip: IpAddr, via: Via, out: &[u8]) -> usize {
+        let Some(flags) = out.get(..len).and_then(|message| message.get(3)) else {
+            self.tally.dropped();
+            return 0;
+        };
+        if self.verdict(ip, via) == Verdict::Drop {
+            self.tally.limited += 1;
+            return 0;
+        }
+        self.tally.answered_elsewhere(flags & 0x0f);
+        len
+    }
+
+    /// Addresses of TCP are not forged, and what they are sent is not limited.
+    fn verdict(&self, ip: IpAddr, via: Via) -> Verdict {
+        match &self.responder.limiter {
+            Some(limiter) if via == Via::Udp => limiter.judge(ip, self.now),
+            _ => Verdict::Send,
+        }
     }
 }
 
@@ -168,6 +328,30 @@ mod tests {
     use crate::answer::Rcode;
     use crate::testing::*;
 
+    fn responder() -> Responder {
+        let published = published(view());
+        Responder::new(settings(), policy(), None, None, published, Arc::default())
+    }
+
+    /// RFC 8945 §5.2.1: NOTAUTH with a TSIG record that says BADKEY, whatever the server is configured for.
+    #[test]
+    fn query_signed_with_a_key_is_told_so_where_there_are_none() {
+        let mut query = question(ZONE, qtype::SOA);
+        query[11] = 1;
+        query.extend_from_slice(b"\x01k\0\0\xfa\0\xff\0\0\0\0\0\x3d\x0bhmac-sha256\0");
+        query.extend_from_slice(&[&[0, 0, 0x6b, 0x49, 0xd2, 0, 1, 44, 0, 32][..], &[7; 32]].concat());
+        query.extend_from_slice(&[0x12, 0x34, 0, 0, 0, 0]);
+        let responder = responder();
+        let mut out = [0; 1232];
+        let mut sitting = responder.sitting();
+        let len = sitting.respond(&query, CLIENT.into(), Via::Udp, &mut out);
+        drop(sitting);
+        assert_eq!(out[3] & 0x0f, 9, "NOTAUTH: {:?}", &out[..len]);
+        assert_eq!(out[6..12], [0, 0, 0, 0, 0, 1], "the TSIG alone");
+        assert_eq!(out[len - 4..len], [0, 17, 0, 0], "BADKEY");
+        assert_eq!(responder.counters().refused.load(Relaxed), 1);
+    }
+
     #[test]
     fn answers_of_a_process_that_slept_are_not_sent() {
         let began = Mono(5);
@@ -181,7 +365,7 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_sent_are_not_counted() {
-        let responder = Responder::new(settings(), policy(), None, published(view()), Arc::default());
+        let responder = responder();
         let mut out = [0; 1232];
         let mut ask = |sitting: &mut Sitting| {
             let len = sitting.respond(&question(ZONE, qtype::SOA), CLIENT.into(), Via::Udp, &mut out);

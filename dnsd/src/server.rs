@@ -5,10 +5,12 @@ use crate::counters::Counters;
 use crate::limit::Limiter;
 use crate::listen::Listener;
 use crate::policy::Policy;
+use crate::push::Pushes;
 use crate::responder::Responder;
 use crate::threads::Threads;
+use crate::transfer::Transfers;
 use crate::zone::Settings;
-use crate::{tcp, udp};
+use crate::{notify, tcp, udp};
 use baton_shared::config::Dns;
 use baton_shared::view::Published;
 use std::future::Future;
@@ -26,6 +28,7 @@ pub struct Server {
     secret: [u8; 16],
     settings: Settings,
     listeners: Vec<Listener>,
+    pushes: Pushes,
     counters: Arc<Counters>,
 }
 
@@ -52,6 +55,7 @@ impl Server {
             secret: random("DNS cookies")?,
             settings,
             listeners,
+            pushes: Pushes::new(dns)?,
             counters: Arc::default(),
         })
     }
@@ -86,8 +90,19 @@ impl Server {
             Some(limit) => Some(Limiter::new(limit, &random("the rate limit's table")?)),
             None => None,
         };
-        let responder = Responder::new(self.settings, policy, limiter, published, self.counters);
+        let signed = self.dns.transfer.is_some() || !self.dns.keys.is_empty();
+        let transfers = signed.then(|| Transfers::new(&self.dns));
+        let responder = Responder::new(
+            self.settings,
+            policy,
+            limiter,
+            transfers,
+            published.clone(),
+            self.counters,
+        );
         let responder = Arc::new(responder);
+        let notices = notify::run(&self.dns, || responder.news(), std::future::pending());
+        let pushes = self.pushes.run(published, std::future::pending());
         let mut tasks = JoinSet::new();
         let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
         for Listener { addr, mut udp, tcp } in self.listeners {
@@ -113,6 +128,8 @@ impl Server {
         }
         tokio::select! {
             () = shutdown => Ok(()),
+            ended = notices => ended,
+            ended = pushes => ended,
             Some(ended) = tasks.join_next() => Err(match ended {
                 Ok((Some(addr), protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
                 Ok((None, protocol, error)) => format!("a DNS thread ({protocol}) has failed: {error}"),

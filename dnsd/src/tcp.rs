@@ -5,6 +5,7 @@
 use crate::answer::{IDLE_DECISECONDS, Via};
 use crate::counters::add;
 use crate::responder::Responder;
+use crate::transfer;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -155,6 +156,15 @@ async fn answer_held(
             pending = 0;
         }
         used += PREFIX + query.len();
+        if transfer::is_transfer(query) {
+            // What came before goes first.
+            send(stream, &outbox[..pending]).await?;
+            pending = 0;
+            if let Some(done) = responder.copy(query, ip, stream).await {
+                done?;
+                continue;
+            }
+        }
         let start = pending + PREFIX;
         let out = &mut outbox[start..start + REPLY_MAX];
         let len = responder.sitting().respond(query, ip, Via::Tcp, out);

@@ -2,6 +2,7 @@
 
 use crate::answer::{Client, Via};
 use crate::policy::Policy;
+use crate::question::{Header, Name, Question};
 use crate::zone::{Settings, Zone};
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
@@ -26,6 +27,7 @@ pub const IN_TOUCH_UNTIL: Mono = Mono(1_000_000_000_000_000_000);
 pub mod qtype {
     pub use crate::question::code::*;
     pub const HINFO: u16 = 13;
+    pub const HTTPS: u16 = 65;
 }
 
 pub fn dns(listen: &[SocketAddr]) -> Dns {
@@ -163,6 +165,13 @@ pub fn question(name: &str, qtype: u16) -> Vec<u8> {
     query.extend_from_slice(&qtype.to_be_bytes());
     query.extend_from_slice(&[0, 1]);
     query
+}
+
+/// A name as a question has it. It is never freed.
+pub fn name(text: &str) -> Name<'static> {
+    let query = question(text, qtype::A).leak();
+    let header = Header::parse(query).unwrap();
+    Question::parse(query, &header).unwrap().unwrap().name
 }
 
 /// Adds an OPT record.

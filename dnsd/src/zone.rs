@@ -1,69 +1,39 @@
 //! The zone: every name, and every node's records, ready to be copied behind a question.
 //!
-//! It says where nodes *are*; who is *active* is no part of it, and is asked at each answer.
+//! It says where nodes *are*; who is *active* is no part of it, and is asked of a [`Source`] at each answer.
 
-use crate::question::code;
-use crate::render;
-use baton_shared::config::Dns;
-use baton_shared::id::{Label, NodeName, RoleName};
-use baton_shared::view::{View, Word};
+use crate::question::{Lower, Name, code};
+use crate::render::Renderer;
+use crate::transfer::Contents;
+use baton_shared::config::{Dns, NobodyActive, Service};
+use baton_shared::id::{NodeName, RoleName};
+use baton_shared::view::{NodeView, PeerState, View, Word};
+use hickory_proto::rr::Record;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+mod origin;
 #[cfg(test)]
 mod tests;
 
+pub use origin::Origin;
+pub(crate) use origin::Reverse;
+
 /// The label under which nodes have their names.
 pub(crate) const NODE_LABEL: &str = "node";
+/// The name with the addresses of all members.
+const ALL_LABEL: &str = "all";
+/// The name with the addresses of the members that could take over.
+const STANDBY_LABEL: &str = "standby";
+/// The name that tells roles, nodes and epochs as text.
+const TOLD_LABEL: &str = "_baton";
+/// Services are offered over it (RFC 2782).
+const PROTOCOL_LABEL: &str = "_tcp";
 /// The role whose active node the zone's own name stands for.
 const MAIN_ROLE: &str = "main";
 /// Name servers named at most: with their addresses they still fit one UDP response, as the root's thirteen do.
 const NAME_SERVERS_MAX: usize = 13;
-/// Room left below the zone for `LABEL.node` (labels of 63), of the 255 octets of a name (RFC 1035 §3.1).
-const ORIGIN_MAX: usize = 255 - 64 - 5;
-
-/// The zone's own name, short enough for all names below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// In lower case, without the final dot.
-    text: String,
-    wire: Box<[u8]>,
-}
-
-impl Origin {
-    /// Parses `zone`, with or without the final dot. The error says what a zone's name is.
-    pub fn new(zone: &str) -> Result<Origin, String> {
-        let labels: Vec<Label> = zone
-            .strip_suffix('.')
-            .unwrap_or(zone)
-            .split('.')
-            .map(Label::new)
-            .collect::<Result<_, _>>()
-            .map_err(|error| format!("[dns] zone \"{zone}\" is not a domain name: {error}"))?;
-        let texts: Vec<&str> = labels.iter().map(Label::as_str).collect();
-        let text = texts.join(".");
-        let wire = [&wire(&texts)[..], &[0]].concat();
-        if wire.len() > ORIGIN_MAX {
-            return Err(format!(
-                "[dns] zone \"{zone}\" is too long: {} octets leave no room for node names below it, use at most \
-                 {ORIGIN_MAX}",
-                wire.len()
-            ));
-        }
-        Ok(Origin {
-            text,
-            wire: wire.into(),
-        })
-    }
-
-    pub(crate) fn wire(&self) -> &[u8] {
-        &self.wire
-    }
-
-    pub(crate) fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        self.text.split('.').map(str::as_bytes)
-    }
-}
 
 /// What of the configuration goes into records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +44,10 @@ pub struct Settings {
     pub ttl: u32,
     /// SOA minimum: how long "no such data" is kept (RFC 2308 §4), in seconds.
     pub negative_ttl: u32,
+    /// What is said while nobody is active.
+    pub nobody_active: NobodyActive,
+    services: Vec<Service>,
+    reverse: Vec<Reverse>,
 }
 
 impl Settings {
@@ -85,6 +59,13 @@ impl Settings {
             origin: Origin::new(&dns.zone)?,
             ttl: seconds(dns.ttl),
             negative_ttl: seconds(dns.negative_ttl),
+            nobody_active: dns.nobody_active,
+            services: dns.services.clone(),
+            reverse: dns
+                .reverse
+                .iter()
+                .map(|prefix| Reverse::new(*prefix))
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -97,46 +78,123 @@ pub(crate) struct Records {
     pub bytes: Box<[u8]>,
 }
 
+impl Records {
+    /// Several of the same question, one behind the other. Those of them that point do so into the question alone.
+    fn joined<'r>(all: impl Iterator<Item = &'r Records>) -> Records {
+        let (mut count, mut bytes) = (0, Vec::new());
+        for records in all {
+            count += records.count;
+            bytes.extend_from_slice(&records.bytes);
+        }
+        Records {
+            count,
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// Says who is active.
+pub trait Source {
+    /// Now, as far as this node may say. It is asked once for each role that an answer concerns, so that no answer mixes epochs.
+    fn word(&self, role: &RoleName) -> Word;
+
+    /// The node that was active last, if it is known; asked only while nobody is.
+    fn last(&self, role: &RoleName) -> Option<NodeName>;
+}
+
+impl<F: Fn(&RoleName) -> Word> Source for F {
+    fn word(&self, role: &RoleName) -> Word {
+        self(role)
+    }
+
+    fn last(&self, _: &RoleName) -> Option<NodeName> {
+        None
+    }
+}
+
 /// One node's own records.
 struct NodeRecords {
     name: NodeName,
     serves: Vec<IpAddr>,
+    /// It may be active for a role.
+    member: bool,
+    /// It is heard, or is this node.
+    up: bool,
     a: Records,
     aaaa: Records,
+    /// Those of its addresses that no node before it has: sets of several nodes have each address once (RFC 2181 §5).
+    distinct: [Records; 2],
+    /// Its name and addresses in full, behind any other records.
+    glue: Records,
+    /// One for each service.
+    services: Vec<Records>,
 }
 
-/// What there is at one name.
-#[derive(Default)]
-struct Entry {
-    /// Addresses of the node active for this role.
-    role: Option<RoleName>,
+/// What there is at one name, beside SOA and NS at a zone's own.
+enum Content {
+    /// Addresses of the node active for this role: an index into `roles`.
+    Active(usize),
     /// Addresses of this node: an index into `nodes`.
-    node: Option<usize>,
-    /// SOA and NS.
-    apex: bool,
+    Node(usize),
+    All,
+    Standby,
+    /// Indices into the settings' services and into `roles`.
+    Service(usize, usize),
+    Told,
+    /// Names of an address.
+    Pointers(Records),
 }
 
-/// A zone as one view has it, pre-rendered.
-pub struct Zone {
+/// The names of one zone.
+struct Tree {
     origin: Origin,
-    serial: u32,
-    me: NodeName,
-    /// Ordered by name.
-    nodes: Vec<NodeRecords>,
-    /// By the labels below the origin, in wire form.
-    names: BTreeMap<Box<[u8]>, Entry>,
+    /// By the labels below the origin, in wire form; the zone's own name is the empty one. Without content: there are only
+    /// names below it.
+    names: BTreeMap<Box<[u8]>, Option<Content>>,
     soa: Records,
     ns: Records,
     glue: Records,
-    any: Records,
     negative: Records,
+}
+
+/// The zones as one view has them, pre-rendered.
+pub struct Zone {
+    serial: u32,
+    me: NodeName,
+    nobody_active: NobodyActive,
+    render: Renderer,
+    /// Ordered by name.
+    nodes: Vec<NodeRecords>,
+    /// Ordered by name.
+    roles: Vec<RoleName>,
+    /// The role that the zone's own name stands for.
+    main: usize,
+    forward: Tree,
+    reverse: Vec<Tree>,
+    /// All members' addresses, by family.
+    all: [Records; 2],
+    any: Records,
+}
+
+/// A name below one of the zones.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'z, 'n> {
+    tree: &'z Tree,
+    labels: &'n [u8],
+}
+
+impl<'z> Place<'z, '_> {
+    /// The SOA for the authority section of an answer without data.
+    pub fn negative(&self) -> &'z Records {
+        &self.tree.negative
+    }
 }
 
 /// What a question finds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Found<'z> {
     /// Records for the answer section, and such as may be added.
-    Records(&'z Records, Option<&'z Records>),
+    Records(Cow<'z, Records>, Option<&'z Records>),
     /// The name is there, and has nothing of the type.
     NoData,
     /// No such name.
@@ -147,21 +205,38 @@ pub(crate) enum Found<'z> {
     Refused,
 }
 
+impl<'z> Found<'z> {
+    /// No records are no data.
+    fn kept(records: &'z Records, additional: Option<&'z Records>) -> Found<'z> {
+        match records.count {
+            0 => Found::NoData,
+            _ => Found::Records(Cow::Borrowed(records), additional),
+        }
+    }
+
+    fn made(records: Records) -> Found<'z> {
+        match records.count {
+            0 => Found::NoData,
+            _ => Found::Records(Cow::Owned(records), None),
+        }
+    }
+}
+
+/// Whose records stand for a role.
+enum Who {
+    Node(usize),
+    All,
+    Nobody,
+    Unsure,
+}
+
 impl Zone {
-    /// Renders the zone of `view` for a cluster with `roles`.
+    /// Renders the zones of `view` for a cluster with `roles`.
     pub fn new<'r>(settings: &Settings, view: &View, roles: impl IntoIterator<Item = &'r RoleName>) -> Zone {
-        let render = render::Renderer::new(settings);
-        let mut nodes: Vec<NodeRecords> = view
-            .nodes
-            .iter()
-            .map(|node| NodeRecords {
-                name: node.name.clone(),
-                serves: node.serves.clone(),
-                a: render.addresses(&node.serves, false),
-                aaaa: render.addresses(&node.serves, true),
-            })
-            .collect();
-        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        let render = Renderer::new(settings);
+        let roles: Vec<RoleName> = roles.into_iter().cloned().collect();
+        let main = roles.iter().position(|role| role.as_str() == MAIN_ROLE);
+        let nodes = nodes(settings, &render, view);
         let servers: Vec<(&NodeName, &[IpAddr])> = nodes
             .iter()
             .filter(|node| !node.serves.is_empty())
@@ -171,113 +246,360 @@ impl Zone {
         let first = servers.first().map_or(&view.me, |(name, _)| *name);
         let serial = serial(view);
         let [ns, glue] = render.name_servers(&servers);
-        Zone {
+        let forward = Tree {
             origin: settings.origin.clone(),
-            serial,
-            me: view.me.clone(),
+            names: names(&settings.services, &nodes, &roles, main.unwrap_or_default()),
             soa: render.soa(first, serial),
-            negative: render.negative_soa(first, serial),
+            negative: render.negative_soa(&settings.origin, first, serial),
             ns,
             glue,
+        };
+        let reverse = settings.reverse.iter().map(|reverse| Tree {
+            origin: reverse.origin.clone(),
+            names: pointers(reverse, &nodes, &render),
+            soa: render.soa_of_any_name(first, serial),
+            negative: render.negative_soa(&reverse.origin, first, serial),
+            ns: render.name_servers_of_any_name(&servers),
+            glue: Records::joined(
+                nodes
+                    .iter()
+                    .filter(|node| !node.serves.is_empty())
+                    .take(NAME_SERVERS_MAX)
+                    .map(|node| &node.glue),
+            ),
+        });
+        let members = || nodes.iter().filter(|node| node.member);
+        Zone {
+            serial,
+            me: view.me.clone(),
+            nobody_active: settings.nobody_active,
+            main: main.unwrap_or_default(),
+            reverse: reverse.collect(),
+            all: [0, 1].map(|family| Records::joined(members().map(|node| &node.distinct[family]))),
             any: render.any(),
-            names: names(&nodes, roles),
+            render,
+            forward,
+            roles,
             nodes,
         }
     }
 
-    /// Whether `view` would render to the same zone.
+    /// Whether `view` would render to the same zones.
     pub(crate) fn is_of(&self, view: &View) -> bool {
         self.serial == serial(view)
             && self.nodes.len() == view.nodes.len()
             && view.nodes.iter().all(|node| {
-                self.node(&node.name)
-                    .is_some_and(|known| known.serves == node.serves)
+                self.node(&node.name).is_some_and(|known| {
+                    let known = &self.nodes[known];
+                    known.serves == node.serves
+                        && known.up == is_up(node)
+                        && known.member == node.kind.may_act()
+                })
             })
     }
 
-    /// The zone's serial number (RFC 1982 arithmetic).
+    /// The zones' serial number (RFC 1982 arithmetic).
     pub fn serial(&self) -> u32 {
         self.serial
     }
 
-    pub(crate) fn origin(&self) -> &[u8] {
-        self.origin.wire()
+    /// Where a name is, if it is in one of the zones.
+    pub(crate) fn place<'n>(&self, name: &Name<'n>, lower: &'n mut Lower) -> Option<Place<'_, 'n>> {
+        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let tree = trees.find(|tree| name.is_below(tree.origin.wire()))?;
+        let labels = name.below(tree.origin.wire(), lower)?;
+        Some(Place { tree, labels })
     }
 
-    /// The SOA for the authority section of an answer without data.
-    pub(crate) fn negative(&self) -> &Records {
-        &self.negative
-    }
-
-    /// What there is of `qtype` at the name with `labels` below the origin; `word` says who is active.
-    pub(crate) fn find(&self, labels: &[u8], qtype: u16, word: impl FnOnce(&RoleName) -> Word) -> Found<'_> {
-        let Some(entry) = self.names.get(labels) else {
+    /// What there is of `qtype` at a place.
+    pub(crate) fn find<'z>(&'z self, place: Place<'z, '_>, qtype: u16, source: &impl Source) -> Found<'z> {
+        let Place { tree, labels } = place;
+        let Some(content) = tree.names.get(labels) else {
             return Found::NoName;
         };
-        match qtype {
-            code::A | code::AAAA => match (&entry.role, entry.node) {
-                (Some(role), _) => self.active(&word(role), qtype),
-                (None, Some(node)) => addresses(self.nodes.get(node), qtype),
-                (None, None) => Found::NoData,
-            },
-            code::SOA if entry.apex => Found::Records(&self.soa, None),
-            code::NS if entry.apex && self.ns.count > 0 => Found::Records(&self.ns, Some(&self.glue)),
-            code::ANY if entry.role.is_some() || entry.node.is_some() || entry.apex => {
-                Found::Records(&self.any, None)
-            }
-            code::AXFR | code::IXFR => Found::Refused,
+        let apex = labels.is_empty();
+        match (qtype, content) {
+            (code::A | code::AAAA, Some(content)) => self.addresses(content, qtype, source),
+            (code::SOA, _) if apex => Found::kept(&tree.soa, None),
+            (code::NS, _) if apex => Found::kept(&tree.ns, Some(&tree.glue)),
+            (code::SRV, Some(Content::Service(service, role))) => self.service(*service, *role, source),
+            (code::TXT, Some(Content::Told)) => self.told(source),
+            (code::PTR, Some(Content::Pointers(records))) => Found::kept(records, None),
+            (code::ANY, Some(_)) => Found::kept(&self.any, None),
+            (code::ANY, None) if apex => Found::kept(&self.any, None),
+            (code::AXFR | code::IXFR, _) => Found::Refused,
             _ => Found::NoData,
         }
     }
 
-    fn active(&self, word: &Word, qtype: u16) -> Found<'_> {
-        match word {
-            Word::Me(_) => addresses(self.node(&self.me), qtype),
-            Word::Other(node, _) => addresses(self.node(node), qtype),
-            Word::Nobody => Found::NoData,
-            Word::Unknown => Found::Unsure,
+    fn addresses<'z>(&'z self, content: &Content, qtype: u16, source: &impl Source) -> Found<'z> {
+        match content {
+            Content::Active(role) => match self.who(*role, source) {
+                Who::Node(node) => self.of_node(node, qtype),
+                Who::All => self.of_all(qtype),
+                Who::Nobody => Found::NoData,
+                Who::Unsure => Found::Unsure,
+            },
+            Content::Node(node) => self.of_node(*node, qtype),
+            Content::All => self.of_all(qtype),
+            Content::Standby => self.of_standbys(qtype, source),
+            Content::Service(..) | Content::Told | Content::Pointers(_) => Found::NoData,
         }
     }
 
-    fn node(&self, name: &NodeName) -> Option<&NodeRecords> {
-        let at = self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()?;
-        self.nodes.get(at)
+    /// Who stands for a role; asks the source once.
+    fn who(&self, role: usize, source: &impl Source) -> Who {
+        let Some(role) = self.roles.get(role) else {
+            return Who::Nobody; // a cluster without roles
+        };
+        let known = |node: &NodeName| self.node(node).map_or(Who::Unsure, Who::Node);
+        match (source.word(role), self.nobody_active) {
+            (Word::Me(_), _) => known(&self.me),
+            (Word::Other(node, _), _) => known(&node),
+            (Word::Unknown, _) | (Word::Nobody, NobodyActive::ServFail) => Who::Unsure,
+            (Word::Nobody, NobodyActive::NoData) => Who::Nobody,
+            (Word::Nobody, NobodyActive::All) => Who::All,
+            (Word::Nobody, NobodyActive::Last) => {
+                // A node that was taken out since is nobody.
+                let last = source.last(role).and_then(|last| self.node(&last));
+                last.map_or(Who::Nobody, Who::Node)
+            }
+        }
+    }
+
+    /// One node's addresses. A node without any has a host name that is not resolved yet: that is not knowing, not "none".
+    fn of_node(&self, node: usize, qtype: u16) -> Found<'_> {
+        let Some(node) = self.nodes.get(node).filter(|node| !node.serves.is_empty()) else {
+            return Found::Unsure;
+        };
+        Found::kept(if qtype == code::A { &node.a } else { &node.aaaa }, None)
+    }
+
+    /// All members' addresses, as far as any is known.
+    fn of_all(&self, qtype: u16) -> Found<'_> {
+        if self.all.iter().all(|records| records.count == 0) {
+            return Found::Unsure;
+        }
+        Found::kept(&self.all[family(qtype)], None)
+    }
+
+    /// Addresses of the members that are up and not active for the main role.
+    fn of_standbys(&self, qtype: u16, source: &impl Source) -> Found<'_> {
+        let active = match self.roles.get(self.main).map(|role| source.word(role)) {
+            Some(Word::Unknown) => return Found::Unsure,
+            Some(Word::Me(_)) => Some(&self.me).cloned(),
+            Some(Word::Other(node, _)) => Some(node),
+            Some(Word::Nobody) | None => None,
+        };
+        let standbys = self
+            .nodes
+            .iter()
+            .filter(|node| node.member && node.up && Some(&node.name) != active.as_ref());
+        Found::made(Records::joined(
+            standbys.map(|node| &node.distinct[family(qtype)]),
+        ))
+    }
+
+    fn service<'z>(&'z self, service: usize, role: usize, source: &impl Source) -> Found<'z> {
+        let of = |node: &'z NodeRecords| node.services.get(service);
+        match self.who(role, source) {
+            Who::Node(node) => match self
+                .nodes
+                .get(node)
+                .and_then(|node| Some((of(node)?, &node.glue)))
+            {
+                Some((records, glue)) => Found::kept(records, Some(glue)),
+                None => Found::Unsure,
+            },
+            Who::All => Found::made(Records::joined(
+                self.nodes.iter().filter(|node| node.member).filter_map(of),
+            )),
+            Who::Nobody => Found::NoData,
+            Who::Unsure => Found::Unsure,
+        }
+    }
+
+    /// Roles, nodes and epochs as text, a record for each role. Nothing is said unless all is known.
+    fn told(&self, source: &impl Source) -> Found<'_> {
+        let mut texts = Vec::new();
+        for role in &self.roles {
+            let (node, epoch) = match source.word(role) {
+                Word::Me(epoch) => (self.me.to_string(), epoch.0.to_string()),
+                Word::Other(node, epoch) => (node.to_string(), epoch.0.to_string()),
+                Word::Nobody => (String::new(), String::new()),
+                Word::Unknown => return Found::Unsure,
+            };
+            texts.push(vec![
+                format!("role={role}"),
+                format!("node={node}"),
+                format!("epoch={epoch}"),
+            ]);
+        }
+        Found::made(self.render.texts(texts))
+    }
+
+    fn node(&self, name: &NodeName) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()
+    }
+
+    /// The SOA of each zone.
+    pub(crate) fn soas(&self) -> Vec<Record> {
+        let trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let soa = |tree: &Tree| self.render.parsed(tree.origin.wire(), &tree.soa);
+        trees.flat_map(soa).collect()
+    }
+
+    /// Every record of the zone with this name (in wire form and lower case), its SOA first, just as questions are answered now.
+    ///
+    /// Without `standby`: who is up is seen by each node for itself, and raises no serial.
+    pub(crate) fn contents(&self, name: &[u8], source: &impl Source) -> Contents {
+        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
+        match trees.find(|tree| tree.origin.wire() == name) {
+            Some(tree) => match self.records_of(tree, source) {
+                Ok(records) => Contents::Whole(records),
+                Err(Unsure) => Contents::Unsure,
+            },
+            None => Contents::NotOurs,
+        }
+    }
+
+    fn records_of(&self, tree: &Tree, source: &impl Source) -> Result<Vec<Record>, Unsure> {
+        let mut all = Vec::new();
+        for (labels, content) in &tree.names {
+            if matches!(content, Some(Content::Standby)) {
+                continue;
+            }
+            let place = Place { tree, labels };
+            for qtype in [
+                code::SOA,
+                code::NS,
+                code::A,
+                code::AAAA,
+                code::SRV,
+                code::TXT,
+                code::PTR,
+            ] {
+                match self.find(place, qtype, source) {
+                    Found::Records(records, _) => {
+                        let name = [labels, tree.origin.wire()].concat();
+                        all.extend(self.render.parsed(&name, &records));
+                    }
+                    // A host name of one node that does not resolve is nobody else's loss.
+                    Found::Unsure if matches!(content, Some(Content::Node(_))) => {}
+                    Found::Unsure => return Err(Unsure),
+                    Found::NoData | Found::NoName | Found::Refused => {}
+                }
+            }
+        }
+        Ok(all)
     }
 }
 
-/// One node's addresses. A node without any has a host name that is not resolved yet: that is not knowing, not "none".
-fn addresses(node: Option<&NodeRecords>, qtype: u16) -> Found<'_> {
-    let Some(node) = node.filter(|node| !node.serves.is_empty()) else {
-        return Found::Unsure;
+/// Part of the zone is not known now.
+struct Unsure;
+
+fn family(qtype: u16) -> usize {
+    usize::from(qtype == code::AAAA)
+}
+
+fn is_up(node: &NodeView) -> bool {
+    matches!(node.state, PeerState::Up | PeerState::Myself)
+}
+
+fn nodes(settings: &Settings, render: &Renderer, view: &View) -> Vec<NodeRecords> {
+    let mut views: Vec<&NodeView> = view.nodes.iter().collect();
+    views.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut seen: Vec<IpAddr> = Vec::new();
+    let node = |node: &NodeView| {
+        let serves = &node.serves;
+        let member = node.kind.may_act();
+        let known = |ip: &&IpAddr| !seen.contains(ip);
+        let fresh: Vec<IpAddr> = serves.iter().filter(known).filter(|_| member).copied().collect();
+        seen.extend(&fresh);
+        NodeRecords {
+            name: node.name.clone(),
+            serves: serves.clone(),
+            member,
+            up: is_up(node),
+            a: render.addresses(serves, false),
+            aaaa: render.addresses(serves, true),
+            distinct: [false, true].map(|v6| render.addresses(&fresh, v6)),
+            glue: render.glue(&node.name, serves),
+            services: settings
+                .services
+                .iter()
+                .map(|service| render.service(&node.name, service.port))
+                .collect(),
+        }
     };
-    let records = if qtype == code::A { &node.a } else { &node.aaaa };
-    if records.count == 0 {
-        Found::NoData
-    } else {
-        Found::Records(records, None)
-    }
+    views.into_iter().map(node).collect()
 }
 
-fn names<'r>(
+fn names(
+    services: &[Service],
     nodes: &[NodeRecords],
-    roles: impl IntoIterator<Item = &'r RoleName>,
-) -> BTreeMap<Box<[u8]>, Entry> {
-    let mut names: BTreeMap<Box<[u8]>, Entry> = BTreeMap::new();
-    let mut apex = Entry {
-        apex: true,
-        ..Entry::default()
-    };
-    for role in roles {
-        if apex.role.is_none() || role.as_str() == MAIN_ROLE {
-            apex.role = Some(role.clone());
+    roles: &[RoleName],
+    main: usize,
+) -> BTreeMap<Box<[u8]>, Option<Content>> {
+    let mut names = BTreeMap::new();
+    let mut add = |labels: &[&str], content| {
+        let name: &mut Option<Content> = names.entry(wire(labels)).or_default();
+        if name.is_none() {
+            *name = content;
         }
-        names.entry(wire(&[role.as_str()])).or_default().role = Some(role.clone());
+    };
+    // Roles first: one that is called like another name takes it.
+    for (index, role) in roles.iter().enumerate() {
+        add(&[role.as_str()], Some(Content::Active(index)));
     }
-    names.insert(wire(&[]), apex);
-    names.entry(wire(&[NODE_LABEL])).or_default();
+    let apex = roles.get(main).map(|_| Content::Active(main));
+    add(&[], apex);
+    add(&[NODE_LABEL], None);
     for (index, node) in nodes.iter().enumerate() {
-        let name = wire(&[node.name.as_str(), NODE_LABEL]);
-        names.entry(name).or_default().node = Some(index);
+        add(&[node.name.as_str(), NODE_LABEL], Some(Content::Node(index)));
+    }
+    add(&[ALL_LABEL], Some(Content::All));
+    add(&[STANDBY_LABEL], Some(Content::Standby));
+    add(&[TOLD_LABEL], Some(Content::Told));
+    for (index, service) in services.iter().enumerate() {
+        let label = format!("_{}", service.name);
+        if !roles.is_empty() {
+            add(&[PROTOCOL_LABEL], None);
+            add(&[&label, PROTOCOL_LABEL], Some(Content::Service(index, main)));
+        }
+        for (at, role) in roles.iter().enumerate() {
+            add(&[PROTOCOL_LABEL, role.as_str()], None);
+            let content = Content::Service(index, at);
+            add(&[&label, PROTOCOL_LABEL, role.as_str()], Some(content));
+        }
+    }
+    names
+}
+
+/// The names of the addresses in one network, and the labels above them.
+fn pointers(
+    reverse: &Reverse,
+    nodes: &[NodeRecords],
+    render: &Renderer,
+) -> BTreeMap<Box<[u8]>, Option<Content>> {
+    let mut named: BTreeMap<IpAddr, Vec<&NodeName>> = BTreeMap::new();
+    for node in nodes {
+        for ip in node.serves.iter().filter(|ip| reverse.prefix.contains(**ip)) {
+            let names = named.entry(*ip).or_default();
+            if !names.contains(&&node.name) {
+                names.push(&node.name);
+            }
+        }
+    }
+    let mut names = BTreeMap::from([(wire(&[]), None)]);
+    for (ip, nodes) in named {
+        let labels = reverse.labels(ip);
+        let mut rest = &labels[..];
+        while let Some((length, after)) = rest.split_first() {
+            rest = after.get(usize::from(*length)..).unwrap_or_default();
+            names.entry(rest.into()).or_default();
+        }
+        names.insert(labels, Some(Content::Pointers(render.pointers(&nodes))));
     }
     names
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
+use baton_shared::id::RoleName;
 use hickory_proto::op::{Message, ResponseCode};
 
 /// An option and a flag that nobody has defined yet.
@@ -22,7 +23,7 @@ fn ask_via(query: &[u8], via: Via) -> Response {
     let mut bytes = vec![0; 65_535];
     let word = |role: &RoleName| published.word(role, Mono(1_000));
     let zone = zone(&published);
-    let reply = answer(query, client(via), &policy(), &zone, word, &mut bytes).expect("a response");
+    let reply = answer(query, client(via), &policy(), &zone, &word, &mut bytes).expect("a response");
     bytes.truncate(reply.len);
     let message = read(&bytes);
     Response { bytes, message }
@@ -235,7 +236,7 @@ fn section_8_2_7_truncated_response() {
     let mut bytes = vec![0; 1232];
     let word = |role: &RoleName| published.word(role, Mono(1_000));
     let zone = zone(&published);
-    let reply = answer(&query, client(Via::Udp), &policy(), &zone, word, &mut bytes).unwrap();
+    let reply = answer(&query, client(Via::Udp), &policy(), &zone, &word, &mut bytes).unwrap();
     bytes.truncate(reply.len);
     let message = read(&bytes);
     let response = Response { bytes, message }.has_edns();

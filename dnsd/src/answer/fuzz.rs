@@ -5,6 +5,7 @@ use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
+use baton_shared::id::RoleName;
 use baton_shared::view::Published;
 use hickory_proto::op::Message;
 use hickory_proto::rr::rdata::opt::EdnsCode;
@@ -67,7 +68,7 @@ fn fuzz_dns() {
         let policy = &policies[(how >> 3) / clusters.len() % policies.len()];
         let mut out = vec![UNTOUCHED; room];
         let word = |role: &RoleName| published.word(role, Mono(1_000));
-        let reply = answer(query, client(via), policy, zone, word, &mut out);
+        let reply = answer(query, client(via), policy, zone, &word, &mut out);
 
         let silent = query.len() < HEADER || query[2] & 0x80 != 0;
         let Some(reply) = reply else {

@@ -3,6 +3,7 @@ use crate::testing::*;
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
 use baton_shared::id::Epoch;
+use baton_shared::id::RoleName;
 use baton_shared::view::Published;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -16,7 +17,7 @@ const NOW: Mono = Mono(1_000);
 fn reply(published: &Published, now: Mono, query: &[u8], via: Via) -> Option<(Reply, Vec<u8>)> {
     let mut out = vec![0xee; 65_535];
     let word = |role: &RoleName| published.word(role, now);
-    let reply = answer(query, client(via), &policy(), &zone(published), word, &mut out)?;
+    let reply = answer(query, client(via), &policy(), &zone(published), &word, &mut out)?;
     assert!(
         out[reply.len..].iter().all(|b| *b == 0xee),
         "nothing is written behind the reply"
@@ -411,7 +412,7 @@ fn under(dns: &Dns, query: &[u8], client: Client) -> (Reply, Message) {
     let published = active("b");
     let mut out = vec![0; 65_535];
     let word = |role: &RoleName| published.word(role, NOW);
-    let reply = answer(query, client, &policy_of(dns), &zone(&published), word, &mut out).unwrap();
+    let reply = answer(query, client, &policy_of(dns), &zone(&published), &word, &mut out).unwrap();
     (reply, read(&out[..reply.len]))
 }
 
@@ -710,7 +711,7 @@ fn buffers_too_small_are_not_overrun() {
     for size in 0..120 {
         let mut out = vec![0; size];
         let word = |role: &RoleName| published.word(role, NOW);
-        if let Some(reply) = answer(&query, client(Via::Tcp), &policy, &zone, word, &mut out) {
+        if let Some(reply) = answer(&query, client(Via::Tcp), &policy, &zone, &word, &mut out) {
             assert!(reply.len <= size);
             read(&out[..reply.len]);
         }
@@ -848,7 +849,7 @@ fn answering_allocates_nothing() {
         let query = with_option(query, option::COOKIE, b"12345678");
         let mut ask = || {
             let word = |role: &RoleName| published.word(role, NOW);
-            assert!(answer(&query, client(Via::Udp), &policy, &zone, word, &mut out).is_some());
+            assert!(answer(&query, client(Via::Udp), &policy, &zone, &word, &mut out).is_some());
         };
         ask(); // Whatever is set up once per thread.
         assert_eq!(allocations(ask), 0, "{name}");

@@ -1,11 +1,12 @@
 //! `[dns]` and its tables: the zone, who may ask for it, who may copy it, and where it is pushed to.
 
+use super::error::suggest;
 use super::faces::{self, Local};
 use super::section::Section;
 use super::tree::{Item, Value};
 use super::{
-    Dns, Host, NobodyActive, Prefix, Push, RateLimit, Service, Transfer, TsigAlgorithm, TsigKey, secret,
-    value,
+    Dns, Host, NobodyActive, Prefix, Push, RateLimit, Role, Service, Transfer, TsigAlgorithm, TsigKey,
+    secret, value,
 };
 use crate::id::RoleName;
 use std::collections::BTreeMap;
@@ -39,16 +40,36 @@ const NOBODY: [(&str, NobodyActive); 4] = [
 pub(super) type Read = (Dns, Vec<String>);
 
 /// `[dns]`.
-pub(super) fn dns(root: &mut Section, local: Option<&Local>, base: &Path) -> Option<Read> {
+pub(super) fn dns(
+    root: &mut Section,
+    local: Option<&Local>,
+    roles: &BTreeMap<RoleName, Role>,
+    base: &Path,
+) -> Option<Read> {
     let mut section = root.table("dns")?;
     let listen = section.need("listen", "listen = \"0.0.0.0:53\"", |item| {
         faces::listen(item, local)
     });
-    read(section, listen, base)
+    let known = |role: &RoleName| {
+        if roles.contains_key(role) {
+            return Ok(());
+        }
+        let names: Vec<&str> = roles.keys().map(RoleName::as_str).collect();
+        Err(format!(
+            "there is no role \"{role}\"; {}",
+            suggest(role.as_str(), &names)
+        ))
+    };
+    read(section, listen, known, base)
 }
 
-/// The keys that do not depend on the node. `listen` was read before.
-pub(super) fn read(mut section: Section, listen: Option<Vec<SocketAddr>>, base: &Path) -> Option<Read> {
+/// The keys that do not depend on the node. `listen` was read before; `role` says whether there is such a role.
+pub(super) fn read(
+    mut section: Section,
+    listen: Option<Vec<SocketAddr>>,
+    role: impl Fn(&RoleName) -> Result<(), String>,
+    base: &Path,
+) -> Option<Read> {
     let zone = section.need("zone", "zone = \"orders.internal\"", |item| {
         zone(value::text(item)?)
     });
@@ -69,7 +90,7 @@ pub(super) fn read(mut section: Section, listen: Option<Vec<SocketAddr>>, base: 
         .map(|keys| self::keys(keys, base, &mut risks));
     let keys = keys.unwrap_or_default();
     let transfer = section.table("transfer").map(|table| transfer(table, &keys));
-    let push = section.table("push").map(|table| pushes(table, &keys));
+    let push = section.table("push").map(|table| pushes(table, &keys, &role));
     section.finish();
     let dns = Dns {
         ttl: ttl.unwrap_or(Dns::DEFAULT_TTL),
@@ -232,9 +253,7 @@ fn key(item: &Item, keys: &BTreeMap<String, TsigKey>) -> Result<String, String> 
 fn transfer(mut table: Section, keys: &BTreeMap<String, TsigKey>) -> Option<Transfer> {
     let allow = table.take("allow", prefixes);
     let key = table.take("key", |item| key(item, keys));
-    let notify = table.take("notify", |item| {
-        some(value::one_or_more(item, |text| server(text))?)
-    });
+    let notify = table.take("notify", |item| some(value::one_or_more(item, server)?));
     if allow.is_none() && key.is_none() {
         let text = "lets nobody copy the zone; add a line like: allow = \"10.0.0.53\", or key = \"NAME\"";
         table.problem("", text);
@@ -256,13 +275,17 @@ fn server(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// `[dns.push.NAME]`.
-fn pushes(mut table: Section, keys: &BTreeMap<String, TsigKey>) -> Vec<Push> {
+fn pushes(
+    mut table: Section,
+    keys: &BTreeMap<String, TsigKey>,
+    role: &impl Fn(&RoleName) -> Result<(), String>,
+) -> Vec<Push> {
     let mut all = Vec::new();
     for entry in table.all() {
         if let Value::Table(_) = entry.item.value
             && let Some(section) = table.table(&entry.key)
         {
-            all.extend(push(&entry.key, section, keys));
+            all.extend(push(&entry.key, section, keys, role));
         } else {
             table.problem(&entry.key, "must be a table, as in [dns.push.site]");
         }
@@ -276,7 +299,12 @@ fn pushes(mut table: Section, keys: &BTreeMap<String, TsigKey>) -> Vec<Push> {
     all
 }
 
-fn push(label: &str, mut section: Section, keys: &BTreeMap<String, TsigKey>) -> Option<Push> {
+fn push(
+    label: &str,
+    mut section: Section,
+    keys: &BTreeMap<String, TsigKey>,
+    known: &impl Fn(&RoleName) -> Result<(), String>,
+) -> Option<Push> {
     let server = section.need("server", "server = \"10.0.0.53\"", |item| {
         server(value::text(item)?)
     });
@@ -284,7 +312,10 @@ fn push(label: &str, mut section: Section, keys: &BTreeMap<String, TsigKey>) -> 
     let name = section.need("name", "name = \"orders.example.com\"", |item| {
         self::zone(value::text(item)?)
     });
-    let role = section.take("role", value::parsed::<RoleName>);
+    let role = section.take("role", |item| {
+        let role: RoleName = value::parsed(item)?;
+        known(&role).map(|()| role)
+    });
     let ttl = section.take("ttl", self::ttl);
     let has_key = section.has("key");
     let key = section.take("key", |item| key(item, keys));

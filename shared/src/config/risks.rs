@@ -18,6 +18,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     voters(config, &mut risks);
     networks(config, &mut risks);
     timing(config, &mut risks);
+    names(config, &mut risks);
     told(config, &mut risks);
     stopping(config, &mut risks);
     listeners(config, &mut risks);
@@ -126,6 +127,25 @@ fn timing(config: &Config, risks: &mut Vec<String>) {
         let ttl = show_duration(dns.ttl);
         risks.push(format!(
             "dns.ttl: clients may keep to the old node for {ttl}; lower it"
+        ));
+    }
+}
+
+/// Names of the zone that roles take away, and updates that anybody could send.
+fn names(config: &Config, risks: &mut Vec<String>) {
+    let Some(dns) = &config.dns else { return };
+    for role in config.roles.keys() {
+        if ["all", "standby"].contains(&role.as_str()) {
+            let zone = &dns.zone;
+            risks.push(format!(
+                "role \"{role}\" takes the name {role}.{zone} from the addresses of several nodes; call it otherwise"
+            ));
+        }
+    }
+    for push in dns.push.iter().filter(|push| push.key.is_none()) {
+        let (label, server) = (&push.label, push.server);
+        risks.push(format!(
+            "dns.push.{label}: updates are not signed, so {server} must obey whoever has this node's address; add key"
         ));
     }
 }

@@ -1,7 +1,9 @@
 //! Files as operators write them, and what they get back.
 
 mod bad;
+mod names;
 mod risky;
+mod standalone;
 
 use super::*;
 use crate::key::ClusterKey;
