@@ -2,9 +2,9 @@
 //!
 //! Pure: no clock, no socket, no allocation; every input has an outcome, and no input makes it panic.
 
-use crate::cookie::{COOKIE, Worth};
+use crate::cookie::{BadLength, COOKIE, Worth};
 use crate::policy::Policy;
-use crate::question::{Edns, HEADER, Header, Lower, Question, code, option};
+use crate::question::{Behind, Edns, HEADER, Header, Lower, Question, code, option};
 use crate::zone::{Found, Records, Source, Zone};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -80,6 +80,9 @@ pub struct Reply {
     pub denied: bool,
     /// The client's cookie shows that its address is not forged.
     pub trusted: bool,
+    /// The query has a signature (TSIG), which nobody has looked at yet: it is to be verified, and the reply signed, before
+    /// it is sent (RFC 8945 §5).
+    pub signed: bool,
     /// Where the records begin, and end: between question and OPT.
     records: (usize, usize),
 }
@@ -118,7 +121,8 @@ pub fn answer(
     let header = Header::parse(query)?;
     let bare = Draft::new(&header, client.via);
     if header.opcode != 0 {
-        return bare.rcode(Rcode::NotImp).write(out);
+        let edns = edns_of_no_query(query, &header);
+        return Draft { edns, ..bare }.rcode(Rcode::NotImp).write(out);
     }
     let Ok(question) = Question::parse(query, &header) else {
         return bare.rcode(Rcode::FormErr).write(out);
@@ -127,16 +131,25 @@ pub fn answer(
         echo: question.as_ref().map_or(&[], |question| question.echo),
         ..bare
     };
-    let Ok(edns) = Edns::parse(query, &header, echoing.echo) else {
+    let Ok(Behind { edns, signed }) = Behind::parse(query, &header, echoing.echo) else {
         return echoing.rcode(Rcode::FormErr).write(out);
     };
-    let draft = Draft { edns, ..echoing };
+    let draft = Draft {
+        edns,
+        signed,
+        ..echoing
+    };
     if edns.is_some_and(|edns| edns.version != 0) {
         return draft.rcode(Rcode::BadVers).write(out);
     }
-    let (draft, worth) = match draft.options(client, policy) {
-        Ok(found) => found,
-        Err(draft) => return draft.rcode(Rcode::FormErr).write(out),
+    let Ok((options, worth)) = options(edns, client, policy) else {
+        return draft.rcode(Rcode::FormErr).write(out);
+    };
+    let trusted = worth == Some(Worth::Right);
+    let draft = Draft {
+        options,
+        trusted,
+        ..draft
     };
     if !policy.admits(client.ip) {
         let denied = true;
@@ -151,6 +164,14 @@ pub fn answer(
         (None, None) => draft.rcode(Rcode::FormErr),
     }
     .write(out)
+}
+
+/// The OPT record of what has another opcode, if it is laid out as a query is: an OPT is answered with one (RFC 6891
+/// §6.1.1), whatever it came with.
+fn edns_of_no_query<'q>(query: &'q [u8], header: &Header) -> Option<Edns<'q>> {
+    let question = Question::parse(query, header).ok()?;
+    let echo = question.map_or(&[][..], |question| question.echo);
+    Behind::parse(query, header, echo).ok()?.edns
 }
 
 /// What is said in EDNS options.
@@ -170,6 +191,28 @@ impl Options<'_> {
     }
 }
 
+/// Answers the client's options as `policy` has it, and says what its cookie is worth.
+fn options<'a>(
+    edns: Option<Edns>,
+    client: Client,
+    policy: &'a Policy,
+) -> Result<(Options<'a>, Option<Worth>), BadLength> {
+    let Some(edns) = edns else {
+        return Ok((Options::default(), None));
+    };
+    let judged = match (&policy.cookies, edns.cookie) {
+        (Some(cookies), Some(data)) => Some(cookies.judge(data, client.ip, client.now)?),
+        _ => None,
+    };
+    let options = Options {
+        nsid: policy.nsid.as_deref().filter(|_| edns.nsid),
+        cookie: judged.map(|(_, cookie)| cookie),
+        // RFC 7828 §3.2.1: over UDP it means nothing.
+        keepalive: edns.keepalive && client.via == Via::Tcp,
+    };
+    Ok((options, judged.map(|(worth, _)| worth)))
+}
+
 /// A response before it is written.
 struct Draft<'a> {
     header: &'a Header,
@@ -179,6 +222,7 @@ struct Draft<'a> {
     options: Options<'a>,
     denied: bool,
     trusted: bool,
+    signed: bool,
     rcode: Rcode,
     authoritative: bool,
     answer: Option<Cow<'a, Records>>,
@@ -197,43 +241,13 @@ impl<'a> Draft<'a> {
             options: Options::default(),
             denied: false,
             trusted: false,
+            signed: false,
             rcode: Rcode::NoError,
             authoritative: false,
             answer: None,
             authority: None,
             additional: None,
         }
-    }
-
-    /// Answers the client's options as `policy` has it, and says what its cookie is worth; the draft as it was if the
-    /// cookie is malformed.
-    fn options(self, client: Client, policy: &'a Policy) -> Result<(Self, Option<Worth>), Self> {
-        let Some(edns) = self.edns else {
-            return Ok((self, None));
-        };
-        let judged = match (&policy.cookies, edns.cookie) {
-            (Some(cookies), Some(data)) => match cookies.judge(data, client.ip, client.now) {
-                Ok(judged) => Some(judged),
-                Err(_) => return Err(self),
-            },
-            _ => None,
-        };
-        let worth = judged.map(|(worth, _)| worth);
-        let options = Options {
-            nsid: policy.nsid.as_deref().filter(|_| edns.nsid),
-            cookie: judged.map(|(_, cookie)| cookie),
-            // RFC 7828 §3.2.1: over UDP it means nothing.
-            keepalive: edns.keepalive && self.via == Via::Tcp,
-        };
-        let trusted = worth == Some(Worth::Right);
-        Ok((
-            Draft {
-                options,
-                trusted,
-                ..self
-            },
-            worth,
-        ))
     }
 
     fn rcode(self, rcode: Rcode) -> Self {
@@ -345,6 +359,7 @@ impl<'a> Draft<'a> {
             truncated,
             denied: self.denied,
             trusted: self.trusted,
+            signed: self.signed,
             records: (start, end),
         })
     }

@@ -12,6 +12,8 @@ use sha2::{Sha256, Sha384, Sha512};
 use std::collections::BTreeMap;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// How far the two clocks may be apart, in seconds (RFC 8945 §10 recommends 300).

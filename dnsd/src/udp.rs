@@ -1,8 +1,8 @@
-//! The UDP loop of one socket: take a batch, answer it, send it.
+//! The UDP loop of one socket: take a batch, answer it, send it, until there is no more.
 
 use crate::answer::Via;
 use crate::counters::add;
-use crate::mmsg::Batch;
+use crate::mmsg::{BATCH, Batch};
 use crate::responder::Responder;
 use std::io;
 use std::net::UdpSocket;
@@ -12,10 +12,11 @@ use std::time::Duration;
 use tokio::io::Interest;
 
 /// After a socket error, before the next try.
-const BACK_OFF: Duration = Duration::from_millis(50);
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
 /// So many socket errors in a row, a minute's worth, mean that it will not get better.
 const ERRORS_MAX: u32 = 1_200;
-/// Batches answered in a row before other tasks of the thread have a turn, under 1 ms: a flood must not hold up `/health`.
+/// Batches answered in a row before others have a turn, under 1 ms: a flood must not hold up `/health`, nor the thread's
+/// other addresses.
 const BATCHES_PER_TURN: u32 = 8;
 
 /// Answers on `socket` until it fails for good; gives the reason.
@@ -29,41 +30,79 @@ pub(crate) async fn serve(socket: UdpSocket, responder: Arc<Responder>) -> io::E
 async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std::convert::Infallible> {
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let mut batch = Batch::new();
-    let mut errors = 0;
-    let mut batches = 0;
+    let mut failures = Failures::default();
     loop {
-        let receive = || batch.receive(socket.as_fd());
-        match socket.async_io(Interest::READABLE, receive).await {
-            Ok(_) => {
-                errors = 0;
-                respond(&mut batch, socket.as_fd(), responder);
-                batches += 1;
-                if batches == BATCHES_PER_TURN {
-                    batches = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+        // A turn that took all ends with WouldBlock, on which async_io waits for more, without asking once again.
+        let turn = || turn(socket.as_fd(), &mut batch, responder, &mut failures);
+        match socket.async_io(Interest::READABLE, turn).await {
+            Ok(()) => tokio::task::yield_now().await,
             Err(error) => {
-                if errors == 0 {
-                    tracing::warn!(%error, "cannot receive DNS queries over UDP, trying again");
+                if failures.bear(error)? {
+                    tokio::time::sleep(BACK_OFF).await;
                 }
-                errors += 1;
-                if errors == ERRORS_MAX {
-                    return Err(error);
-                }
-                tokio::time::sleep(BACK_OFF).await;
             }
         }
     }
+}
+
+/// Answers what has arrived: `WouldBlock` once there is no more, success if others must have their turn before.
+pub(crate) fn turn(
+    socket: BorrowedFd,
+    batch: &mut Batch,
+    responder: &Responder,
+    failures: &mut Failures,
+) -> io::Result<()> {
+    for _ in 0..BATCHES_PER_TURN {
+        let received = batch.receive(socket)?;
+        *failures = Failures::default();
+        respond(batch, socket, responder);
+        if received < BATCH {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+    }
+    Ok(())
 }
 
 /// Answers what `batch` has received from `socket`.
 fn respond(batch: &mut Batch, socket: BorrowedFd, responder: &Responder) {
     let mut sitting = responder.sitting();
     batch.answer(|query, ip, reply| sitting.respond(query, ip, Via::Udp, reply));
+    drop(sitting); // so that who has an answer finds it counted
     let unsent = batch.send(socket);
     if unsent > 0 {
         add(&responder.counters().dropped, unsent as u64);
+    }
+}
+
+/// Socket errors in a row.
+#[derive(Default)]
+pub(crate) struct Failures(u32);
+
+impl Failures {
+    /// Takes note of one. Whether to back off before the next try; the error itself if that is no use any more.
+    pub fn bear(&mut self, error: io::Error) -> io::Result<bool> {
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Ok(false);
+        }
+        if self.0 == 0 {
+            tracing::warn!(%error, "cannot receive DNS queries over UDP, trying again");
+        }
+        self.0 += 1;
+        if self.0 < ERRORS_MAX { Ok(true) } else { Err(error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn socket_that_fails_for_a_minute_is_given_up_and_a_signal_is_no_failure() {
+        let mut failures = Failures::default();
+        for _ in 1..ERRORS_MAX {
+            assert!(failures.bear(io::ErrorKind::OutOfMemory.into()).unwrap());
+            assert!(!failures.bear(io::ErrorKind::Interrupted.into()).unwrap());
+        }
+        assert!(failures.bear(io::ErrorKind::OutOfMemory.into()).is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Mono;
 use crate::guard::Guard;
 use crate::history::what;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
-use crate::view::{Event, LinkState, PeerState, Published, RoleState, RoleView, View, Word};
+use crate::view::{Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, View, Word};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -60,6 +60,9 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// What needs a person.
     pub alarms: Vec<String>,
+    /// Name servers outside the cluster that are told of the active node.
+    #[serde(default)]
+    pub pushes: Vec<PushView>,
     /// The newest event.
     pub last_event: Option<Event>,
 }
@@ -276,6 +279,7 @@ impl Status {
             roles,
             nodes,
             alarms: view.alarms.clone(),
+            pushes: published.pushes.load_full().to_vec(),
             last_event: published.events.load().last().cloned(),
         }
     }

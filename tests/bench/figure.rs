@@ -30,6 +30,14 @@ impl Figure {
         }
     }
 
+    /// Amounts without a target.
+    pub fn amounts(what: impl Into<String>, samples: Vec<f64>, unit: &'static str) -> Figure {
+        Figure {
+            target: None,
+            ..Figure::at_most(what, samples, unit, f64::NAN)
+        }
+    }
+
     /// Amounts, of which the median should be at most `target`.
     pub fn at_most(what: impl Into<String>, samples: Vec<f64>, unit: &'static str, target: f64) -> Figure {
         Figure {

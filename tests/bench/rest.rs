@@ -41,7 +41,7 @@ pub fn measure() -> Vec<Figure> {
 
 /// Processor seconds a process has used: the sum over its threads of their run time, which has nanoseconds
 /// (schedstat, kernel Documentation/scheduler/sched-stats.rst).
-fn used(id: u32) -> f64 {
+pub fn used(id: u32) -> f64 {
     let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("the agent runs");
     let nanos: u64 = tasks
         .flatten()
@@ -52,7 +52,7 @@ fn used(id: u32) -> f64 {
 }
 
 /// Megabytes a process has in memory.
-fn resident(id: u32) -> f64 {
+pub fn resident(id: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the agent runs");
     let kilobytes = status
         .lines()

@@ -159,7 +159,7 @@ impl Cluster {
                 },
                 namespace,
                 http,
-                dns: (inner, DNS_PORT).into(),
+                dns: (inner, self.plan.dns_port.unwrap_or(DNS_PORT)).into(),
                 process: None,
             };
             self.nodes.insert(name, node);

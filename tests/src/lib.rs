@@ -20,6 +20,8 @@ pub mod cluster;
 pub mod deadline;
 pub mod fault;
 pub mod lab;
+pub mod load;
+pub mod nameserver;
 pub mod namespace;
 pub mod operator;
 pub mod plan;

@@ -30,6 +30,10 @@ pub struct Plan {
     /// Whether that is a real disk. If not it is one in memory: how long a flush takes on a machine where others write
     /// too says nothing about the protocol.
     pub on_disk: bool,
+    /// Where nodes answer DNS; `None`: nowhere, and no face of the cluster can be asked to agree with it.
+    pub dns_port: Option<u16>,
+    /// More keys of `[dns]`, in TOML.
+    pub dns: String,
     /// More tables, in TOML. `{dir}` stands for the cluster's directory, `{application}` for the test application and its directory
     /// as a command begins.
     pub more: String,
@@ -56,6 +60,8 @@ impl Plan {
             nodes: names.iter().map(|n| ((*n).to_owned(), Kind::Member)).collect(),
             storage: true,
             on_disk: false,
+            dns_port: Some(DNS_PORT),
+            dns: String::new(),
             more: String::new(),
         }
     }
@@ -83,6 +89,23 @@ impl Plan {
     pub fn on_disk(self) -> Plan {
         Plan {
             on_disk: true,
+            ..self
+        }
+    }
+
+    /// With a name server for clients that know no other port than 53, and with more keys of `[dns]`.
+    pub fn name_servers(self, dns: &str) -> Plan {
+        Plan {
+            dns_port: Some(53),
+            dns: dns.to_owned(),
+            ..self
+        }
+    }
+
+    /// Without a name server.
+    pub fn nameless(self) -> Plan {
+        Plan {
+            dns_port: None,
             ..self
         }
     }
@@ -119,7 +142,10 @@ impl Plan {
         };
         text += &format!("\n[http]\nlisten = {}\n", listen(HTTP_PORT));
         text += &format!("\n[control]\nlisten = \"unix:{dir}/{{node}}.sock\"\n");
-        text += &format!("\n[dns]\nlisten = {}\nzone = \"{ZONE}\"\n", listen(DNS_PORT));
+        if let Some(port) = self.dns_port {
+            let (listen, more) = (listen(port), &self.dns);
+            text += &format!("\n[dns]\nlisten = {listen}\nzone = \"{ZONE}\"\n{more}");
+        }
         let application = || format!("\"{}\", \"{dir}/{ACTS}\"", binary::application().display());
         let more = match self.more.contains("{application}") {
             true => self.more.replace("{application}", &application()),

@@ -3,7 +3,7 @@
 use super::tasks::Tasks;
 use crate::handle::Handle;
 use crate::http;
-use baton_shared::config::Config;
+use baton_shared::config::{Config, Dns};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -20,7 +20,7 @@ impl Faces {
         Ok(Faces {
             checks: config.http.as_ref().map(http::Checks::bind).transpose()?,
             control: config.control.as_ref().map(http::Control::bind).transpose()?,
-            dns: config.dns.as_ref().map(baton_dnsd::Server::bind).transpose()?,
+            dns: config.dns.as_ref().map(|dns| bind_dns(config, dns)).transpose()?,
         })
     }
 
@@ -42,6 +42,17 @@ impl Faces {
         }
         tasks
     }
+}
+
+/// Every node of the cluster derives the same secret: a client that fails over keeps its cookies.
+fn bind_dns(config: &Config, dns: &Dns) -> Result<baton_dnsd::Server, String> {
+    let key = config
+        .cluster
+        .key
+        .derive("dns cookies", config.cluster.name.as_str());
+    let (secret, _) = key.split_at(16);
+    let secret = secret.try_into().expect("half of 32 bytes");
+    Ok(baton_dnsd::Server::bind(dns)?.with_cookie_secret(secret))
 }
 
 /// Ready when the faces shall end.

@@ -1,11 +1,13 @@
 use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
+use baton_shared::config::Dns;
 use baton_shared::id::Epoch;
 use baton_shared::id::RoleName;
 use baton_shared::view::Published;
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::{RData, RecordType};
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use hickory_proto::rr::{DNSClass, RData, RecordType};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -362,6 +364,31 @@ fn additional_records_of_a_query_are_skipped() {
 }
 
 #[test]
+fn signature_is_told_to_whom_verifies_it_and_must_come_last() {
+    let tsig = [0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 2, 7, 7];
+    let signed = |mut query: Vec<u8>| {
+        query[11] += 1;
+        query.extend_from_slice(&tsig);
+        query
+    };
+    let plain = question(ZONE, qtype::A);
+    for query in [signed(plain.clone()), signed(edns_query())] {
+        let (reply, _) = raw(&query).unwrap();
+        assert_eq!((reply.rcode, reply.signed), (Rcode::NoError, true));
+    }
+    assert!(!raw(&plain).unwrap().0.signed);
+    let mut elsewhere = signed(plain.clone());
+    elsewhere.swap(7, 11);
+    for query in [
+        signed(signed(plain.clone())),
+        with_edns(signed(plain), 1232, 0, false),
+        elsewhere,
+    ] {
+        assert_eq!(raw(&query).unwrap().0.rcode, Rcode::FormErr);
+    }
+}
+
+#[test]
 fn edns_is_answered_with_our_size() {
     let query = question(ZONE, qtype::A);
     assert!(read(&raw(&query).unwrap().1).edns.is_none());
@@ -378,6 +405,262 @@ fn edns_is_answered_with_our_size() {
     assert_eq!(reply.rcode, Rcode::BadVers);
     assert_eq!(message.edns.unwrap().rcode_high(), 1);
     assert!(message.answers.is_empty());
+}
+
+/// The reply of node a, b being active, under the policy of `dns`.
+fn under(dns: &Dns, query: &[u8], client: Client) -> (Reply, Message) {
+    let published = active("b");
+    let mut out = vec![0; 65_535];
+    let word = |role: &RoleName| published.word(role, NOW);
+    let reply = answer(query, client, &policy_of(dns), &zone(&published), &word, &mut out).unwrap();
+    (reply, read(&out[..reply.len]))
+}
+
+fn edns_query() -> Vec<u8> {
+    with_edns(question(ZONE, qtype::A), 1232, 0, false)
+}
+
+/// The data of an option of a response.
+fn option(message: &Message, code: u16) -> Option<Vec<u8>> {
+    use hickory_proto::serialize::binary::BinEncodable;
+    let edns = message.edns.as_ref()?;
+    let found = edns.option(EdnsCode::from(code))?;
+    Some(match found {
+        EdnsOption::Unknown(_, data) => data.clone(),
+        EdnsOption::NSID(nsid) => nsid.as_ref().to_vec(),
+        other => other.to_bytes().unwrap(),
+    })
+}
+
+#[test]
+fn only_clients_of_the_list_may_ask() {
+    let few = Dns {
+        allow: ["198.51.100.0/24", "2001:db8::/32"]
+            .map(|p| p.parse().unwrap())
+            .into(),
+        ..dns(&[])
+    };
+    let query = with_option(edns_query(), option::NSID, &[]);
+    for (ip, admitted) in [
+        ("198.51.100.7", true),
+        ("198.51.101.7", false),
+        ("::ffff:198.51.100.7", true),
+        ("2001:db8::1", true),
+        ("2001:db9::1", false),
+    ] {
+        let from = Client {
+            ip: ip.parse().unwrap(),
+            ..client(Via::Udp)
+        };
+        let (reply, message) = under(&few, &query, from);
+        let expected = if admitted { Rcode::NoError } else { Rcode::Refused };
+        assert_eq!((reply.rcode, reply.denied), (expected, !admitted), "{ip}");
+        assert_eq!(message.answers.is_empty(), !admitted, "{ip}");
+        assert!(message.authorities.is_empty() && message.edns.is_some(), "{ip}");
+        assert_eq!(message.queries.len(), 1, "{ip}");
+        let (_, plain) = under(&few, &question(ZONE, qtype::A), from);
+        assert!(plain.edns.is_none(), "{ip}");
+    }
+}
+
+#[test]
+fn nsid_is_the_nodes_name_for_whom_asks() {
+    let query = with_option(edns_query(), option::NSID, &[]);
+    let (_, message) = under(&dns(&[]), &query, client(Via::Udp));
+    assert_eq!(option(&message, option::NSID).as_deref(), Some(&b"a"[..]));
+    let (_, unasked) = under(&dns(&[]), &edns_query(), client(Via::Udp));
+    assert_eq!(option(&unasked, option::NSID), None);
+    let silent = Dns {
+        nsid: false,
+        ..dns(&[])
+    };
+    let (reply, message) = under(&silent, &query, client(Via::Udp));
+    assert_eq!(
+        (reply.rcode, option(&message, option::NSID)),
+        (Rcode::NoError, None)
+    );
+}
+
+#[test]
+fn keepalive_is_told_over_tcp_alone() {
+    let query = with_option(edns_query(), option::KEEPALIVE, &[]);
+    let (_, tcp) = under(&dns(&[]), &query, client(Via::Tcp));
+    assert_eq!(option(&tcp, option::KEEPALIVE), Some(vec![0, 100]), "10 s");
+    let (_, udp) = under(&dns(&[]), &query, client(Via::Udp));
+    assert_eq!(option(&udp, option::KEEPALIVE), None);
+}
+
+#[test]
+fn cookie_is_given_and_known_again() {
+    let first = with_option(edns_query(), option::COOKIE, b"12345678");
+    let (reply, message) = under(&dns(&[]), &first, client(Via::Udp));
+    assert!(!reply.trusted && message.answers.len() == 2);
+    let cookie = option(&message, option::COOKIE).unwrap();
+    assert_eq!((cookie.len(), &cookie[..8]), (24, &b"12345678"[..]));
+
+    let second = with_option(edns_query(), option::COOKIE, &cookie);
+    let (reply, message) = under(&dns(&[]), &second, client(Via::Udp));
+    assert!(reply.trusted);
+    assert_eq!(option(&message, option::COOKIE).unwrap(), cookie);
+
+    let elsewhere = Client {
+        ip: "192.0.2.8".parse().unwrap(),
+        ..client(Via::Udp)
+    };
+    let (reply, message) = under(&dns(&[]), &second, elsewhere);
+    assert_eq!((reply.rcode, reply.trusted), (Rcode::NoError, false));
+    let fresh = option(&message, option::COOKIE).unwrap();
+    assert_eq!(fresh[..8], cookie[..8]);
+    assert_ne!(fresh[8..], cookie[8..]);
+}
+
+#[test]
+fn cookies_of_no_length_are_malformed_and_the_first_of_several_counts() {
+    let off = Dns {
+        cookies: false,
+        ..dns(&[])
+    };
+    for len in [0, 7, 9, 15, 41] {
+        let query = with_option(edns_query(), option::COOKIE, &vec![1; len]);
+        let (reply, message) = under(&dns(&[]), &query, client(Via::Udp));
+        assert_eq!(reply.rcode, Rcode::FormErr, "{len}");
+        assert!(message.edns.is_some());
+        let (reply, message) = under(&off, &query, client(Via::Udp));
+        assert_eq!(reply.rcode, Rcode::NoError, "{len}");
+        assert_eq!(option(&message, option::COOKIE), None);
+    }
+    let two = with_option(edns_query(), option::COOKIE, b"first678");
+    let two = with_option(two, option::COOKIE, b"bad");
+    let (_, message) = under(&dns(&[]), &two, client(Via::Udp));
+    assert_eq!(option(&message, option::COOKIE).unwrap()[..8], *b"first678");
+}
+
+/// RFC 7873 §5.4.
+#[test]
+fn cookie_alone_may_be_asked_for() {
+    let nothing = |cookie: &[u8]| {
+        let with = with_option(with_edns(question("", qtype::A), 1232, 0, false), 10, cookie);
+        let mut query = [&with[..12], &with[17..]].concat();
+        query[5] = 0;
+        query
+    };
+    let (reply, message) = under(&dns(&[]), &nothing(b"12345678"), client(Via::Udp));
+    assert_eq!(reply.rcode, Rcode::NoError);
+    assert!(message.queries.is_empty() && message.answers.is_empty());
+    let cookie = option(&message, option::COOKIE).unwrap();
+    let (reply, _) = under(&dns(&[]), &nothing(&cookie), client(Via::Udp));
+    assert_eq!((reply.rcode, reply.trusted), (Rcode::NoError, true));
+    let mut forged = cookie.clone();
+    forged[23] ^= 1;
+    let (reply, message) = under(&dns(&[]), &nothing(&forged), client(Via::Udp));
+    assert_eq!(reply.rcode, Rcode::BadCookie);
+    assert_eq!(u16::from(message.metadata.response_code), 23);
+    assert_eq!(option(&message, option::COOKIE).unwrap(), cookie, "a right one");
+
+    let off = Dns {
+        cookies: false,
+        ..dns(&[])
+    };
+    let (reply, _) = under(&off, &nothing(&cookie), client(Via::Udp));
+    assert_eq!(reply.rcode, Rcode::FormErr);
+    let mut plain = question("", qtype::A)[..12].to_vec();
+    plain[5] = 0;
+    assert_eq!(under(&dns(&[]), &plain, client(Via::Udp)).0.rcode, Rcode::FormErr);
+}
+
+#[test]
+fn chaos_names_are_told_only_if_configured() {
+    let chaos = |name: &str, qtype: u16| {
+        let mut query = question(name, qtype);
+        let at = query.len() - 1;
+        query[at] = 3;
+        query
+    };
+    let on = Dns {
+        chaos: true,
+        ..dns(&[])
+    };
+    let version = concat!("Baton ", env!("CARGO_PKG_VERSION"));
+    for (name, text) in [
+        ("version.bind", version),
+        ("VERSION.server", version),
+        ("hostname.bind", "a"),
+        ("id.server", "a"),
+    ] {
+        for asked in [qtype::TXT, qtype::ANY] {
+            let (reply, message) = under(&on, &chaos(name, asked), client(Via::Udp));
+            assert_eq!(reply.rcode, Rcode::NoError, "{name}");
+            let [record] = &message.answers[..] else {
+                panic!("{name}: {message:?}")
+            };
+            assert_eq!((record.dns_class, record.ttl), (DNSClass::CH, 0), "{name}");
+            assert_eq!(record.name.to_string(), format!("{name}."));
+            let RData::TXT(txt) = &record.data else {
+                panic!("{record:?}")
+            };
+            assert_eq!(txt.to_string(), text);
+        }
+        let (reply, message) = under(&on, &chaos(name, qtype::A), client(Via::Udp));
+        assert_eq!((reply.rcode, message.answers.len()), (Rcode::NoError, 0));
+        let (reply, _) = under(&dns(&[]), &chaos(name, qtype::TXT), client(Via::Udp));
+        assert_eq!(reply.rcode, Rcode::Refused, "off by default");
+    }
+    for name in ["authors.bind", ZONE, "", "x.version.bind"] {
+        let (reply, _) = under(&on, &chaos(name, qtype::TXT), client(Via::Udp));
+        assert_eq!(reply.rcode, Rcode::Refused, "{name}");
+    }
+}
+
+#[test]
+fn types_that_are_no_data_are_told_apart() {
+    for (asked, expected) in [
+        (qtype::OPT, Rcode::FormErr),
+        (qtype::TKEY, Rcode::FormErr),
+        (qtype::TSIG, Rcode::FormErr),
+        (qtype::MAILA, Rcode::NotImp),
+        (qtype::MAILB, Rcode::NotImp),
+        (qtype::AXFR, Rcode::Refused),
+        (qtype::IXFR, Rcode::Refused),
+        // RFC 3597 §3: a type like any other.
+        (0, Rcode::NoError),
+        (128, Rcode::NoError),
+        (65_280, Rcode::NoError),
+        (65_535, Rcode::NoError),
+    ] {
+        let (reply, bytes) = raw(&question(ZONE, asked)).unwrap();
+        assert_eq!(reply.rcode, expected, "type {asked}");
+        let authorities = read(&bytes).authorities.len();
+        assert_eq!(
+            authorities,
+            usize::from(expected == Rcode::NoError),
+            "type {asked}"
+        );
+        let (outside, _) = raw(&question("example.com", asked)).unwrap();
+        assert_eq!(outside.rcode, Rcode::Refused, "type {asked}");
+    }
+    assert_eq!(
+        raw(&question("", qtype::NS)).unwrap().0.rcode,
+        Rcode::Refused,
+        "root"
+    );
+}
+
+#[test]
+fn reply_that_is_cut_keeps_question_and_options_alone() {
+    let query = with_option(edns_query(), option::NSID, &[]);
+    for (query, edns) in [(query, true), (question(ZONE, qtype::NS), false)] {
+        let (mut reply, mut bytes) = raw(&query).unwrap();
+        reply.cut(&mut bytes);
+        let message = read(&bytes[..reply.len]);
+        assert!(reply.truncated && message.metadata.truncation);
+        assert_eq!(message.queries.len(), 1);
+        assert_eq!((message.answers.len(), message.additionals.len()), (0, 0));
+        assert_eq!(option(&message, option::NSID).is_some(), edns);
+        assert_eq!(message.edns.is_some(), edns);
+        let again = (reply.len, bytes.clone());
+        reply.cut(&mut bytes);
+        assert_eq!(again, (reply.len, bytes), "cut already");
+    }
 }
 
 /// A cluster whose active node serves `n` addresses.
@@ -435,6 +718,17 @@ fn buffers_too_small_are_not_overrun() {
     }
 }
 
+/// An option, of those that are known more often than others.
+fn any_option() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let code = prop_oneof![
+        Just(option::NSID),
+        Just(option::COOKIE),
+        Just(option::KEEPALIVE),
+        any::<u16>()
+    ];
+    (code, proptest::collection::vec(any::<u8>(), 0..48))
+}
+
 /// Names and types of this zone and around it, in any case.
 fn any_question() -> impl Strategy<Value = Vec<u8>> {
     let label = prop_oneof![
@@ -477,11 +771,14 @@ proptest! {
     fn damaged_queries_never_panic_and_replies_can_be_read(
         mut query in any_question(),
         edns in any::<bool>(),
+        options in proptest::collection::vec(any_option(), 0..4),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         if edns {
             query = with_edns(query, 1400, 0, true);
+            query = options.iter().fold(query, |query, (code, data)| with_option(query, *code, data));
         }
         for (at, byte) in damage {
             let at = at.index(query.len());
@@ -490,11 +787,34 @@ proptest! {
         if let Some(cut) = cut {
             query.truncate(cut.index(query.len()));
         }
-        if let Some((reply, response)) = raw(&query) {
+        if let Some((reply, response)) = reply(&active("b"), NOW, &query, via) {
             prop_assert!(response.len() <= usize::from(EDNS_SIZE));
             let message = read(&response);
             prop_assert_eq!(u16::from(message.metadata.response_code) & 0x0f, reply.rcode as u16 & 0x0f);
         }
+    }
+
+    #[test]
+    fn options_are_answered_as_asked_whatever_stands_among_them(
+        options in proptest::collection::vec(any_option(), 0..6),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
+    ) {
+        let query = options.iter().fold(edns_query(), |query, (code, data)| with_option(query, *code, data));
+        let (reply, message) = under(&dns(&[]), &query, client(via));
+        let cookie = options.iter().find(|(code, _)| *code == option::COOKIE).map(|(_, data)| data);
+        if cookie.is_some_and(|data| data.len() != 8 && !(16..=40).contains(&data.len())) {
+            prop_assert_eq!(reply.rcode, Rcode::FormErr);
+            return Ok(());
+        }
+        prop_assert_eq!(reply.rcode, Rcode::NoError);
+        let asked = |code| options.iter().any(|(other, _)| *other == code);
+        prop_assert_eq!(option(&message, option::NSID).is_some(), asked(option::NSID));
+        let keepalive = asked(option::KEEPALIVE) && via == Via::Tcp;
+        prop_assert_eq!(option(&message, option::KEEPALIVE).is_some(), keepalive);
+        let answered = option(&message, option::COOKIE);
+        prop_assert_eq!(answered.map(|data| data[..8].to_vec()), cookie.map(|data| data[..8].to_vec()));
+        let options = usize::from(asked(option::NSID)) + usize::from(cookie.is_some()) + usize::from(keepalive);
+        prop_assert_eq!(message.edns.unwrap().options().options.len(), options, "no others");
     }
 
     #[test]
@@ -518,12 +838,15 @@ fn answering_allocates_nothing() {
     let mut out = [0; 1232];
     for (name, qtype) in [
         (ZONE, qtype::A),
+        ("MAIN.orders.internal", qtype::A),
         (ZONE, qtype::NS),
         ("a.node.orders.internal", qtype::AAAA),
         ("none.orders.internal", qtype::A),
         ("example.com", qtype::A),
     ] {
         let query = with_edns(question(name, qtype), 1232, 0, false);
+        let query = with_option(query, option::NSID, &[]);
+        let query = with_option(query, option::COOKIE, b"12345678");
         let mut ask = || {
             let word = |role: &RoleName| published.word(role, NOW);
             assert!(answer(&query, client(Via::Udp), &policy, &zone, &word, &mut out).is_some());

@@ -1,8 +1,10 @@
 use super::*;
 use crate::testing::*;
 use baton_shared::clock::Mono;
+use baton_shared::config::RateLimit;
 use baton_shared::id::Epoch;
 use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use std::future::pending;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +24,11 @@ struct Running {
 }
 
 fn start(listen: &str) -> Running {
-    let server = Server::bind(&dns(&[listen.parse().unwrap()])).unwrap();
+    start_as(&dns(&[listen.parse().unwrap()]))
+}
+
+fn start_as(dns: &Dns) -> Running {
+    let server = Server::bind(dns).unwrap().with_cookie_secret(SECRET);
     let mut view = view();
     holder(&mut view, "main", "b");
     let published = published(view);
@@ -218,6 +224,144 @@ async fn lease_that_ends_turns_the_answer_without_a_new_view() {
     guard.open(Epoch(9), Mono::now());
     let ended = read(&ask("127.0.0.1", server.addr, &query).await);
     assert_eq!(ended.metadata.response_code, ResponseCode::ServFail);
+}
+
+/// Asks `n` times from as many ports, so that the kernel spreads the questions among the sockets of a port.
+async fn ask_from_many(to: SocketAddr, n: usize) {
+    for _ in 0..n {
+        let reply = ask("127.0.0.1", to, &question(ZONE, qtype::A)).await;
+        assert_eq!(addresses(&read(&reply).answers), ["10.0.0.2", "10.0.1.2"]);
+    }
+}
+
+#[tokio::test]
+async fn threads_answer_on_every_address_and_from_the_address_asked() {
+    let listen = ["127.0.0.1:0", "0.0.0.0:0"].map(|addr| addr.parse().unwrap());
+    let config = Dns {
+        threads: 3,
+        ..dns(&listen)
+    };
+    let server = Server::bind(&config).unwrap();
+    let [first, second] = server.local_addrs()[..] else {
+        panic!("two addresses")
+    };
+    let mut view = view();
+    holder(&mut view, "main", "b");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(server.run(published(view), pending()));
+    ask_from_many(first, 30).await;
+    ask_from_many(SocketAddr::new("127.0.0.1".parse().unwrap(), second.port()), 30).await;
+    ask_from_many(SocketAddr::new("127.8.7.6".parse().unwrap(), second.port()), 30).await;
+    let mut tcp = TcpStream::connect(first).await.unwrap();
+    tcp.write_all(&framed(&question(ZONE, qtype::A))).await.unwrap();
+    assert_eq!(read(&read_frame(&mut tcp).await).answers.len(), 2);
+}
+
+/// Threads of this process whose names begin with `dns-`.
+fn dns_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    };
+    tasks
+        .filter_map(name)
+        .filter(|name| name.starts_with("dns-5"))
+        .count()
+}
+
+#[tokio::test]
+async fn threads_end_with_the_server_and_free_the_port() {
+    let config = Dns {
+        threads: 6,
+        ..dns(&["127.0.0.1:0".parse().unwrap()])
+    };
+    let server = Server::bind(&config).unwrap();
+    let addr = server.local_addrs()[0];
+    let asked = async move {
+        ask_from_many(addr, 10).await;
+        while dns_threads() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let asked = async { timeout(LIMIT, asked).await.expect("the threads run") };
+    let mut view = view();
+    holder(&mut view, "main", "b");
+    assert_eq!(server.run(published(view), asked).await, Ok(()));
+    assert_eq!(dns_threads(), 0, "joined before run() is done");
+    let again = async {
+        while Server::bind(&dns(&[addr])).is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, again).await.expect("the port is free again");
+}
+
+#[tokio::test]
+async fn responses_above_the_limit_slip_or_are_dropped_unless_a_cookie_is_shown() {
+    let server = start_as(&Dns {
+        rate_limit: Some(RateLimit {
+            per_second: 1,
+            slip: 2,
+            exempt: vec!["127.7.0.0/16".parse().unwrap()],
+        }),
+        ..dns(&["127.0.0.1:0".parse().unwrap()])
+    });
+    let query = with_edns(question(ZONE, qtype::A), 1232, 0, false);
+    let with_cookie = with_option(query.clone(), 10, b"12345678");
+    let first = read(&ask("127.0.0.1", server.addr, &with_cookie).await);
+    assert_eq!(first.answers.len(), 2);
+    let known = match first.edns.unwrap().option(EdnsCode::Cookie) {
+        Some(EdnsOption::Unknown(_, cookie)) => with_option(query.clone(), 10, cookie),
+        other => panic!("{other:?}"),
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(server.addr).await.unwrap();
+    let counters = &server.counters;
+    let slipped = async {
+        let mut buffer = [0; 2_000];
+        loop {
+            socket.send(&query).await.unwrap();
+            // Some of them are not answered: then the next one is.
+            if let Ok(len) = timeout(Duration::from_millis(20), socket.recv(&mut buffer)).await {
+                let message = read(&buffer[..len.unwrap()]);
+                if message.metadata.truncation {
+                    assert!(message.answers.is_empty() && message.edns.is_some());
+                    break;
+                }
+            }
+        }
+    };
+    timeout(LIMIT, slipped).await.expect("a reply that slips");
+    assert!(counters.slipped.load(Relaxed) >= 1 && counters.limited.load(Relaxed) >= 1);
+    for _ in 0..20 {
+        let reply = read(&ask("127.0.0.1", server.addr, &known).await);
+        assert_eq!(reply.answers.len(), 2, "a cookie is shown");
+        let reply = read(&ask("127.7.0.1", server.addr, &query).await);
+        assert_eq!(reply.answers.len(), 2, "exempt");
+    }
+    let mut tcp = TcpStream::connect(server.addr).await.unwrap();
+    for _ in 0..20 {
+        tcp.write_all(&framed(&query)).await.unwrap();
+        assert_eq!(read(&read_frame(&mut tcp).await).answers.len(), 2, "TCP");
+    }
+}
+
+#[tokio::test]
+async fn client_that_may_not_ask_is_refused_and_counted() {
+    let server = start_as(&Dns {
+        allow: vec!["127.0.0.2".parse().unwrap()],
+        ..dns(&["127.0.0.1:0".parse().unwrap()])
+    });
+    let query = question(ZONE, qtype::A);
+    let denied = read(&ask("127.0.0.1", server.addr, &query).await);
+    assert_eq!(denied.metadata.response_code, ResponseCode::Refused);
+    let admitted = read(&ask("127.0.0.2", server.addr, &query).await);
+    assert_eq!(admitted.metadata.response_code, ResponseCode::NoError);
+    let mut tcp = TcpStream::connect(server.addr).await.unwrap();
+    tcp.write_all(&framed(&query)).await.unwrap();
+    let denied = read(&read_frame(&mut tcp).await);
+    assert_eq!(denied.metadata.response_code, ResponseCode::Refused);
+    assert_eq!(server.counters.denied.load(Relaxed), 2);
 }
 
 #[tokio::test]

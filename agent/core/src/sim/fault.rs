@@ -92,8 +92,8 @@ pub(super) enum Fault {
     Promotes(Who, Way),
     Demotes(Who, Way),
     Fences(Who, Way),
-    /// Its managed process ends: too often if that is set. It runs again after so many milliseconds, or (0) not before the next
-    /// promotion; its agent hears of its end so many milliseconds late.
+    /// Its managed process ends: too often if that is set. It runs again after so many milliseconds, or (0) a long while; its
+    /// agent hears of its end so many milliseconds late.
     ProcessEnds(Who, usize, bool, u64, u64),
 }
 
@@ -166,7 +166,7 @@ impl Fault {
             5 => Fault::Freeze(who),
             _ => {
                 let failed = dice.roll(2) == 0;
-                // One of which it is said that it is started again is; the other may be left to the next promotion.
+                // One of which it is said that it is started again is, soon; the other may take long.
                 let up = match dice.roll(2) {
                     0 if failed => 0,
                     _ => 1 + dice.roll(1000),

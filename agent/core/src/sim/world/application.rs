@@ -3,6 +3,9 @@
 use super::*;
 use crate::input::Process;
 
+/// Before a process that ended too often is started once more, in nanoseconds; the agent's own longest pause is three times that.
+const LONG_PAUSE: u64 = 10_000 * MS;
+
 /// What the agent did last to an application.
 pub(in crate::sim) struct Doing {
     number: u64,
@@ -164,9 +167,9 @@ impl World {
             Process::Restarting(why)
         };
         self.tell_of_process(n, role, epoch, process, late);
-        if up > 0 {
-            self.at(late + up, What::Again(n, role.clone(), number));
-        }
+        // However often it ended, the agent starts it again while it holds the role: nobody else may be fit.
+        let up = if up > 0 { up } else { LONG_PAUSE };
+        self.at(late + up, What::Again(n, role.clone(), number));
     }
 
     fn tell_of_process(&mut self, n: usize, role: &RoleName, epoch: Epoch, process: Process, delay: u64) {

@@ -1,0 +1,273 @@
+//! Our name server in the real agent beside BIND, Knot, NSD and gdnsd, each alone on one core while the load generator
+//! has the other; one round after another within the same minute, so that what the machine does besides strikes all.
+//!
+//! Each round floods every server for its greatest rate and its processor time per answer, and then asks it at half
+//! that rate for its latency. Ratios are made within a round.
+
+use crate::NAMES;
+use crate::figure::Figure;
+use crate::rest::{resident, used};
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, hold, until};
+use baton_tests::load::{flood, pace, question};
+use baton_tests::nameserver::{Nameserver, Program, ZoneFile, place};
+use baton_tests::namespace::Namespace;
+use baton_tests::plan::{Plan, ZONE};
+use baton_tests::process::children;
+use baton_tests::watch::Watch;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Cores of the server and of the load.
+const SERVER_CORE: &str = "0";
+const LOAD_CORE: usize = 1;
+const ROUNDS: usize = 7;
+const FLOOD: Duration = Duration::from_millis(1_000);
+const PACED: Duration = Duration::from_millis(1_000);
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Of issue 5: answers per second, in parts of another's.
+const RATE_OF_BIND: f64 = 1.8;
+const RATE_OF_GDNSD: f64 = 0.9;
+/// Processor time per answer, in parts of gdnsd's.
+const COST_OF_GDNSD: f64 = 1.1;
+/// What the name server may add to an agent.
+const RESIDENT_TARGET: f64 = 2.0;
+
+/// A server under load.
+struct Contender {
+    what: String,
+    address: SocketAddr,
+    /// Its processes.
+    ids: Vec<u32>,
+    rates: Vec<f64>,
+    /// Microseconds.
+    costs: Vec<f64>,
+    /// Share of its core that the flood used, of 1.
+    shares: Vec<f64>,
+    medians: Vec<Duration>,
+    tails: Vec<Duration>,
+}
+
+impl Contender {
+    fn new(what: &str, address: SocketAddr, ids: Vec<u32>) -> Contender {
+        Contender {
+            what: what.to_owned(),
+            address,
+            ids,
+            rates: Vec::new(),
+            costs: Vec::new(),
+            shares: Vec::new(),
+            medians: Vec::new(),
+            tails: Vec::new(),
+        }
+    }
+
+    fn used(&self) -> f64 {
+        self.ids.iter().map(|id| used(*id)).sum()
+    }
+
+    fn round(&mut self, host: &Namespace, questions: &[Vec<u8>]) {
+        let before = self.used();
+        let flooded = on_core(host, || flood(self.address, questions, FLOOD));
+        let spent = self.used() - before;
+        self.rates.push(flooded.rate());
+        self.costs.push(spent * 1e6 / flooded.answered as f64);
+        self.shares.push(spent / flooded.elapsed.as_secs_f64());
+        let paced = on_core(host, || {
+            pace(self.address, questions, flooded.rate() / 2.0, PACED)
+        });
+        self.medians.push(paced.quantile(0.5));
+        self.tails.push(paced.quantile(0.99));
+        eprintln!(
+            "{:<8} {:>7.0}/s  {:>5.2} us each, {:>3.0} % of a core; at half that p50 {:?} p99 {:?}; lost {} and {}",
+            self.what,
+            flooded.rate(),
+            spent * 1e6 / flooded.answered as f64,
+            spent / flooded.elapsed.as_secs_f64() * 100.0,
+            paced.quantile(0.5),
+            paced.quantile(0.99),
+            flooded.lost,
+            paced.lost
+        );
+    }
+}
+
+pub fn measure() -> Vec<Figure> {
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).name_servers(""));
+    cluster.place("a");
+    cluster.watch = Watch::default(); // the pollers end here
+    let host = cluster.node("a").namespace.clone();
+    let zone = zone_file(&cluster);
+    let agent = cluster.process("a").agent().expect("the agent runs");
+    host.run(
+        "taskset",
+        &[
+            "--all-tasks",
+            "--cpu-list",
+            "--pid",
+            SERVER_CORE,
+            &agent.to_string(),
+        ],
+    );
+    let others: Vec<Nameserver> = (11..)
+        .zip(Program::AUTHORITATIVE)
+        .map(|(number, program)| {
+            let pinned = ["taskset", "--cpu-list", SERVER_CORE];
+            Nameserver::authoritative_through(&pinned, program, &host, place(&host, number), &zone)
+        })
+        .collect();
+    let mut contenders = vec![Contender::new("Baton", cluster.node("a").dns, vec![agent])];
+    contenders.extend(others.iter().map(|other| {
+        let name = other.program.to_string();
+        Contender::new(&name, other.address, family(other.id()))
+    }));
+    let questions = [
+        question(ZONE, 1),
+        question(&format!("main.{ZONE}"), 1),
+        question(&format!("a.node.{ZONE}"), 1),
+        question(ZONE, 28),
+    ];
+    for _ in 0..ROUNDS {
+        for contender in &mut contenders {
+            contender.round(&host, &questions);
+        }
+    }
+    let mut figures = figures(&contenders);
+    figures.push(growth(&cluster));
+    figures
+}
+
+fn figures(contenders: &[Contender]) -> Vec<Figure> {
+    let mut figures = Vec::new();
+    for contender in contenders {
+        let what = &contender.what;
+        figures.push(Figure::amounts(
+            format!("DNS {what}, one core, full load"),
+            contender.rates.clone(),
+            "answers/s",
+        ));
+        let used = contender.shares.iter().map(|share| share * 100.0).collect();
+        figures.push(Figure::amounts(format!("  {what}, of its core"), used, "%"));
+        figures.push(Figure::amounts(
+            format!("  {what}, processor time"),
+            contender.costs.clone(),
+            "us/answer",
+        ));
+        figures.push(Figure::durations(
+            format!("  {what}, half load, p50"),
+            &contender.medians,
+            None,
+        ));
+        figures.push(Figure::durations(
+            format!("  {what}, half load, p99"),
+            &contender.tails,
+            None,
+        ));
+    }
+    let of = |what: Program| {
+        let found = contenders.iter().find(|c| c.what == what.to_string());
+        found.expect("all of them were measured")
+    };
+    let (ours, bind, gdnsd, knot) = (
+        &contenders[0],
+        of(Program::Bind),
+        of(Program::Gdnsd),
+        of(Program::Knot),
+    );
+    let ratios = |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(a, b)| a / b).collect();
+    let seconds = |all: &[Duration]| all.iter().map(Duration::as_secs_f64).collect::<Vec<_>>();
+    figures.extend([
+        Figure::at_least(
+            "DNS rate, of BIND's",
+            ratios(&ours.rates, &bind.rates),
+            "x",
+            RATE_OF_BIND,
+        ),
+        Figure::at_least(
+            "DNS rate, of gdnsd's",
+            ratios(&ours.rates, &gdnsd.rates),
+            "x",
+            RATE_OF_GDNSD,
+        ),
+        Figure::at_most(
+            "DNS processor time, of gdnsd's",
+            ratios(&ours.costs, &gdnsd.costs),
+            "x",
+            COST_OF_GDNSD,
+        ),
+        Figure::at_most(
+            "DNS p99 at half load, of Knot's",
+            ratios(&seconds(&ours.tails), &seconds(&knot.tails)),
+            "x",
+            1.0,
+        ),
+    ]);
+    figures
+}
+
+/// What the name server adds to an agent, after the floods, over agents that have none.
+fn growth(flooded: &Cluster) -> Figure {
+    let mut nameless = Cluster::in_lab(Plan::members(&NAMES).nameless());
+    until(GENEROUS, "somebody is active", || {
+        let status = nameless.status(NAMES[0])?;
+        let role = status.roles.first().ok_or("a status without roles")?;
+        role.active
+            .as_ref()
+            .map(|_| ())
+            .ok_or_else(|| role.reason.clone())
+    });
+    nameless.watch = Watch::default();
+    hold(SETTLE);
+    let size = |cluster: &Cluster, name: &str| {
+        let agent = cluster.process(name).agent().expect("the agent runs");
+        resident(agent)
+    };
+    // One by one: the active node was asked most.
+    let growths = NAMES.map(|name| size(flooded, name) - size(&nameless, name));
+    Figure::at_most(
+        "resident size, for [dns]",
+        growths.to_vec(),
+        "MB",
+        RESIDENT_TARGET,
+    )
+}
+
+/// The cluster's records that are asked for, as other servers read them.
+fn zone_file(cluster: &Cluster) -> ZoneFile {
+    let mut text = format!(
+        "$ORIGIN {ZONE}.\n$TTL 1\n@ IN SOA a.node hostmaster 1 5 2 30 1\n\
+         @ IN NS a.node\n@ IN NS b.node\n@ IN NS c.node\n"
+    );
+    let active = cluster.node("a").seat.front;
+    text += &format!("@ IN A {active}\nmain IN A {active}\n");
+    for name in NAMES {
+        text += &format!("{name}.node IN A {}\n", cluster.node(name).seat.front);
+    }
+    ZoneFile {
+        name: ZONE.to_owned(),
+        text,
+    }
+}
+
+/// A process and all below it.
+fn family(id: u32) -> Vec<u32> {
+    let mut all = vec![id];
+    all.extend(children(id).into_iter().flat_map(family));
+    all
+}
+
+/// Runs the load in a thread on its core, on the server's host.
+fn on_core<T: Send>(host: &Namespace, load: impl FnOnce() -> std::io::Result<T> + Send) -> T {
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            host.enter()?;
+            let mut cores = rustix::thread::CpuSet::new();
+            cores.set(LOAD_CORE);
+            rustix::thread::sched_setaffinity(None, &cores)?;
+            load()
+        });
+        thread.join().expect("the load does not panic")
+    });
+    done.expect("loopback takes the load")
+}
