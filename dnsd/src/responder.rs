@@ -297,7 +297,14 @@ mod tests {
 
     #[test]
     fn answers_that_are_not_sent_are_not_counted() {
-        let responder = Responder::new(settings(), policy(), None, published(view()), Arc::default());
+        let responder = Responder::new(
+            settings(),
+            policy(),
+            None,
+            None,
+            published(view()),
+            Arc::default(),
+        );
         let mut out = [0; 1232];
         let mut ask = |sitting: &mut Sitting| {
             let len = sitting.respond(&question(ZONE, qtype::SOA), CLIENT.into(), Via::Udp, &mut out);
