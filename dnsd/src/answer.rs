@@ -121,8 +121,9 @@ pub fn answer(
     let header = Header::parse(query)?;
     let bare = Draft::new(&header, client.via);
     if header.opcode != 0 {
-        let edns = edns_of_no_query(query, &header);
-        return Draft { edns, ..bare }.rcode(Rcode::NotImp).write(out);
+        let Behind { edns, signed } = behind_no_query(query, &header);
+        let draft = Draft { edns, signed, ..bare };
+        return draft.rcode(Rcode::NotImp).write(out);
     }
     let Ok(question) = Question::parse(query, &header) else {
         return bare.rcode(Rcode::FormErr).write(out);
@@ -168,10 +169,12 @@ pub fn answer(
 
 /// The OPT record of what has another opcode, if it is laid out as a query is: an OPT is answered with one (RFC 6891
 /// §6.1.1), whatever it came with.
-fn edns_of_no_query<'q>(query: &'q [u8], header: &Header) -> Option<Edns<'q>> {
-    let question = Question::parse(query, header).ok()?;
+fn behind_no_query<'q>(query: &'q [u8], header: &Header) -> Behind<'q> {
+    let Ok(question) = Question::parse(query, header) else {
+        return Behind::default();
+    };
     let echo = question.map_or(&[][..], |question| question.echo);
-    Behind::parse(query, header, echo).ok()?.edns
+    Behind::parse(query, header, echo).unwrap_or_default()
 }
 
 /// What is said in EDNS options.
