@@ -18,7 +18,6 @@
 //!   the whole lookup on an AAAA that is.
 //! - **[`answer()`] is pure**: no clock, no socket, no allocation, no panic on any input. Only the renderer knows
 //!   `hickory-proto`, and it runs when the zone's content changes.
-//!
 //! - **Who asks is an argument.** Access lists, cookies (RFC 7873, RFC 9018) and limits see the client's address; the
 //!   secret that makes cookies is the cluster's, so that a client keeps its cookie when it asks another node.
 //!

@@ -152,6 +152,11 @@ impl Batch {
         Ok(filled)
     }
 
+    /// Datagrams received.
+    pub fn len(&self) -> usize {
+        self.filled
+    }
+
     /// Has `respond` answer each query and its client into its reply buffer; it gives the reply's length, 0 for none. A
     /// query that was too long is given as an empty one.
     pub fn answer(&mut self, mut respond: impl FnMut(&[u8], IpAddr, &mut [u8]) -> usize) {

@@ -26,6 +26,9 @@ use tokio::time::{Instant, timeout_at};
 /// For a whole copy of the zone, with the wait for those under way.
 const COPY: Duration = Duration::from_secs(30);
 
+/// A sitting that lasted longer has slept in between: what it says may have become a lie (S4).
+const LONGEST_SITTING: Duration = Duration::from_millis(1);
+
 /// Answers queries from what is published.
 pub(crate) struct Responder {
     settings: Settings,
@@ -100,7 +103,7 @@ impl Responder {
     }
 
     /// Begins to answer queries that have been received already: the clocks are read here, and what they allow holds
-    /// from now on (H3). Use it up at once: an answer is as old as its sitting.
+    /// from now on (H3). An answer is as old as its sitting.
     pub fn sitting(&self) -> Sitting<'_> {
         Sitting {
             responder: self,
@@ -253,8 +256,68 @@ impl Sitting<'_> {
     }
 }
 
+impl Sitting<'_> {
+    /// Ends the sitting: whether its answers may be sent. If not, the process was stopped or stood behind others; nothing is
+    /// counted then, and the queries are to be answered anew.
+    pub fn end(mut self) -> bool {
+        let fresh = is_fresh(self.now, Mono::now());
+        if !fresh {
+            self.tally = Tally::default();
+        }
+        fresh
+    }
+}
+
+fn is_fresh(began: Mono, now: Mono) -> bool {
+    now.since(began) <= LONGEST_SITTING
+}
+
 impl Drop for Sitting<'_> {
     fn drop(&mut self) {
         self.responder.counters.add(&self.tally);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Rcode;
+    use crate::testing::*;
+
+    #[test]
+    fn answers_of_a_process_that_slept_are_not_sent() {
+        let began = Mono(5);
+        assert!(is_fresh(began, began));
+        assert!(is_fresh(began, began + LONGEST_SITTING));
+        assert!(!is_fresh(
+            began,
+            began + LONGEST_SITTING + Duration::from_nanos(1)
+        ));
+    }
+
+    #[test]
+    fn answers_that_are_not_sent_are_not_counted() {
+        let responder = Responder::new(
+            settings(),
+            policy(),
+            None,
+            None,
+            published(view()),
+            Arc::default(),
+        );
+        let mut out = [0; 1232];
+        let mut ask = |sitting: &mut Sitting| {
+            let len = sitting.respond(&question(ZONE, qtype::SOA), CLIENT.into(), Via::Udp, &mut out);
+            assert_eq!(out[3] & 0x0f, Rcode::NoError as u8);
+            assert!(len > 0);
+        };
+        let mut slept = responder.sitting();
+        ask(&mut slept);
+        slept.now = Mono::ZERO;
+        assert!(!slept.end());
+        assert_eq!(responder.counters().udp_queries.load(Relaxed), 0);
+        ask(&mut responder.sitting());
+        assert_eq!(responder.counters().udp_queries.load(Relaxed), 1);
+        assert_eq!(responder.counters().noerror.load(Relaxed), 1);
     }
 }
