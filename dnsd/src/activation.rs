@@ -47,6 +47,12 @@ impl Passed {
         Passed(sockets.collect())
     }
 
+    /// The same sockets once more, for a server that comes after another one.
+    pub fn try_clone(&self) -> std::io::Result<Passed> {
+        let sockets: Result<_, _> = self.0.iter().map(Socket::try_clone).collect();
+        sockets.map(Passed)
+    }
+
     /// Sockets of this kind that are bound to `addr`.
     pub(crate) fn bound_to(&mut self, addr: SocketAddr, kind: Type) -> Vec<Socket> {
         let is = |socket: &mut Socket| {
@@ -92,6 +98,22 @@ fn named(pid: Option<&str>, fds: Option<&str>, names: Option<&str>, ours: &[i32]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clone_has_the_same_sockets_and_keeps_them_when_the_first_is_used_up() {
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = udp.local_addr().unwrap();
+        let mut first = Passed::of(vec![udp.into()]);
+        let mut second = first.try_clone().unwrap();
+        drop(first.bound_to(addr, Type::DGRAM));
+        assert!(first.rest().is_empty());
+        assert_eq!(second.rest(), [addr.to_string()]);
+        let twin = second.bound_to(addr, Type::DGRAM).pop().unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.send_to(b"x", addr).unwrap();
+        let twin = std::net::UdpSocket::from(twin);
+        assert_eq!(twin.recv(&mut [0; 2]).unwrap(), 1);
+    }
 
     #[test]
     fn descriptors_are_taken_by_name_and_only_if_meant_for_this_process() {

@@ -1,14 +1,14 @@
 //! Pushes into a real BIND: the record follows the active node, and never goes back.
 
+mod cluster;
 mod servers;
 
 use baton_dnsd::Pushes;
-use baton_shared::clock::Mono;
 use baton_shared::config::{Dns, Push, TsigAlgorithm, TsigKey};
-use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
-use baton_shared::view::{NodeView, PeerState, Published, PushState, PushView, View};
+use baton_shared::id::{Epoch, RoleName};
+use baton_shared::view::{Published, PushState, PushView, View};
+use cluster::LATE;
 use servers::{LIMIT, SECRET, SECRET_BYTES, Site, wait_for};
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,8 +19,6 @@ const NAME: &str = "orders.example.com";
 const EPOCH_NAME: &str = "_epoch.orders.example.com";
 const ZONE: &str = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 1\n@ NS ns\nns A 127.0.0.1\norders A 192.0.2.1\n\
                     orders AAAA 2001:db8::bad\nelse CNAME ns\n";
-/// In no test does time run so far.
-const LATE: Mono = Mono(u64::MAX / 2);
 
 /// A primary server of example.com that takes updates signed with push.example.
 fn bind(site: &Site) -> servers::Daemon {
@@ -121,44 +119,7 @@ impl Node {
 }
 
 fn view(me: &str, serves: &[&str]) -> View {
-    let me = NodeName::new(me).unwrap();
-    let node = NodeView {
-        name: me.clone(),
-        kind: Kind::Member,
-        id: NodeId(1),
-        boot: Boot(1),
-        state: PeerState::Myself,
-        reason: String::new(),
-        serves: serves.iter().map(|ip| ip.parse().unwrap()).collect(),
-        priority: 0,
-        drained: false,
-        healthy: BTreeMap::new(),
-        links: Vec::new(),
-        skew_ms: 0,
-        other_config: false,
-        hears: Vec::new(),
-    };
-    View {
-        serial: 1,
-        at: Mono::ZERO,
-        cluster: ClusterName::new("orders").unwrap(),
-        cluster_id: ClusterId(1),
-        me,
-        window: Duration::from_secs(1),
-        in_touch_until: LATE,
-        waiting_for: Vec::new(),
-        coordinator: None,
-        applied: 1,
-        caught_up: true,
-        paused: false,
-        leaving: false,
-        electorate: ElectorateId(1),
-        joint: false,
-        voters: Vec::new(),
-        roles: Vec::new(),
-        nodes: vec![node],
-        alarms: Vec::new(),
-    }
+    cluster::view(me, &[(me, serves)])
 }
 
 fn assert_holds(site: &Site, epoch: &str, v4: &[&str], v6: &[&str]) {

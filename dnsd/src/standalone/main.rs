@@ -12,7 +12,7 @@ mod manager;
 mod options;
 mod resolve;
 
-use baton_dnsd::Server;
+use baton_dnsd::{Passed, Server};
 use baton_shared::config::{Dns, Standalone};
 use baton_shared::view::Published;
 use clap::Parser;
@@ -39,6 +39,8 @@ const REFUSED: u8 = 2;
 type Publisher = watch::Receiver<Option<Arc<Published>>>;
 
 fn main() -> ExitCode {
+    // SAFETY: this is the first thing that the process does: it has no other thread, and has opened nothing.
+    let passed = unsafe { Passed::take() };
     let options = Options::parse();
     let config = match Standalone::load(&options.config) {
         Ok(config) => config,
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let ended = run(config);
+    let ended = run(config, passed);
     log::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -90,9 +92,14 @@ fn check(file: &Path, config: &Standalone) -> ExitCode {
 }
 
 /// Follows, and answers, until a signal. An error is one line that says what to do.
-fn run(config: Standalone) -> Result<(), String> {
+fn run(config: Standalone, passed: Passed) -> Result<(), String> {
+    let place = Place {
+        dns: config.dns,
+        cookie_secret: config.cookie_secret,
+        passed,
+    };
     // What cannot be bound is said now, and not when the first agent answers; see `serve`.
-    drop(Server::bind(&config.dns)?);
+    drop(place.bind()?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .enable_all()
@@ -118,7 +125,7 @@ fn run(config: Standalone) -> Result<(), String> {
                 tracing::info!("stopping");
                 Ok(())
             }
-            served = serve(&config.dns, config.cookie_secret, publisher) => served,
+            served = serve(&place, publisher) => served,
             ended = &mut ended => Err(match ended {
                 Ok(Err(error)) => error,
                 Ok(Ok(())) | Err(_) => "following the cluster has ended; please report this".into(),
@@ -144,21 +151,19 @@ fn stopped() -> Result<impl Future<Output = ()>, String> {
 /// Names and roles come from the agents. Before one has answered there is nothing to be said of any name, and nothing
 /// listens: resolvers are told so at once by their kernel, and ask the next server. With other roles the zone has another
 /// shape, and the sockets are bound anew.
-async fn serve(dns: &Dns, cookie_secret: Option<[u8; 16]>, mut publisher: Publisher) -> Result<(), String> {
+async fn serve(place: &Place, mut publisher: Publisher) -> Result<(), String> {
     const GONE: &str = "following the cluster has ended";
-    tracing::info!("answers for {} as soon as an agent has answered", dns.zone);
+    let zone = &place.dns.zone;
+    tracing::info!("answers for {zone} as soon as an agent has answered");
     loop {
         let known = publisher.wait_for(Option::is_some).await;
         let Some(published) = known.map_err(|_| GONE)?.clone() else {
             continue;
         };
         publisher.mark_unchanged();
-        let mut server = rebind(dns).await?;
-        if let Some(secret) = cookie_secret {
-            server = server.with_cookie_secret(secret);
-        }
+        let server = place.bind_again().await?;
         let addrs: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
-        tracing::info!("answers for {} on {}", dns.zone, addrs.join(", "));
+        tracing::info!("answers for {zone} on {}", addrs.join(", "));
         let mut gone = false;
         let changed = async { gone = publisher.changed().await.is_err() };
         server.run(published, changed).await?;
@@ -169,13 +174,33 @@ async fn serve(dns: &Dns, cookie_secret: Option<[u8; 16]>, mut publisher: Publis
     }
 }
 
-/// Binds as soon as the sockets before are closed.
-async fn rebind(dns: &Dns) -> Result<Server, String> {
-    let deadline = Instant::now() + REBIND_LIMIT;
-    loop {
-        match Server::bind(dns) {
-            Err(_) if Instant::now() < deadline => sleep(REBIND_PAUSE).await,
-            bound => return bound,
+/// Where the server is, time and again.
+struct Place {
+    dns: Dns,
+    cookie_secret: Option<[u8; 16]>,
+    /// Sockets of the service manager. They stay open here.
+    passed: Passed,
+}
+
+impl Place {
+    fn bind(&self) -> Result<Server, String> {
+        let passed = self.passed.try_clone();
+        let passed = passed.map_err(|error| format!("cannot use the service manager's sockets: {error}"))?;
+        let server = Server::bind_or_take(&self.dns, passed)?;
+        Ok(match self.cookie_secret {
+            Some(secret) => server.with_cookie_secret(secret),
+            None => server,
+        })
+    }
+
+    /// Binds as soon as the sockets before are closed.
+    async fn bind_again(&self) -> Result<Server, String> {
+        let deadline = Instant::now() + REBIND_LIMIT;
+        loop {
+            match self.bind() {
+                Err(_) if Instant::now() < deadline => sleep(REBIND_PAUSE).await,
+                bound => return bound,
+            }
         }
     }
 }

@@ -78,10 +78,14 @@ async fn serves_from_the_first_answer_and_goes_on_with_other_roles() {
     let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let addr = free.local_addr().unwrap();
     drop(free);
-    let dns = Dns::new(vec![addr], "x.y".into());
+    let place = Place {
+        dns: Dns::new(vec![addr], "x.y".into()),
+        cookie_secret: None,
+        passed: Passed::default(),
+    };
     let (publish, publisher) = watch::channel(None);
     let mut tasks = JoinSet::new();
-    tasks.spawn(async move { serve(&dns, None, publisher).await });
+    tasks.spawn(async move { serve(&place, publisher).await });
     // A resolver learns at once that nobody is there yet.
     let early = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     early.connect(addr).await.unwrap();

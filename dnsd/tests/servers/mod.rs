@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -74,7 +74,8 @@ impl Site {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}; see tools in .ci/run"));
-        let mut daemon = Daemon { child };
+        let log = self.dir().join("log");
+        let mut daemon = Daemon { child, log };
         let addr = self.addr();
         wait_for(&format!("{command:?} listens"), || {
             if let Some(status) = daemon.child.try_wait().unwrap() {
@@ -124,7 +125,7 @@ impl Site {
             &format!(
                 "server:\n  ip-address: 127.0.0.1@{port}\n  username: \"\"\n  chroot: \"\"\n  zonesdir: \"{dir}\"\n  \
                  xfrdir: \"{dir}\"\n  zonelistfile: \"{dir}/zones\"\n  pidfile: \"{dir}/pid\"\n  \
-                 xfrdfile: \"{dir}/xfrd\"\n  server-count: 1\n  verbosity: 2\n\
+                 xfrdfile: \"{dir}/xfrd\"\n  database: \"{dir}/nsd.db\"\n  xfrd-reload-timeout: 0\n  server-count: 1\n  verbosity: 2\n\
                  remote-control:\n  control-enable: no\n{sections}"
             ),
         );
@@ -195,6 +196,7 @@ pub fn text(output: &Output) -> String {
 /// A server's process, ended with this value.
 pub struct Daemon {
     child: Child,
+    log: PathBuf,
 }
 
 impl Daemon {
@@ -209,6 +211,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", fs::read_to_string(&self.log).unwrap_or_default());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

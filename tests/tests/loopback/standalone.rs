@@ -8,16 +8,18 @@ use baton_tests::SCHEDULING_SLACK;
 use baton_tests::agreement::Apart;
 use baton_tests::binary::dnsd;
 use baton_tests::case::now;
-use baton_tests::cluster::Cluster;
+use baton_tests::cluster::{ASK_LIMIT, Cluster};
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::namespace::Namespace;
 use baton_tests::plan::{DNS_PORT, HTTP_PORT, Plan, ZONE};
 use baton_tests::process::Process;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 /// A running `baton-dnsd`, and what it answered to questions for the zone's name, every 2 ms.
 struct Standalone {
+    address: SocketAddr,
     process: Process,
     answers: Poller<Reply>,
 }
@@ -26,13 +28,19 @@ impl Standalone {
     /// Starts one that asks these agents.
     #[track_caller]
     fn start(cluster: &Cluster, agents: &[&str]) -> Standalone {
+        Standalone::start_with(cluster, agents, "")
+    }
+
+    /// The same, with more keys of `[dns]`.
+    #[track_caller]
+    fn start_with(cluster: &Cluster, agents: &[&str], more: &str) -> Standalone {
         let address = SocketAddr::from((address(cluster, NAMES[0]), DNS_PORT + 1));
         let agents: Vec<String> = agents
             .iter()
             .map(|name| format!("\"{}:{HTTP_PORT}\"", cluster.node(name).http.ip()))
             .collect();
         let text = format!(
-            "agents = [{}]\n[dns]\nlisten = \"{address}\"\nzone = \"{ZONE}\"\n",
+            "agents = [{}]\n[dns]\nlisten = \"{address}\"\nzone = \"{ZONE}\"\n{more}",
             agents.join(", ")
         );
         let file = cluster.dir().join("baton-dnsd.toml");
@@ -40,6 +48,7 @@ impl Standalone {
         let file = file.display().to_string();
         let log = cluster.dir().join("baton-dnsd.log");
         Standalone {
+            address,
             process: Process::start(&Namespace::here(), dnsd(), &["--config", &file], &log),
             answers: Poller::dns(address, ZONE, || Ok(())),
         }
@@ -232,6 +241,64 @@ fn agents_frozen_or_out_of_touch_do_not_keep_it_from_the_truth() {
     standalone.assert_sober();
     assert!(standalone.process.stop().success());
     cluster.verify();
+}
+
+/// The response of a server to a question with id 7, as it is on the wire.
+fn response(server: SocketAddr, name: &str, kind: u16) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(ASK_LIMIT))?;
+    socket.connect(server)?;
+    let mut query = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.').chain([""]) {
+        query.push(u8::try_from(label.len()).expect("labels are short"));
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&kind.to_be_bytes());
+    query.extend_from_slice(&[0, 1]);
+    socket.send(&query)?;
+    let mut buffer = vec![0; 1500];
+    let length = socket.recv(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(buffer)
+}
+
+#[test]
+fn its_zone_is_the_agents_zone_to_the_last_byte() {
+    const TYPES: [u16; 7] = [1, 2, 6, 16, 28, 33, 255]; // A, NS, SOA, TXT, AAAA, SRV, ANY
+    let more = "services = { https = 443 }\n";
+    let cluster = Cluster::on_loopback(Plan::members(&NAMES).witness("w").window(WINDOW).more(more));
+    cluster.place("b");
+    let standalone = Standalone::start_with(&cluster, &NAMES, more);
+    standalone.names(&cluster, "b", now());
+    let names = [
+        "",
+        "main.",
+        "a.node.",
+        "w.node.",
+        "node.",
+        "all.",
+        "standby.",
+        "_baton.",
+        "_https._tcp.",
+        "none.",
+    ];
+    until(GENEROUS, "all say the same", || {
+        for (name, kind) in names.iter().flat_map(|name| TYPES.map(|kind| (name, kind))) {
+            let name = format!("{name}{ZONE}");
+            let ours = response(standalone.address, &name, kind).map_err(|error| error.to_string())?;
+            for node in NAMES {
+                let theirs = response(cluster.node(node).dns, &name, kind);
+                let theirs = theirs.map_err(|error| error.to_string())?;
+                if ours != theirs {
+                    return Err(format!(
+                        "{name}, type {kind}: {ours:02x?}, and {node}: {theirs:02x?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    });
+    assert!(standalone.process.stop().success());
 }
 
 #[test]
