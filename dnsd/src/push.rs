@@ -68,6 +68,8 @@ enum Report {
 struct Pusher {
     /// What the server is known to have from this node.
     confirmed: Option<Wish>,
+    /// What was tried last.
+    considered: Option<Wish>,
     /// It had this greater epoch.
     superseded: Option<Epoch>,
     /// Failures of the present wish.
@@ -88,11 +90,16 @@ impl Pusher {
         }
     }
 
-    /// The wish has changed: a new one is tried at once. What failed for the old one may do now.
-    fn changed(&mut self) {
-        self.failures = 0;
-        self.not_before = Mono::ZERO;
-        self.superseded = None;
+    /// The wish is now this: a new one is tried at once, for what failed with the old one may do now. The same one that comes
+    /// back, as when a lease is late, goes on where it was.
+    fn consider(&mut self, wish: Option<&Wish>) {
+        if wish.is_some() && self.considered.as_ref() != wish {
+            self.considered = wish.cloned();
+            self.failures = 0;
+            self.not_before = Mono::ZERO;
+            self.superseded = None;
+            self.last = None;
+        }
     }
 
     /// A try of `wish` has ended at `now`; `spread` of 2^32 makes nodes that fail together try apart.
@@ -107,6 +114,7 @@ impl Pusher {
             Ok(Outcome::Confirmed) => {
                 *self = Pusher {
                     confirmed: Some(wish.clone()),
+                    considered: Some(wish.clone()),
                     ..Pusher::default()
                 };
                 Some(Report::Confirmed)
@@ -286,6 +294,7 @@ impl Task {
     async fn keep(mut self, mut wishes: watch::Receiver<Option<Wish>>) -> String {
         loop {
             let wish = wishes.borrow_and_update().clone();
+            self.pusher.consider(wish.as_ref());
             self.publish(wish.as_ref());
             let step = self.pusher.step(wish.as_ref(), Mono::now());
             let until = match step {
@@ -304,7 +313,6 @@ impl Task {
                     if changed.is_err() {
                         return self.push.label;
                     }
-                    self.pusher.changed();
                 }
                 result = attempt => {
                     if let Some(wish) = &wish {

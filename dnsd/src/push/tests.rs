@@ -57,11 +57,15 @@ fn pauses_are_spread_and_bounded() {
 fn newer_wish_is_tried_at_once() {
     let mut pusher = Pusher::default();
     let now = T0;
+    pusher.consider(Some(&wished(5)));
     for _ in 0..8 {
         pusher.ended(&wished(5), Err(Trouble::Silent), now, 0);
     }
+    // The same wish after a moment without it has to wait as before.
+    pusher.consider(None);
+    pusher.consider(Some(&wished(5)));
     assert!(matches!(pusher.step(Some(&wished(5)), now), Step::Wait(_)));
-    pusher.changed();
+    pusher.consider(Some(&wished(6)));
     assert_eq!(pusher.step(Some(&wished(6)), now), Step::Try);
 }
 
@@ -69,10 +73,10 @@ fn newer_wish_is_tried_at_once() {
 fn node_that_is_not_active_does_nothing_and_does_not_forget() {
     let mut pusher = Pusher::default();
     pusher.ended(&wished(5), Ok(Outcome::Confirmed), T0, 0);
-    pusher.changed();
+    pusher.consider(None);
     assert_eq!(pusher.step(None, T0), Step::Rest);
     assert_eq!(pusher.state(None), PushState::Idle);
-    pusher.changed();
+    pusher.consider(Some(&wished(5)));
     // The same right after a moment without it: the server has it already.
     assert_eq!(pusher.step(Some(&wished(5)), T0), Step::Rest);
     let mut moved = wished(5);
