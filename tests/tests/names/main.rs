@@ -9,6 +9,7 @@ mod resolvers;
 mod served;
 mod tools;
 mod wire;
+mod zonemaster;
 
 use wire::read;
 
