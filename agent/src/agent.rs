@@ -16,6 +16,7 @@ use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
 use crate::parent::Line;
+use baton_dnsd::Passed;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
@@ -80,6 +81,8 @@ const CONFIGURATION: u8 = 2;
 pub fn run(options: Options, line: Line) -> u8 {
     // SAFETY: the process has one thread so far; logging starts the second.
     let variables = unsafe { Variables::take() };
+    // SAFETY: as above; and what the service manager has passed nobody else owns.
+    let passed = unsafe { Passed::take() };
     if let Err(error) = log::start(&options.log) {
         let text = format!(
             "--log {}: {error}; try error, warn, info, debug, trace, or info,baton_agent=debug",
@@ -88,7 +91,7 @@ pub fn run(options: Options, line: Line) -> u8 {
         return fail(CONFIGURATION, &text);
     }
     let status = match options.load() {
-        Ok(loaded) => run_with(options, loaded, line, Manager::new(variables)),
+        Ok(loaded) => run_with(options, loaded, line, Manager::new(variables), passed),
         Err(error) => fail(CONFIGURATION, &error),
     };
     log::flush();
@@ -101,7 +104,7 @@ fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
     status
 }
 
-fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager) -> u8 {
+fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, passed: Passed) -> u8 {
     let Loaded { config, warnings } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -115,7 +118,7 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager) -> u
         }
     };
     let status = runtime.block_on(async {
-        match start(options, config, line, manager).await {
+        match start(options, config, line, manager, passed).await {
             Ok(running) => running.until_stopped().await,
             Err(error) => fail(ENVIRONMENT, &error),
         }
@@ -140,10 +143,11 @@ async fn start(
     config: Arc<Config>,
     line: Line,
     manager: Manager,
+    passed: Passed,
 ) -> Result<Running, String> {
     let store = Store::open(config.storage.as_deref())?;
     let mine = resolver::mine(&config).await?;
-    let sockets = Sockets::bind(&config, &mine)?;
+    let sockets = Sockets::bind(&config, &mine, passed)?;
     let addresses = Arc::new(Addresses::default());
     Known::default().fill(&config, &mine, &addresses);
     let view = first_view(&config, &addresses, Mono::now());

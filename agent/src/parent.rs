@@ -26,6 +26,9 @@ use std::time::Duration;
 
 /// Most roles (`config::roles`).
 const SLOTS: usize = 16;
+/// The first file descriptor that a service manager passes, and how many are looked at.
+const FIRST_PASSED: i32 = 3;
+const MAX_PASSED: i32 = 64;
 /// Longest message between agent and parent, in bytes: a command line and its environment.
 const MAX_MESSAGE: usize = 1 << 20;
 /// Between two looks at processes that are to end.
@@ -426,6 +429,7 @@ struct Parent {
 
 impl Parent {
     fn new() -> io::Result<Parent> {
+        keep_sockets();
         // SAFETY: plain system calls; `set` is initialised by sigemptyset before it is used.
         let signals = unsafe {
             // Orphans of the agent become children of this process: they can be found, killed and reaped.
@@ -1210,6 +1214,9 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
         .env_remove("NOTIFY_SOCKET") // the service manager hears from the agent alone
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID")
+        .env_remove("LISTEN_FDS") // and its sockets are the agent's
+        .env_remove("LISTEN_PID")
+        .env_remove("LISTEN_FDNAMES")
         .stdin(Stdio::null())
         .process_group(0);
     let parent = rustix::process::getpid();
@@ -1232,6 +1239,19 @@ fn spawn(command: &[String], env: &[(String, String)]) -> Result<Pid, String> {
         .spawn()
         .map_err(|error| format!("cannot run \"{program}\": {error}"))?;
     Ok(Pid::from_child(&child)) // it is reaped by its id
+}
+
+/// Sockets that the service manager has passed stay with this process and its agents (sd_listen_fds(3)).
+fn keep_sockets() {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    if number("LISTEN_PID") != Some(rustix::process::getpid().as_raw_nonzero().get()) {
+        return;
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, MAX_PASSED);
+    for fd in FIRST_PASSED..FIRST_PASSED + count {
+        // SAFETY: a call without pointers; a descriptor that is not open is an error that harms nobody.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// The children of this process, the zombies among them too. `None`: they cannot be known.

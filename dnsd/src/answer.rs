@@ -4,7 +4,7 @@
 
 use crate::cookie::{BadLength, COOKIE, Worth};
 use crate::policy::Policy;
-use crate::question::{Edns, HEADER, Header, Lower, Question, code, option};
+use crate::question::{Behind, Edns, HEADER, Header, Lower, Question, code, option};
 use crate::zone::{Found, Records, Source, Zone};
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -80,6 +80,9 @@ pub struct Reply {
     pub denied: bool,
     /// The client's cookie shows that its address is not forged.
     pub trusted: bool,
+    /// The query has a signature (TSIG), which nobody has looked at yet: it is to be verified, and the reply signed, before
+    /// it is sent (RFC 8945 §5).
+    pub signed: bool,
     /// Where the records begin, and end: between question and OPT.
     records: (usize, usize),
 }
@@ -118,7 +121,9 @@ pub fn answer(
     let header = Header::parse(query)?;
     let bare = Draft::new(&header, client.via);
     if header.opcode != 0 {
-        return bare.rcode(Rcode::NotImp).write(out);
+        let Behind { edns, signed } = behind_no_query(query, &header);
+        let draft = Draft { edns, signed, ..bare };
+        return draft.rcode(Rcode::NotImp).write(out);
     }
     let Ok(question) = Question::parse(query, &header) else {
         return bare.rcode(Rcode::FormErr).write(out);
@@ -127,10 +132,14 @@ pub fn answer(
         echo: question.as_ref().map_or(&[], |question| question.echo),
         ..bare
     };
-    let Ok(edns) = Edns::parse(query, &header, echoing.echo) else {
+    let Ok(Behind { edns, signed }) = Behind::parse(query, &header, echoing.echo) else {
         return echoing.rcode(Rcode::FormErr).write(out);
     };
-    let draft = Draft { edns, ..echoing };
+    let draft = Draft {
+        edns,
+        signed,
+        ..echoing
+    };
     if edns.is_some_and(|edns| edns.version != 0) {
         return draft.rcode(Rcode::BadVers).write(out);
     }
@@ -156,6 +165,16 @@ pub fn answer(
         (None, None) => draft.rcode(Rcode::FormErr),
     }
     .write(out)
+}
+
+/// The OPT record of what has another opcode, if it is laid out as a query is: an OPT is answered with one (RFC 6891
+/// §6.1.1), whatever it came with.
+fn behind_no_query<'q>(query: &'q [u8], header: &Header) -> Behind<'q> {
+    let Ok(question) = Question::parse(query, header) else {
+        return Behind::default();
+    };
+    let echo = question.map_or(&[][..], |question| question.echo);
+    Behind::parse(query, header, echo).unwrap_or_default()
 }
 
 /// What is said in EDNS options.
@@ -206,6 +225,7 @@ struct Draft<'a> {
     options: Options<'a>,
     denied: bool,
     trusted: bool,
+    signed: bool,
     rcode: Rcode,
     authoritative: bool,
     answer: Option<Cow<'a, Records>>,
@@ -224,6 +244,7 @@ impl<'a> Draft<'a> {
             options: Options::default(),
             denied: false,
             trusted: false,
+            signed: false,
             rcode: Rcode::NoError,
             authoritative: false,
             answer: None,
@@ -341,6 +362,7 @@ impl<'a> Draft<'a> {
             truncated,
             denied: self.denied,
             trusted: self.trusted,
+            signed: self.signed,
             records: (start, end),
         })
     }

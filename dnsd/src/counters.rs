@@ -20,7 +20,7 @@ pub struct Counters {
     pub nxdomain: AtomicU64,
     /// Responses to what is no query.
     pub notimp: AtomicU64,
-    /// Responses to questions outside the zone, to zone transfers, and to clients who may not ask.
+    /// Responses to questions outside the zone, to zone transfers, to clients who may not ask, and to wrong signatures.
     pub refused: AtomicU64,
     /// Responses to EDNS versions other than 0.
     pub badvers: AtomicU64,
@@ -114,6 +114,17 @@ impl Tally {
             Rcode::Refused => &mut self.refused,
             Rcode::BadVers => &mut self.badvers,
             Rcode::BadCookie => &mut self.badcookie,
+        };
+        *of_rcode += 1;
+    }
+
+    /// Counts a response of which nothing is known but its code: one about a copy, or about a signature that is not right.
+    pub fn answered_elsewhere(&mut self, rcode: u8) {
+        let of_rcode = match rcode {
+            0 => &mut self.noerror,
+            1 => &mut self.formerr,
+            2 => &mut self.servfail,
+            _ => &mut self.refused,
         };
         *of_rcode += 1;
     }

@@ -1,5 +1,6 @@
 //! Listening sockets: bound before anything runs, UDP and TCP on the same address and port.
 
+use crate::activation::Passed;
 use crate::mmsg;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -21,24 +22,48 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds both, with as many UDP sockets as there are `threads`. The error says what to do about it.
-    pub fn bind(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
+    /// Binds both, with as many UDP sockets as there are `threads`; or takes those of `passed` that are bound already. The
+    /// error says what to do about it.
+    pub fn bind(addr: SocketAddr, threads: usize, passed: &mut Passed) -> Result<Listener, String> {
+        let udp = passed.bound_to(addr, Type::DGRAM);
+        let tcp = passed.bound_to(addr, Type::STREAM).pop();
+        let udp = match udp.first() {
+            Some(_) => Some(passed_udp(&udp, addr, threads).map_err(|error| advice(addr, "UDP", &error))?),
+            None => None,
+        };
+        let tcp = match tcp {
+            Some(tcp) => Some(passed_tcp(tcp).map_err(|error| advice(addr, "TCP", &error))?),
+            None => None,
+        };
+        match (udp, tcp) {
+            (None, None) => Listener::bind_both(addr, threads),
+            (udp, tcp) => Ok(Listener {
+                addr,
+                udp: match udp {
+                    Some(udp) => udp,
+                    None => self::udp(addr, threads).map_err(|error| advice(addr, "UDP", &error))?,
+                },
+                tcp: match tcp {
+                    Some(tcp) => tcp,
+                    None => self::tcp(addr).map_err(|error| advice(addr, "TCP", &error))?,
+                },
+            }),
+        }
+    }
+
+    fn bind_both(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
         let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let shared = threads > 1;
-            let first = udp(addr, shared).map_err(|error| advice(addr, "UDP", &error))?;
-            let bound = first.local_addr().map_err(|error| advice(addr, "UDP", &error))?;
-            // Before the other UDP sockets: that another program shares the port as well is seen here alone.
-            match tcp(bound) {
+            let udp = self::udp(addr, threads).map_err(|error| advice(addr, "UDP", &error))?;
+            let bound = udp.first().map_or(Ok(addr), UdpSocket::local_addr);
+            let bound = bound.map_err(|error| advice(addr, "UDP", &error))?;
+            // That another program shares the UDP port as well is seen here alone.
+            match self::tcp(bound) {
                 Ok(tcp) => {
-                    let more = (1..threads).map(|_| udp(bound, shared));
-                    let udp = std::iter::once(Ok(first)).chain(more);
                     return Ok(Listener {
                         addr: bound,
-                        udp: udp
-                            .collect::<io::Result<_>>()
-                            .map_err(|error| advice(bound, "UDP", &error))?,
+                        udp,
                         tcp,
                     });
                 }
@@ -49,7 +74,33 @@ impl Listener {
     }
 }
 
-fn udp(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+/// As many sockets as there are `threads`, which share the port (SO_REUSEPORT).
+fn udp(addr: SocketAddr, threads: usize) -> io::Result<Vec<UdpSocket>> {
+    let first = udp_socket(addr, threads > 1)?;
+    let bound = first.local_addr()?;
+    let more = (1..threads).map(|_| udp_socket(bound, true));
+    std::iter::once(Ok(first)).chain(more).collect()
+}
+
+/// The sockets passed, for each of `threads`: of fewer, some threads share one.
+fn passed_udp(passed: &[Socket], addr: SocketAddr, threads: usize) -> io::Result<Vec<UdpSocket>> {
+    for socket in passed {
+        socket.set_nonblocking(true)?;
+        if addr.ip().is_unspecified() {
+            mmsg::receive_destination(socket, addr.is_ipv6())?;
+        }
+    }
+    let sockets = passed.iter().cycle().take(threads.max(passed.len()));
+    sockets.map(|socket| Ok(socket.try_clone()?.into())).collect()
+}
+
+fn passed_tcp(passed: Socket) -> io::Result<TcpListener> {
+    passed.set_nonblocking(true)?;
+    passed.listen(BACKLOG)?; // in case that nobody has; else it only says how many may wait
+    Ok(passed.into())
+}
+
+fn udp_socket(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -105,9 +156,37 @@ fn advice(addr: SocketAddr, protocol: &str, error: &io::Error) -> String {
 mod tests {
     use super::*;
 
+    fn bind(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
+        Listener::bind(addr, threads, &mut Passed::default())
+    }
+
+    #[test]
+    fn sockets_passed_are_used_for_their_address_and_others_are_bound() {
+        let of = |kind, protocol| {
+            let socket = Socket::new(Domain::IPV4, kind, Some(protocol)).unwrap();
+            let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            socket.bind(&any.into()).unwrap();
+            let addr = socket.local_addr().unwrap().as_socket().unwrap();
+            (socket, addr)
+        };
+        let (udp, addr) = of(Type::DGRAM, Protocol::UDP);
+        let (other, elsewhere) = of(Type::DGRAM, Protocol::UDP);
+        let mut passed = Passed::of(vec![udp, other]);
+        let listener = Listener::bind(addr, 2, &mut passed).unwrap();
+        assert_eq!((listener.addr, listener.udp.len()), (addr, 2));
+        assert_eq!(listener.tcp.local_addr().unwrap(), addr, "bound beside it");
+        assert_eq!(passed.rest(), [elsewhere.to_string()]);
+
+        let (tcp, addr) = of(Type::STREAM, Protocol::TCP);
+        let listener = Listener::bind(addr, 1, &mut Passed::of(vec![tcp])).unwrap();
+        assert_eq!(listener.udp[0].local_addr().unwrap(), addr);
+        let client = std::net::TcpStream::connect(addr).unwrap();
+        assert_eq!(client.peer_addr().unwrap(), addr, "it listens");
+    }
+
     #[test]
     fn port_zero_gives_one_port_for_both() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
         assert_ne!(listener.addr.port(), 0);
         assert_eq!(listener.udp[0].local_addr().unwrap(), listener.addr);
         assert_eq!(listener.tcp.local_addr().unwrap(), listener.addr);
@@ -115,24 +194,24 @@ mod tests {
 
     #[test]
     fn threads_share_one_port_which_is_still_taken_for_others() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let listener = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
         assert_eq!(listener.udp.len(), 3);
         for udp in &listener.udp {
             assert_eq!(udp.local_addr().unwrap(), listener.addr);
         }
-        assert!(Listener::bind(listener.addr, 1).is_err());
-        assert!(Listener::bind(listener.addr, 3).is_err());
+        assert!(bind(listener.addr, 1).is_err());
+        assert!(bind(listener.addr, 3).is_err());
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let taken = Listener::bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
-        let error = Listener::bind(taken.addr, 1).err().unwrap();
+        let taken = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        let error = bind(taken.addr, 1).err().unwrap();
         assert!(
             error.contains("ss -lnp") && error.contains("systemd-resolved"),
             "{error}"
         );
-        let error = Listener::bind("192.0.2.1:0".parse().unwrap(), 1).err().unwrap();
+        let error = bind("192.0.2.1:0".parse().unwrap(), 1).err().unwrap();
         assert!(error.contains("no such address"), "{error}");
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(advice(taken.addr, "UDP", &denied).contains("CAP_NET_BIND_SERVICE"));

@@ -32,6 +32,7 @@ impl Layout {
     }
 
     /// Whether a TSIG record is met in `message`, at its place or not.
+    #[cfg(test)]
     pub fn meets_tsig(message: &[u8]) -> bool {
         let mut layout = Layout::default();
         let _ = layout.walk(message); // what was met in front of the fault counts
@@ -43,6 +44,10 @@ impl Layout {
         let count = |at: usize| u32::from(u16::from_be_bytes([header[at], header[at + 1]]));
         let mut at = HEADER;
         for _ in 0..count(4) {
+            // Nothing stands before it that a pointer could lead to.
+            if message.get(at..).is_some_and(has_pointer) {
+                return Err(Malformed);
+            }
             at = skip_name(message, at)? + 4;
         }
         self.question_end = at;
@@ -103,6 +108,15 @@ fn skip_name(message: &[u8], mut at: usize) -> Result<usize, Malformed> {
             Err(Malformed)
         };
     }
+}
+
+/// Whether the name at the beginning of `bytes` ends in a pointer.
+fn has_pointer(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let [length @ 1..=63, labels @ ..] = rest {
+        rest = labels.get(usize::from(*length)..).unwrap_or_default();
+    }
+    matches!(rest.first(), Some(0xc0..))
 }
 
 /// The name at `at` in full and in lower case (the canonical form of RFC 4034 §6.2), and where it ends.
@@ -173,6 +187,13 @@ mod tests {
             assert_eq!(Layout::read(&whole[..cut]), Err(Malformed), "{cut}");
         }
         assert_eq!(Layout::read(&[&whole[..], &[0]].concat()), Err(Malformed));
+    }
+
+    #[test]
+    fn question_that_points_somewhere_is_malformed() {
+        let mut query = question("a.orders.internal", qtype::A);
+        query[14..16].copy_from_slice(&[0xc0, 0]);
+        assert_eq!(Layout::read(&query), Err(Malformed));
     }
 
     #[test]

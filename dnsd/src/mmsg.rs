@@ -1,4 +1,5 @@
-//! Datagrams in batches, with the address that each was sent to: all `unsafe` of this crate is here.
+//! Datagrams in batches, with the address that each was sent to: all `unsafe` of this crate is here, but for sockets that
+//! are passed (`activation.rs`).
 //!
 //! A batch owns its memory; the kernel is given pointers into it for the length of one call only.
 
@@ -62,13 +63,14 @@ union Peer {
 }
 
 impl Peer {
+    /// An IPv4 address that IPv6 carries is given as what it is: a passed socket may take both.
     fn ip(&self) -> IpAddr {
         // SAFETY: both variants are plain data, for which all bytes are values; the family says which one it is.
         unsafe {
             if i32::from(self.v4.sin_family) == libc::AF_INET {
                 Ipv4Addr::from_bits(u32::from_be(self.v4.sin_addr.s_addr)).into()
             } else {
-                Ipv6Addr::from(self.v6.sin6_addr.s6_addr).into()
+                Ipv6Addr::from(self.v6.sin6_addr.s6_addr).to_canonical()
             }
         }
     }
@@ -148,6 +150,11 @@ impl Batch {
         }
         self.filled = filled;
         Ok(filled)
+    }
+
+    /// Datagrams received.
+    pub fn len(&self) -> usize {
+        self.filled
     }
 
     /// Has `respond` answer each query and its client into its reply buffer; it gives the reply's length, 0 for none. A

@@ -184,26 +184,44 @@ pub(crate) struct Edns<'q> {
     pub cookie: Option<&'q [u8]>,
 }
 
-impl<'q> Edns<'q> {
-    /// Reads what follows the question (`echo`), to the last byte; at most one OPT, in the additional section alone.
-    pub fn parse(query: &'q [u8], header: &Header, echo: &[u8]) -> Result<Option<Edns<'q>>, Malformed> {
+/// What follows a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Behind<'q> {
+    pub edns: Option<Edns<'q>>,
+    /// The last record is a TSIG (RFC 8945 §4.2).
+    pub signed: bool,
+}
+
+impl<'q> Behind<'q> {
+    /// Reads what follows the question (`echo`), to the last byte; at most one OPT, in the additional section alone, and
+    /// at most one TSIG, as the last record (RFC 8945 §5.1).
+    pub fn parse(query: &'q [u8], header: &Header, echo: &[u8]) -> Result<Behind<'q>, Malformed> {
         let mut rest = query.get(HEADER + echo.len()..).ok_or(Malformed)?;
         for _ in 0..header.before_additional {
             let (record, after) = Record::parse(rest)?;
-            if record.rtype == code::OPT {
+            if matches!(record.rtype, code::OPT | code::TSIG) {
                 return Err(Malformed);
             }
             rest = after;
         }
-        let mut edns = None;
+        let mut behind = Behind::default();
         for _ in 0..header.additional {
             let (record, after) = Record::parse(rest)?;
-            if record.rtype == code::OPT && edns.replace(record.edns()?).is_some() {
+            if behind.signed || record.rtype == code::OPT && behind.edns.is_some() {
                 return Err(Malformed);
+            }
+            match record.rtype {
+                code::OPT => behind.edns = Some(record.edns()?),
+                code::TSIG => behind.signed = true,
+                _ => {}
             }
             rest = after;
         }
-        if rest.is_empty() { Ok(edns) } else { Err(Malformed) }
+        if rest.is_empty() {
+            Ok(behind)
+        } else {
+            Err(Malformed)
+        }
     }
 }
 

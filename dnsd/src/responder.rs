@@ -1,12 +1,12 @@
 //! The responder: what all sockets answer with. It keeps the zone rendered, and reads the clocks for each batch of
 //! queries that were received together.
 
-use crate::answer::{Client, Via, answer};
+use crate::answer::{Client, Reply, Via, answer};
 use crate::counters::{Counters, Tally};
 use crate::limit::{Limiter, Verdict};
 use crate::policy::Policy;
 use crate::transfer::{self, Contents, Transfers};
-use crate::tsig;
+use crate::tsig::{self, Keys};
 use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
 use baton_shared::clock::{Mono, wall_ms};
@@ -23,6 +23,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
+/// A sitting that lasted longer has slept in between: what it says may have become a lie (S4).
+const LONGEST_SITTING: Duration = Duration::from_millis(1);
+
 /// For a whole copy of the zone, with the wait for those under way.
 const COPY: Duration = Duration::from_secs(30);
 
@@ -34,6 +37,8 @@ pub(crate) struct Responder {
     limiter: Option<Limiter>,
     /// Where the zone may be copied, or queries may be signed.
     transfers: Option<Transfers>,
+    /// For signed queries where there are no keys: all are of an unknown one.
+    no_keys: Keys,
     published: Arc<Published>,
     current: ArcSwap<Current>,
     counters: Arc<Counters>,
@@ -93,6 +98,7 @@ impl Responder {
             policy,
             limiter,
             transfers,
+            no_keys: Keys::default(),
             published,
             current: ArcSwap::from_pointee(Current { zone, seen }),
             counters,
@@ -100,7 +106,7 @@ impl Responder {
     }
 
     /// Begins to answer queries that have been received already: the clocks are read here, and what they allow holds
-    /// from now on (H3). Use it up at once: an answer is as old as its sitting.
+    /// from now on (H3). An answer is as old as its sitting.
     pub fn sitting(&self) -> Sitting<'_> {
         Sitting {
             responder: self,
@@ -193,29 +199,45 @@ impl Sitting<'_> {
     /// Answers `query` from `ip`, and gives the response's length, 0 for none.
     pub fn respond(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
         self.tally.received(via);
-        let Some(transfers) = &self.responder.transfers else {
-            return self.plain(query, ip, via, out);
-        };
-        if transfer::is_transfer(query) {
+        if let Some(transfers) = &self.responder.transfers
+            && transfer::is_transfer(query)
+        {
             // Over UDP; TCP has taken it before.
             let messages = self.responder.transfer(transfers, query, ip, via);
             let fit = messages.first().filter(|message| message.len() <= out.len());
-            fit.map_or(0, |message| {
+            let len = fit.map_or(0, |message| {
                 out[..message.len()].copy_from_slice(message);
                 message.len()
-            })
-        } else if tsig::is_signed(query) {
-            let now = wall_ms() / 1_000;
-            tsig::answer_signed(query, via, transfers.keys(), now, out, |query, out| {
-                self.plain(query, ip, via, out)
-            })
-        } else {
-            self.plain(query, ip, via, out)
+            });
+            return self.finish_unread(len, ip, via, out);
+        }
+        match self.answer(query, ip, via, out) {
+            Some(reply) if reply.signed => self.respond_signed(query, ip, via, out),
+            reply => self.finish(reply, ip, via, out),
         }
     }
 
-    /// Answers a query that has no signature, or not any more.
-    fn plain(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+    /// Answers a query that has a signature, right or wrong.
+    fn respond_signed(&mut self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+        let Responder {
+            transfers, no_keys, ..
+        } = self.responder;
+        let keys = transfers.as_ref().map_or(no_keys, Transfers::keys);
+        let now = wall_ms() / 1_000;
+        let mut verified = false;
+        let len = tsig::answer_signed(query, via, keys, now, out, |query, out| {
+            verified = true;
+            let reply = self.answer(query, ip, via, out);
+            self.finish(reply, ip, via, out)
+        });
+        if verified {
+            len
+        } else {
+            self.finish_unread(len, ip, via, out)
+        }
+    }
+
+    fn answer(&self, query: &[u8], ip: IpAddr, via: Via, out: &mut [u8]) -> Option<Reply> {
         let client = Client {
             ip,
             via,
@@ -228,15 +250,17 @@ impl Sitting<'_> {
             published,
             now: self.now,
         };
-        let Some(mut reply) = answer(query, client, policy, &self.current.zone, &source, out) else {
+        answer(query, client, policy, &self.current.zone, &source, out)
+    }
+
+    /// Counts a reply, and holds it back if its client has had enough; gives the length of what is to be sent.
+    fn finish(&mut self, reply: Option<Reply>, ip: IpAddr, via: Via, out: &mut [u8]) -> usize {
+        let Some(mut reply) = reply else {
             self.tally.dropped();
             return 0;
         };
-        if via == Via::Udp
-            && !reply.trusted
-            && let Some(limiter) = &self.responder.limiter
-        {
-            match limiter.judge(ip, self.now) {
+        if !reply.trusted {
+            match self.verdict(ip, via) {
                 Verdict::Send => {}
                 Verdict::Slip => {
                     reply.cut(out);
@@ -251,10 +275,110 @@ impl Sitting<'_> {
         self.tally.answered(&reply);
         reply.len
     }
+
+    /// The same for the first `len` octets of `out`, a message that was not written here. One that would slip is sent
+    /// whole: what refuses is short, and so is a lone SOA.
+    fn finish_unread(&mut self, len: usize, ip: IpAddr, via: Via, out: &[u8]) -> usize {
+        let Some(flags) = out.get(..len).and_then(|message| message.get(3)) else {
+            self.tally.dropped();
+            return 0;
+        };
+        if self.verdict(ip, via) == Verdict::Drop {
+            self.tally.limited += 1;
+            return 0;
+        }
+        self.tally.answered_elsewhere(flags & 0x0f);
+        len
+    }
+
+    /// Addresses of TCP are not forged, and what they are sent is not limited.
+    fn verdict(&self, ip: IpAddr, via: Via) -> Verdict {
+        match &self.responder.limiter {
+            Some(limiter) if via == Via::Udp => limiter.judge(ip, self.now),
+            _ => Verdict::Send,
+        }
+    }
+}
+
+impl Sitting<'_> {
+    /// Ends the sitting: whether its answers may be sent. If not, the process was stopped or stood behind others; nothing is
+    /// counted then, and the queries are to be answered anew.
+    pub fn end(mut self) -> bool {
+        let fresh = is_fresh(self.now, Mono::now());
+        if !fresh {
+            self.tally = Tally::default();
+        }
+        fresh
+    }
+}
+
+fn is_fresh(began: Mono, now: Mono) -> bool {
+    now.since(began) <= LONGEST_SITTING
 }
 
 impl Drop for Sitting<'_> {
     fn drop(&mut self) {
         self.responder.counters.add(&self.tally);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Rcode;
+    use crate::testing::*;
+
+    fn responder() -> Responder {
+        let published = published(view());
+        Responder::new(settings(), policy(), None, None, published, Arc::default())
+    }
+
+    /// RFC 8945 §5.2.1: NOTAUTH with a TSIG record that says BADKEY, whatever the server is configured for.
+    #[test]
+    fn query_signed_with_a_key_is_told_so_where_there_are_none() {
+        let mut query = question(ZONE, qtype::SOA);
+        query[11] = 1;
+        query.extend_from_slice(b"\x01k\0\0\xfa\0\xff\0\0\0\0\0\x3d\x0bhmac-sha256\0");
+        query.extend_from_slice(&[&[0, 0, 0x6b, 0x49, 0xd2, 0, 1, 44, 0, 32][..], &[7; 32]].concat());
+        query.extend_from_slice(&[0x12, 0x34, 0, 0, 0, 0]);
+        let responder = responder();
+        let mut out = [0; 1232];
+        let mut sitting = responder.sitting();
+        let len = sitting.respond(&query, CLIENT.into(), Via::Udp, &mut out);
+        drop(sitting);
+        assert_eq!(out[3] & 0x0f, 9, "NOTAUTH: {:?}", &out[..len]);
+        assert_eq!(out[6..12], [0, 0, 0, 0, 0, 1], "the TSIG alone");
+        assert_eq!(out[len - 4..len], [0, 17, 0, 0], "BADKEY");
+        assert_eq!(responder.counters().refused.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn answers_of_a_process_that_slept_are_not_sent() {
+        let began = Mono(5);
+        assert!(is_fresh(began, began));
+        assert!(is_fresh(began, began + LONGEST_SITTING));
+        assert!(!is_fresh(
+            began,
+            began + LONGEST_SITTING + Duration::from_nanos(1)
+        ));
+    }
+
+    #[test]
+    fn answers_that_are_not_sent_are_not_counted() {
+        let responder = responder();
+        let mut out = [0; 1232];
+        let mut ask = |sitting: &mut Sitting| {
+            let len = sitting.respond(&question(ZONE, qtype::SOA), CLIENT.into(), Via::Udp, &mut out);
+            assert_eq!(out[3] & 0x0f, Rcode::NoError as u8);
+            assert!(len > 0);
+        };
+        let mut slept = responder.sitting();
+        ask(&mut slept);
+        slept.now = Mono::ZERO;
+        assert!(!slept.end());
+        assert_eq!(responder.counters().udp_queries.load(Relaxed), 0);
+        ask(&mut responder.sitting());
+        assert_eq!(responder.counters().udp_queries.load(Relaxed), 1);
+        assert_eq!(responder.counters().noerror.load(Relaxed), 1);
     }
 }

@@ -1,9 +1,11 @@
 //! The server: sockets first, then one supervised task per socket, or threads for those of UDP, until it is told to stop.
 
+use crate::activation::Passed;
 use crate::counters::Counters;
 use crate::limit::Limiter;
 use crate::listen::Listener;
 use crate::policy::Policy;
+use crate::push::Pushes;
 use crate::responder::Responder;
 use crate::threads::Threads;
 use crate::transfer::Transfers;
@@ -26,6 +28,7 @@ pub struct Server {
     secret: [u8; 16],
     settings: Settings,
     listeners: Vec<Listener>,
+    pushes: Pushes,
     counters: Arc<Counters>,
 }
 
@@ -33,15 +36,26 @@ impl Server {
     /// Binds UDP and TCP on every address of `dns.listen`; with port 0, both get the same port; `[::]` takes
     /// IPv6 alone, beside `0.0.0.0`. Needs no runtime. The error is one line that says what to do.
     pub fn bind(dns: &Dns) -> Result<Server, String> {
+        Server::bind_or_take(dns, Passed::default())
+    }
+
+    /// As [`bind`](Server::bind), but sockets of `passed` that are bound to these addresses are used as they are.
+    pub fn bind_or_take(dns: &Dns, mut passed: Passed) -> Result<Server, String> {
+        let settings = Settings::new(dns)?;
+        let listen = |addr: &SocketAddr| Listener::bind(*addr, dns.threads.max(1), &mut passed);
+        let listeners = dns.listen.iter().map(listen).collect::<Result<_, _>>()?;
+        for addr in passed.rest() {
+            tracing::warn!(
+                "the service manager has passed a socket \"dns\" for {addr}, which [dns] listen does not name: it is \
+                 closed; correct either"
+            );
+        }
         Ok(Server {
             dns: dns.clone(),
             secret: random("DNS cookies")?,
-            settings: Settings::new(dns)?,
-            listeners: dns
-                .listen
-                .iter()
-                .map(|addr| Listener::bind(*addr, dns.threads.max(1)))
-                .collect::<Result<_, _>>()?,
+            settings,
+            listeners,
+            pushes: Pushes::new(dns)?,
             counters: Arc::default(),
         })
     }
@@ -83,18 +97,20 @@ impl Server {
             policy,
             limiter,
             transfers,
-            published,
+            published.clone(),
             self.counters,
         );
         let responder = Arc::new(responder);
         let notices = notify::run(&self.dns, || responder.news(), std::future::pending());
+        let pushes = self.pushes.run(published, std::future::pending());
         let mut tasks = JoinSet::new();
         let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
         for Listener { addr, mut udp, tcp } in self.listeners {
             let of_tcp = responder.clone();
             tasks.spawn(async move { (Some(addr), "TCP", tcp::serve(tcp, of_tcp).await) });
             if udp.len() > 1 {
-                of_threads.resize_with(udp.len(), Vec::new);
+                // Where more sockets were passed for one address, some threads have no socket of the others.
+                of_threads.resize_with(of_threads.len().max(udp.len()), Vec::new);
                 of_threads
                     .iter_mut()
                     .zip(udp)
@@ -113,6 +129,7 @@ impl Server {
         tokio::select! {
             () = shutdown => Ok(()),
             ended = notices => ended,
+            ended = pushes => ended,
             Some(ended) = tasks.join_next() => Err(match ended {
                 Ok((Some(addr), protocol, error)) => format!("DNS on {addr} ({protocol}) has failed: {error}"),
                 Ok((None, protocol, error)) => format!("a DNS thread ({protocol}) has failed: {error}"),

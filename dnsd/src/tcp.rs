@@ -48,7 +48,8 @@ pub(crate) async fn serve(listener: std::net::TcpListener, responder: Arc<Respon
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, peer)) => {
                     accepting = true;
-                    let client = client(peer.ip());
+                    let ip = peer.ip().to_canonical();
+                    let client = client(ip);
                     if !clients.enter(client) {
                         add(&responder.counters().tcp_refused, 1);
                         continue;
@@ -57,7 +58,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, responder: Arc<Respon
                     let responder = responder.clone();
                     connections.spawn(async move {
                         // How a stranger's connection ends is nobody's concern.
-                        let _ = converse(stream, peer.ip(), &responder).await;
+                        let _ = converse(stream, ip, &responder).await;
                         client
                     });
                 }

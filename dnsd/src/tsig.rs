@@ -12,6 +12,8 @@ use sha2::{Sha256, Sha384, Sha512};
 use std::collections::BTreeMap;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 /// How far the two clocks may be apart, in seconds (RFC 8945 §10 recommends 300).
@@ -255,9 +257,9 @@ fn split(message: &[u8]) -> Result<Option<(Vec<u8>, Tsig)>, Malformed> {
     Ok(Some((bare, tsig)))
 }
 
-/// Whether `query` carries a signature, right or wrong, at its place or not: what has to go through [`answer_signed`].
-///
-/// Cheap for all others: one look at the header, or at the OPT record alone.
+/// Whether `query` carries a signature, right or wrong, at its place or not: what tests expect to go through
+/// [`answer_signed`]. The server learns it from [`Reply::signed`](crate::answer::Reply).
+#[cfg(test)]
 pub(crate) fn is_signed(query: &[u8]) -> bool {
     u16_at(query, 10).is_some_and(|additional| additional > 0) && Layout::meets_tsig(query)
 }

@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 
+/// Times that one batch is answered at most. A process that sleeps so often is of no use to its clients, who ask again.
+const SITTINGS_MAX: u32 = 3;
 /// After a socket error, before the next try.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
 /// So many socket errors in a row, a minute's worth, mean that it will not get better.
@@ -63,15 +65,21 @@ pub(crate) fn turn(
     Ok(())
 }
 
-/// Answers what `batch` has received from `socket`.
+/// Answers what `batch` has received from `socket`: anew if the process slept meanwhile, for what it has written is as old
+/// as its sleep.
 fn respond(batch: &mut Batch, socket: BorrowedFd, responder: &Responder) {
-    let mut sitting = responder.sitting();
-    batch.answer(|query, ip, reply| sitting.respond(query, ip, Via::Udp, reply));
-    drop(sitting); // so that who has an answer finds it counted
-    let unsent = batch.send(socket);
-    if unsent > 0 {
-        add(&responder.counters().dropped, unsent as u64);
+    for _ in 0..SITTINGS_MAX {
+        let mut sitting = responder.sitting();
+        batch.answer(|query, ip, reply| sitting.respond(query, ip, Via::Udp, reply));
+        if sitting.end() {
+            let unsent = batch.send(socket);
+            if unsent > 0 {
+                add(&responder.counters().dropped, unsent as u64);
+            }
+            return;
+        }
     }
+    add(&responder.counters().dropped, batch.len() as u64);
 }
 
 /// Socket errors in a row.

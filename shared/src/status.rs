@@ -1,11 +1,18 @@
 //! The cluster's state for machines: what `/status` and `baton status --json` print. Made from a [`View`] at an instant.
+//!
+//! Whatever may go stale says for how long it may be repeated, from the instant at which the status was made (S4).
+//! [`gist`] is what somebody who follows the cluster from outside waits for to change.
 
 use crate::clock::Mono;
+use crate::guard::Guard;
+use crate::history::what;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
-use crate::view::{Event, LinkState, PeerState, Published, RoleState, View, Word};
+use crate::view::{Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, View, Word};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Everything a node knows, with durations in milliseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +29,15 @@ pub struct Status {
     pub window_ms: f64,
     /// In touch with a majority of voters.
     pub in_touch: bool,
+    /// Milliseconds for which that may be repeated; 0 if it is not in touch.
+    #[serde(default)]
+    pub in_touch_ms: f64,
+    /// Milliseconds from the arrival of the request to the making of this answer, if it was held back for news.
+    #[serde(default)]
+    pub held_ms: f64,
+    /// [`gist`] in hexadecimal: changes with whatever a follower has to know at once.
+    #[serde(default)]
+    pub gist: String,
     /// In touch, and the log caught up.
     pub ready: bool,
     /// Voters that must be heard before the cluster can start.
@@ -44,6 +60,9 @@ pub struct Status {
     pub nodes: Vec<NodeStatus>,
     /// What needs a person.
     pub alarms: Vec<String>,
+    /// Name servers outside the cluster that are told of the active node.
+    #[serde(default)]
+    pub pushes: Vec<PushView>,
     /// The newest event.
     pub last_event: Option<Event>,
 }
@@ -57,10 +76,19 @@ pub struct RoleStatus {
     pub active: Option<NodeName>,
     /// The answering node knows: `active`, `nobody` or `unknown`.
     pub known: String,
+    /// Milliseconds for which what is known may be repeated; 0 if nothing is.
+    #[serde(default)]
+    pub known_ms: f64,
     /// The active node's epoch.
     pub epoch: Option<Epoch>,
     /// The node with the greatest granted epoch, active or not.
     pub holder: Option<NodeName>,
+    /// That epoch.
+    #[serde(default)]
+    pub holder_epoch: Option<Epoch>,
+    /// The node whose takeover the log has last.
+    #[serde(default)]
+    pub last_takeover: Option<NodeName>,
     /// Milliseconds left of the answering node's own lease; 0 without one.
     pub lease_ms: f64,
     /// The answering node's state.
@@ -160,7 +188,6 @@ impl Status {
             Word::Other(node, epoch) => Some((node.clone(), *epoch)),
             Word::Nobody | Word::Unknown => None,
         };
-        let in_touch = now < view.in_touch_until;
         let roles = view
             .roles
             .iter()
@@ -176,8 +203,11 @@ impl Status {
                         Word::Unknown => "unknown",
                     }
                     .into(),
+                    known_ms: floor_ms(known_until(published, &view, r, word).since(now)),
                     epoch: acting.map(|(_, epoch)| epoch),
                     holder: r.holder.as_ref().map(|h| h.node.clone()),
+                    holder_epoch: r.holder.as_ref().map(|h| h.epoch),
+                    last_takeover: last_takeover(published, &r.role),
                     lease_ms: ms(r.lease_until.since(now)),
                     state: r.state,
                     reason: r.reason.clone(),
@@ -234,7 +264,10 @@ impl Status {
             node: view.me.clone(),
             version: version.into(),
             window_ms: ms(view.window),
-            in_touch,
+            in_touch: now < view.in_touch_until,
+            in_touch_ms: floor_ms(view.in_touch_until.since(now)),
+            held_ms: 0.0,
+            gist: format!("{:016x}", gist(published, now)),
             ready: Status::ready_at(&view, now),
             waiting_for: view.waiting_for.clone(),
             coordinator: view.coordinator.clone(),
@@ -246,6 +279,7 @@ impl Status {
             roles,
             nodes,
             alarms: view.alarms.clone(),
+            pushes: published.pushes.load_full().to_vec(),
             last_event: published.events.load().last().cloned(),
         }
     }
@@ -268,8 +302,67 @@ impl CheckStatus {
     }
 }
 
-fn ms(d: std::time::Duration) -> f64 {
+fn last_takeover(published: &Published, role: &RoleName) -> Option<NodeName> {
+    let events = published.events.load();
+    let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
+    events.iter().rev().find(takeover)?.node.clone()
+}
+
+/// Until when `word` of a role may be repeated. If the guard was written or another view came since the word was asked
+/// for, it is over: the next status says better.
+fn known_until(published: &Published, view: &View, role: &RoleView, word: &Word) -> Mono {
+    let until = match word {
+        Word::Me(epoch) => {
+            let guard = published.guards.get(&role.role).map(Guard::read);
+            guard.filter(|(held, _)| held == epoch).map(|(_, until)| until)
+        }
+        Word::Other(node, epoch) => {
+            let holder = role.holder.as_ref();
+            holder
+                .filter(|h| h.node == *node && h.epoch == *epoch)
+                .map(|h| h.fresh_until)
+        }
+        Word::Nobody => Some(view.in_touch_until),
+        Word::Unknown => None,
+    };
+    until.unwrap_or(Mono::ZERO)
+}
+
+/// A digest of what a follower has to know at once: who is active, whether this node may say so, where nodes are, and what
+/// the DNS zone's serial is made of. It means something to the node that made it alone.
+pub fn gist(published: &Published, now: Mono) -> u64 {
+    let view = published.view.load();
+    let mut hash = DefaultHasher::new();
+    (view.cluster_id, view.applied, now < view.in_touch_until).hash(&mut hash);
+    let events = published.events.load();
+    events.last().map(|event| event.number).hash(&mut hash); // the history may come after the log's index
+    for role in &view.roles {
+        role.role.hash(&mut hash);
+        match published.word(&role.role, now) {
+            Word::Me(epoch) => (1, &view.me, epoch).hash(&mut hash),
+            Word::Other(node, epoch) => (1, &node, epoch).hash(&mut hash),
+            Word::Nobody => 2.hash(&mut hash),
+            Word::Unknown => 3.hash(&mut hash),
+        }
+        let holder = role.holder.as_ref();
+        holder.map(|h| (&h.node, h.epoch)).hash(&mut hash);
+        for (node, place) in &role.line {
+            (node, place.epoch).hash(&mut hash);
+        }
+    }
+    for node in &view.nodes {
+        (&node.name, node.kind, &node.serves).hash(&mut hash);
+    }
+    hash.finish()
+}
+
+fn ms(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// In milliseconds, to the microsecond below: what may be repeated must not become longer on the way.
+pub fn floor_ms(d: Duration) -> f64 {
+    d.as_micros() as f64 / 1e3
 }
 
 fn hex(id: u64) -> String {

@@ -12,7 +12,7 @@ use crate::succession::Place;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -223,6 +223,39 @@ pub struct Checked {
     pub at: Mono,
 }
 
+/// A name server outside the cluster that is told of the active node, as this node last saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushView {
+    /// The configuration's name for it: `site` of `[dns.push.site]`.
+    pub label: String,
+    /// The server.
+    pub server: SocketAddr,
+    /// The name that it gives the active node's addresses to.
+    pub name: String,
+    /// How it stands.
+    pub state: PushState,
+    /// The greatest epoch that the server confirmed to this node in this boot.
+    pub confirmed: Option<Epoch>,
+    /// What went wrong at the last try, and what to do.
+    pub error: Option<String>,
+    /// Since when `state` and `error` are so, Unix milliseconds.
+    pub since_wall_ms: u64,
+}
+
+/// How a push stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PushState {
+    /// This node is not active: another one pushes.
+    Idle,
+    /// On its way, tried until it is answered.
+    Pushing,
+    /// The server has this node's addresses.
+    Confirmed,
+    /// The server has a greater epoch; this node's is not pushed.
+    Superseded,
+}
+
 /// Where the faces read: the newest view, the history, a guard per role, and what its check last saw. The checks write their
 /// results themselves, so that a result which changes nothing costs the control loop nothing; the rest it writes alone.
 pub struct Published {
@@ -234,6 +267,8 @@ pub struct Published {
     pub guards: BTreeMap<RoleName, Guard>,
     /// The last result of each role's check; none where there is no check, or while none is made.
     pub checks: BTreeMap<RoleName, ArcSwapOption<Checked>>,
+    /// Each push, in the configuration's order; the pusher writes it.
+    pub pushes: ArcSwap<Vec<PushView>>,
 }
 
 /// Who is active for a role, as far as this node may say at an instant.
@@ -261,6 +296,7 @@ impl Published {
                 .map(|role| (role.clone(), ArcSwapOption::empty()))
                 .collect(),
             guards: roles.into_iter().map(|role| (role, Guard::default())).collect(),
+            pushes: ArcSwap::from_pointee(Vec::new()),
         })
     }
 

@@ -9,16 +9,22 @@ use std::sync::OnceLock;
 /// build.
 pub fn baton() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("baton-agent", "baton"))
+    BUILT.get_or_init(|| build("baton-agent", "baton", &[]))
+}
+
+/// The binary `baton-dnsd`, built in the same way.
+pub fn dnsd() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("baton-dnsd", "baton-dnsd", &["--features", "standalone"]))
 }
 
 /// The test application, built in the same way.
 pub fn application() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| build("baton-tests", "baton-application"))
+    BUILT.get_or_init(|| build("baton-tests", "baton-application", &[]))
 }
 
-fn build(package: &str, binary: &str) -> PathBuf {
+fn build(package: &str, binary: &str, more: &[&str]) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
@@ -31,6 +37,7 @@ fn build(package: &str, binary: &str) -> PathBuf {
             "--profile",
             &profile(),
         ])
+        .args(more)
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 use super::tasks::Tasks;
 use crate::handle::Handle;
 use crate::http;
+use baton_dnsd::Passed;
 use baton_shared::config::{Config, Dns};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -15,12 +16,15 @@ pub struct Faces {
 }
 
 impl Faces {
-    /// Binds their sockets. The error is one line that says what to do.
-    pub fn bind(config: &Config) -> Result<Faces, String> {
+    /// Binds their sockets, or uses those of name servers that were passed. The error is one line that says what to do.
+    pub fn bind(config: &Config, passed: Passed) -> Result<Faces, String> {
         Ok(Faces {
             checks: config.http.as_ref().map(http::Checks::bind).transpose()?,
             control: config.control.as_ref().map(http::Control::bind).transpose()?,
-            dns: config.dns.as_ref().map(|dns| bind_dns(config, dns)).transpose()?,
+            dns: match &config.dns {
+                Some(dns) => Some(bind_dns(config, dns, passed)?),
+                None => None,
+            },
         })
     }
 
@@ -45,14 +49,14 @@ impl Faces {
 }
 
 /// Every node of the cluster derives the same secret: a client that fails over keeps its cookies.
-fn bind_dns(config: &Config, dns: &Dns) -> Result<baton_dnsd::Server, String> {
+fn bind_dns(config: &Config, dns: &Dns, passed: Passed) -> Result<baton_dnsd::Server, String> {
     let key = config
         .cluster
         .key
         .derive("dns cookies", config.cluster.name.as_str());
     let (secret, _) = key.split_at(16);
     let secret = secret.try_into().expect("half of 32 bytes");
-    Ok(baton_dnsd::Server::bind(dns)?.with_cookie_secret(secret))
+    Ok(baton_dnsd::Server::bind_or_take(dns, passed)?.with_cookie_secret(secret))
 }
 
 /// Ready when the faces shall end.

@@ -5,7 +5,7 @@ use super::wall::{ago, short_ms};
 use baton_shared::history::tell;
 use baton_shared::id::Kind;
 use baton_shared::status::{LinkStatus, NodeStatus, RoleStatus, Status};
-use baton_shared::view::{LinkState, PeerState, RoleState};
+use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +74,9 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
     for role in &status.roles {
         out.push_str(&line_of(role));
     }
+    for push in status.pushes.iter().filter(|push| push.state != PushState::Idle) {
+        out.push_str(&push_of(push, style));
+    }
     for alarm in &status.alarms {
         let alarm = style.paint(&format!("ALARM: {}", clean(alarm)), Paint::Bad);
         out.push_str(&format!("{alarm}\n"));
@@ -85,6 +88,28 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
             clean(&tell(event).headline())
         ));
     }
+    out
+}
+
+/// How a name server outside stands that this node tells of itself.
+fn push_of(push: &PushView, style: Style) -> String {
+    let (state, paint) = match push.state {
+        PushState::Confirmed => ("has this node's addresses", Paint::Plain),
+        PushState::Superseded => ("has a greater epoch, this node's is not pushed", Paint::Warn),
+        PushState::Pushing | PushState::Idle => ("is not told yet", Paint::Warn),
+    };
+    let mut out = format!(
+        "push {}: {} at {} {}, {}",
+        push.label,
+        clean(&push.name),
+        push.server,
+        style.paint(state, paint),
+        ago(push.since_wall_ms, style.now_ms)
+    );
+    if let Some(error) = &push.error {
+        out.push_str(&format!(": {}", style.paint(&clean(error), Paint::Bad)));
+    }
+    out.push('\n');
     out
 }
 

@@ -10,15 +10,16 @@ use super::serve::{Face, Limits, serve};
 use super::{VERSION, listen, metrics};
 use crate::handle::{Counters, Handle, MAX_WAITING};
 use baton_shared::clock::Mono;
-use baton_shared::config::{Config, Http};
+use baton_shared::config::{Config, Http, parse_duration};
 use baton_shared::id::{Epoch, RoleName};
-use baton_shared::status::Status;
+use baton_shared::status::{Status, floor_ms};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request};
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// What `/` says.
@@ -33,9 +34,13 @@ baton: failover sidecar
 /live               200 if the agent is alive
 /active             307 to the active instance; ?role=, ?port=, ?path=, ?scheme=
 /status             everything this node knows, as JSON
+                    ?after=GIST&wait=250ms holds the answer back until its gist is another
 /events             what happened, and what happens, as server-sent events; ?format=json for the history
 /metrics            for Prometheus
 ";
+
+/// A request for news is held back no longer.
+const MAX_WAIT: Duration = Duration::from_secs(10);
 
 const READ: &str = "GET, HEAD, OPTIONS";
 
@@ -114,6 +119,43 @@ impl Checks {
     }
 }
 
+/// What `/status` is held back for.
+#[derive(Debug, PartialEq, Eq)]
+struct Hold {
+    /// The gist that the asker has seen.
+    seen: u64,
+    wait: Duration,
+}
+
+impl Hold {
+    fn parse(query: Option<&str>) -> Result<Option<Hold>, String> {
+        let (mut seen, mut wait) = (None, None);
+        for (key, value) in pairs(query) {
+            let wrong = |form: &str| format!("{key}={value}: expected {form}");
+            match &*key {
+                "after" => {
+                    let gist = u64::from_str_radix(&value, 16);
+                    seen = Some(gist.map_err(|_| wrong("the gist of an earlier answer"))?);
+                }
+                "wait" => {
+                    let time = parse_duration(&value).ok().filter(|wait| *wait <= MAX_WAIT);
+                    wait = Some(time.ok_or_else(|| wrong("a time of at most 10s, such as 250ms"))?);
+                }
+                _ => {
+                    return Err(format!(
+                        "unknown parameter {key:?}; the parameters are after and wait, together: after=GIST&wait=250ms"
+                    ));
+                }
+            }
+        }
+        match (seen, wait) {
+            (Some(seen), Some(wait)) => Ok(Some(Hold { seen, wait })),
+            (None, None) => Ok(None),
+            _ => Err("after and wait belong together: after=GIST&wait=250ms".into()),
+        }
+    }
+}
+
 /// What both listeners can read out.
 pub(super) struct Board {
     /// The control loop.
@@ -140,9 +182,20 @@ impl Board {
         }
     }
 
-    /// Answers `/status`.
-    pub(super) fn status(&self) -> Answer {
-        let status = Status::new(&self.handle.published, VERSION, Mono::now());
+    /// Answers `/status`: at once, or with `after` and `wait` as soon as the gist is another than `after`.
+    ///
+    /// What it says may be repeated for so long from when it was *made*; when that was, the asker knows no better than "so
+    /// long after the request came, and that was after I sent it". So the answer says how long it was held back.
+    pub(super) async fn status(&self, query: Option<&str>) -> Answer {
+        let came = Mono::now();
+        match Hold::parse(query) {
+            Ok(Some(hold)) => self.feed.news(hold.seen, hold.wait).await,
+            Ok(None) => {}
+            Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
+        }
+        let now = Mono::now();
+        let mut status = Status::new(&self.handle.published, VERSION, now);
+        status.held_ms = floor_ms(now.since(came));
         json(StatusCode::OK, &status)
     }
 
@@ -238,7 +291,7 @@ impl Reader {
             }
             "/ready" => ready(published, Mono::now()),
             "/active" => active(published, default, query, Mono::now()),
-            "/status" => self.board.status(),
+            "/status" => self.board.status(query).await,
             "/events" => self.board.events(query, request.headers()),
             "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
             "/" => text(StatusCode::OK, INDEX),

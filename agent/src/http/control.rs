@@ -142,7 +142,7 @@ impl Face for Operators {
         }
         let path = request.uri().path().to_owned();
         match path.as_str() {
-            "/v1/status" | "/status" | "/v1/events" | "/events" => self.read(&path, &request),
+            "/v1/status" | "/status" | "/v1/events" | "/events" => self.read(&path, &request).await,
             "/v1/switchover" | "/v1/drain" | "/v1/undrain" | "/v1/pause" | "/v1/resume" | "/v1/reload"
             | "/v1/bootstrap" => {
                 if request.method() != Method::POST {
@@ -176,12 +176,12 @@ impl Operators {
             })
     }
 
-    fn read(&self, path: &str, request: &Request<Incoming>) -> Answer {
+    async fn read(&self, path: &str, request: &Request<Incoming>) -> Answer {
         if !(request.method() == Method::GET || request.method() == Method::HEAD) {
             return last(wrong_method("GET, HEAD"));
         }
         if path.ends_with("status") {
-            self.board.status()
+            self.board.status(request.uri().query()).await
         } else {
             self.board.events(request.uri().query(), request.headers())
         }

@@ -1,18 +1,20 @@
 //! `/events` as a stream: the history, then each new event and each change of status, to a bounded number of clients.
+//! And `/status` held back until there is news, for those who follow the cluster from outside (`baton-dnsd`).
 //!
 //! One loop looks at what is published and hands the same bytes to all clients; a client who does not keep up is let go,
-//! and comes back with `Last-Event-ID`. Nothing here can hold up the control loop: it only reads.
+//! and comes back with `Last-Event-ID`. While somebody waits for news it also glances at the gist, often. Nothing here can
+//! hold up the control loop: it only reads.
 
 use super::VERSION;
 use baton_shared::clock::Mono;
-use baton_shared::status::Status;
+use baton_shared::status::{Status, gist};
 use baton_shared::view::{Event, Published};
 use bytes::Bytes;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Streams at once. Each costs little, but a status is a few kilobytes, ten times a second at worst.
 const MAX_CLIENTS: usize = 128;
@@ -20,6 +22,11 @@ const MAX_CLIENTS: usize = 128;
 const MAX_BEHIND: usize = 64;
 /// Between two looks at what is published.
 const LOOK: Duration = Duration::from_millis(100);
+/// Between two glances at the gist while somebody waits for it: a takeover takes the better part of a window, of 30 ms at
+/// least, and a glance a microsecond or two.
+const GLANCE: Duration = Duration::from_millis(4);
+/// Requests held back at once. One more is answered at once, and its sender asks again after a pause of its own.
+const MAX_HELD: usize = 128;
 /// A comment is sent after so long without anything else, so that proxies keep the connection and the dead are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -27,6 +34,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(5);
 pub(super) struct Feed {
     published: Arc<Published>,
     told: Mutex<Told>,
+    /// The gist as last seen, while somebody waits for news; `None` at the end. Its receivers are those who wait.
+    gist: watch::Sender<Option<u64>>,
+    /// Rung by who begins to wait.
+    called: Notify,
 }
 
 #[derive(Default)]
@@ -43,8 +54,12 @@ struct Told {
 impl Feed {
     /// A feed without clients.
     pub(super) fn new(published: Arc<Published>) -> Feed {
-        let told = Mutex::default();
-        Feed { published, told }
+        Feed {
+            published,
+            told: Mutex::default(),
+            gist: watch::Sender::new(Some(0)),
+            called: Notify::new(),
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -53,12 +68,37 @@ impl Feed {
 
     /// Runs as long as it is polled.
     pub(super) async fn run(&self) {
-        let mut look = tokio::time::interval(LOOK);
+        let [mut look, mut glance] = [LOOK, GLANCE].map(interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            look.tick().await;
-            self.look(&mut self.told(), Mono::now());
+            let awaited = self.gist.receiver_count() > 0;
+            tokio::select! {
+                _ = look.tick() => self.look(&mut self.told(), Mono::now()),
+                _ = glance.tick(), if awaited => self.glance(Mono::now()),
+                () = self.called.notified(), if !awaited => {}
+            }
         }
+    }
+
+    /// Waits until the gist is another than `seen`, for `wait` at most. Ends early with the face, and for one too many.
+    pub(super) async fn news(&self, seen: u64, wait: Duration) {
+        if self.gist.receiver_count() >= MAX_HELD {
+            return;
+        }
+        let mut gist = self.gist.subscribe();
+        self.glance(Mono::now());
+        self.called.notify_one();
+        let _ = timeout(wait, gist.wait_for(|now| *now != Some(seen))).await; // in time or not: it is answered
+    }
+
+    /// Wakes those who wait, if the gist has changed.
+    fn glance(&self, now: Mono) {
+        let new = gist(&self.published, now);
+        self.gist.send_if_modified(|gist| match gist {
+            Some(old) => std::mem::replace(old, new) != new,
+            None => false,
+        });
     }
 
     /// A new client, who has seen the history up to `after`; `None` if there are too many already.
@@ -84,11 +124,12 @@ impl Feed {
         Some(pieces)
     }
 
-    /// Ends all streams, and lets nobody in any more.
+    /// Ends all streams, answers all who wait, and lets nobody in any more.
     pub(super) fn close(&self) {
         let mut told = self.told();
         told.closed = true;
         told.clients.clear();
+        self.gist.send_replace(None);
     }
 
     fn status(&self, now: Mono) -> Status {
@@ -145,9 +186,11 @@ fn write_status(text: &mut String, status: &Status) {
 fn steady(status: &Status) -> Status {
     let mut status = status.clone();
     status.applied = 0;
+    status.gist.clear();
+    status.in_touch_ms = 0.0;
     status.last_event = None;
     for role in &mut status.roles {
-        role.lease_ms = 0.0;
+        (role.lease_ms, role.known_ms) = (0.0, 0.0);
         if let Some(check) = &mut role.check {
             check.ago_ms = 0.0;
         }
@@ -237,6 +280,54 @@ mod tests {
         assert!(saw("HTTP status 200", 2).contains("HTTP status 200"));
         assert_eq!(saw("HTTP status 200", 3), "");
         assert!(saw("HTTP status 204", 4).contains("HTTP status 204"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_news_gets_it_at_once_and_else_after_the_wait() {
+        let published = fixture::published();
+        let feed = Arc::new(Feed::new(published.clone()));
+        let running = feed.clone();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { running.run().await });
+        let wait = Duration::from_secs(10);
+        let seen = gist(&published, Mono(1));
+
+        let start = tokio::time::Instant::now();
+        feed.news(seen ^ 1, wait).await;
+        assert_eq!(start.elapsed(), Duration::ZERO, "there was news already");
+        feed.news(seen, wait).await;
+        assert_eq!(start.elapsed(), wait, "there was none");
+
+        let start = tokio::time::Instant::now();
+        let held = feed.clone();
+        let waiting = tokio::spawn(async move { held.news(seen, wait).await });
+        tokio::time::sleep(wait / 2).await;
+        let mut view = fixture::view_with_b_active(Mono::MAX);
+        view.serial += 1;
+        published.view.store(Arc::new(view));
+        waiting.await.unwrap();
+        assert!(start.elapsed() <= wait / 2 + 2 * GLANCE, "{:?}", start.elapsed());
+
+        let seen = gist(&published, Mono(1));
+        let start = tokio::time::Instant::now();
+        let held = feed.clone();
+        let waiting = tokio::spawn(async move { held.news(seen, wait).await });
+        tokio::time::sleep(wait / 2).await;
+        feed.close();
+        waiting.await.unwrap();
+        feed.news(seen, wait).await;
+        assert_eq!(start.elapsed(), wait / 2, "nobody waits beyond the end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_too_many_is_not_held() {
+        let published = fixture::published();
+        let feed = Feed::new(published.clone());
+        let seen = gist(&published, Mono(1));
+        let _held: Vec<_> = (0..MAX_HELD).map(|_| feed.gist.subscribe()).collect();
+        let start = tokio::time::Instant::now();
+        feed.news(seen, Duration::from_secs(10)).await;
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 
     #[test]

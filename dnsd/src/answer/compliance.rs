@@ -49,7 +49,7 @@ const ANSWERED: [u8; 2] = [0x84, 0x00];
 
 impl Response {
     #[track_caller]
-    fn is_the_soa(self) -> Self {
+    fn brings_the_soa(self) -> Self {
         assert_eq!(self.message.metadata.response_code, ResponseCode::NoError);
         assert_eq!(self.bytes[2..4], ANSWERED, "AA and no other flag");
         let types: Vec<_> = self.message.answers.iter().map(|r| r.record_type()).collect();
@@ -58,7 +58,7 @@ impl Response {
     }
 
     #[track_caller]
-    fn is_bad_version(self) -> Self {
+    fn says_bad_version(self) -> Self {
         let rcode = u16::from(self.message.metadata.response_code);
         assert_eq!(rcode, Rcode::BadVers as u16);
         assert!(self.message.answers.is_empty(), "no SOA");
@@ -108,7 +108,7 @@ fn with_unknown_flag(mut query: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn section_8_1_1_server_is_configured_for_the_zone() {
-    ask(&soa()).is_the_soa().has_no_edns();
+    ask(&soa()).brings_the_soa().has_no_edns();
 }
 
 #[test]
@@ -123,21 +123,21 @@ fn section_8_1_2_unknown_type() {
 fn section_8_1_3_1_checking_disabled() {
     let mut query = soa();
     query[3] = 0x10;
-    ask(&query).is_the_soa();
+    ask(&query).brings_the_soa();
 }
 
 #[test]
 fn section_8_1_3_2_authentic_data() {
     let mut query = soa();
     query[3] = 0x20;
-    ask(&query).is_the_soa();
+    ask(&query).brings_the_soa();
 }
 
 #[test]
 fn section_8_1_3_3_reserved_bit() {
     let mut query = soa();
     query[3] = 0x40;
-    ask(&query).is_the_soa();
+    ask(&query).brings_the_soa();
 }
 
 /// With RD, which is told back, and without it (above); RA never, and TC and RA in a query mean nothing.
@@ -150,7 +150,7 @@ fn section_8_1_3_4_recursive_query() {
     assert_eq!(response.message.answers.len(), 1);
     query[2] = 0x02;
     query[3] = 0x80;
-    ask(&query).is_the_soa();
+    ask(&query).brings_the_soa();
 }
 
 #[test]
@@ -165,57 +165,64 @@ fn section_8_1_4_unknown_opcodes() {
             assert_eq!(response.message.metadata.response_code, ResponseCode::NotImp);
             assert_eq!(response.bytes[2], 0x80 | opcode << 3, "no AA");
             assert!(response.message.answers.is_empty());
+            response.has_no_edns();
         }
+        let mut query = edns(0, false);
+        query[2] = opcode << 3;
+        let response = ask(&query).has_edns();
+        assert_eq!(response.message.metadata.response_code, ResponseCode::NotImp);
     }
 }
 
 #[test]
 fn section_8_1_5_tcp() {
-    ask_via(&soa(), Via::Tcp).is_the_soa().has_no_edns();
-    ask_via(&edns(0, false), Via::Tcp).is_the_soa().has_edns();
+    ask_via(&soa(), Via::Tcp).brings_the_soa().has_no_edns();
+    ask_via(&edns(0, false), Via::Tcp).brings_the_soa().has_edns();
 }
 
 #[test]
 fn section_8_2_1_minimal_edns() {
-    ask(&edns(0, false)).is_the_soa().has_edns();
+    ask(&edns(0, false)).brings_the_soa().has_edns();
 }
 
 #[test]
 fn section_8_2_2_edns_version_negotiation() {
     for version in [1, 2, 100, 255] {
-        ask(&edns(version, false)).is_bad_version();
+        ask(&edns(version, false)).says_bad_version();
     }
 }
 
 #[test]
 fn section_8_2_3_unknown_option() {
     let query = with_option(edns(0, false), UNKNOWN_OPTION, &[]);
-    let response = ask(&query).is_the_soa().has_edns();
+    let response = ask(&query).brings_the_soa().has_edns();
     assert!(response.options().is_empty());
     let query = with_option(query, UNKNOWN_OPTION, &[7; 300]);
-    assert!(ask(&query).is_the_soa().has_edns().options().is_empty());
+    assert!(ask(&query).brings_the_soa().has_edns().options().is_empty());
 }
 
 #[test]
 fn section_8_2_4_unknown_flags() {
-    ask(&with_unknown_flag(edns(0, false))).is_the_soa().has_edns();
+    ask(&with_unknown_flag(edns(0, false)))
+        .brings_the_soa()
+        .has_edns();
 }
 
 #[test]
 fn section_8_2_5_version_negotiation_with_unknown_flags() {
-    ask(&with_unknown_flag(edns(1, false))).is_bad_version();
+    ask(&with_unknown_flag(edns(1, false))).says_bad_version();
 }
 
 #[test]
 fn section_8_2_6_version_negotiation_with_unknown_option() {
     let query = with_option(edns(1, false), UNKNOWN_OPTION, &[]);
-    assert!(ask(&query).is_bad_version().options().is_empty());
+    assert!(ask(&query).says_bad_version().options().is_empty());
     // What the record's data are in another version is not known.
     let mut query = with_edns(soa(), 4096, 1, false);
     let len = query.len();
     query[len - 1] = 3;
     query.extend_from_slice(&[1, 2, 3]);
-    ask(&query).is_bad_version();
+    ask(&query).says_bad_version();
 }
 
 #[test]
@@ -238,13 +245,13 @@ fn section_8_2_7_truncated_response() {
 
 #[test]
 fn section_8_2_8_dnssec_ok() {
-    assert!(ask(&edns(0, true)).is_the_soa().has_edns().dnssec_ok());
+    assert!(ask(&edns(0, true)).brings_the_soa().has_edns().dnssec_ok());
     assert!(!ask(&edns(0, false)).dnssec_ok());
 }
 
 #[test]
 fn section_8_2_9_version_negotiation_with_dnssec_ok() {
-    ask(&edns(1, true)).is_bad_version();
+    ask(&edns(1, true)).says_bad_version();
 }
 
 #[test]
@@ -254,6 +261,6 @@ fn section_8_2_10_several_defined_options() {
     let query = with_option(query, option::COOKIE, b"8 octets");
     let query = with_option(query, 9, &[]);
     let query = with_option(query, 8, &[0, 1, 0, 0]);
-    let response = ask(&query).is_the_soa().has_edns();
+    let response = ask(&query).brings_the_soa().has_edns();
     assert_eq!(response.options(), [option::NSID, option::COOKIE]);
 }

@@ -364,6 +364,31 @@ fn additional_records_of_a_query_are_skipped() {
 }
 
 #[test]
+fn signature_is_told_to_whom_verifies_it_and_must_come_last() {
+    let tsig = [0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 2, 7, 7];
+    let signed = |mut query: Vec<u8>| {
+        query[11] += 1;
+        query.extend_from_slice(&tsig);
+        query
+    };
+    let plain = question(ZONE, qtype::A);
+    for query in [signed(plain.clone()), signed(edns_query())] {
+        let (reply, _) = raw(&query).unwrap();
+        assert_eq!((reply.rcode, reply.signed), (Rcode::NoError, true));
+    }
+    assert!(!raw(&plain).unwrap().0.signed);
+    let mut elsewhere = signed(plain.clone());
+    elsewhere.swap(7, 11);
+    for query in [
+        signed(signed(plain.clone())),
+        with_edns(signed(plain), 1232, 0, false),
+        elsewhere,
+    ] {
+        assert_eq!(raw(&query).unwrap().0.rcode, Rcode::FormErr);
+    }
+}
+
+#[test]
 fn edns_is_answered_with_our_size() {
     let query = question(ZONE, qtype::A);
     assert!(read(&raw(&query).unwrap().1).edns.is_none());
@@ -693,6 +718,17 @@ fn buffers_too_small_are_not_overrun() {
     }
 }
 
+/// An option, of those that are known more often than others.
+fn any_option() -> impl Strategy<Value = (u16, Vec<u8>)> {
+    let code = prop_oneof![
+        Just(option::NSID),
+        Just(option::COOKIE),
+        Just(option::KEEPALIVE),
+        any::<u16>()
+    ];
+    (code, proptest::collection::vec(any::<u8>(), 0..48))
+}
+
 /// Names and types of this zone and around it, in any case.
 fn any_question() -> impl Strategy<Value = Vec<u8>> {
     let label = prop_oneof![
@@ -735,11 +771,14 @@ proptest! {
     fn damaged_queries_never_panic_and_replies_can_be_read(
         mut query in any_question(),
         edns in any::<bool>(),
+        options in proptest::collection::vec(any_option(), 0..4),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
         damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
         if edns {
             query = with_edns(query, 1400, 0, true);
+            query = options.iter().fold(query, |query, (code, data)| with_option(query, *code, data));
         }
         for (at, byte) in damage {
             let at = at.index(query.len());
@@ -748,11 +787,34 @@ proptest! {
         if let Some(cut) = cut {
             query.truncate(cut.index(query.len()));
         }
-        if let Some((reply, response)) = raw(&query) {
+        if let Some((reply, response)) = reply(&active("b"), NOW, &query, via) {
             prop_assert!(response.len() <= usize::from(EDNS_SIZE));
             let message = read(&response);
             prop_assert_eq!(u16::from(message.metadata.response_code) & 0x0f, reply.rcode as u16 & 0x0f);
         }
+    }
+
+    #[test]
+    fn options_are_answered_as_asked_whatever_stands_among_them(
+        options in proptest::collection::vec(any_option(), 0..6),
+        via in prop_oneof![Just(Via::Udp), Just(Via::Tcp)],
+    ) {
+        let query = options.iter().fold(edns_query(), |query, (code, data)| with_option(query, *code, data));
+        let (reply, message) = under(&dns(&[]), &query, client(via));
+        let cookie = options.iter().find(|(code, _)| *code == option::COOKIE).map(|(_, data)| data);
+        if cookie.is_some_and(|data| data.len() != 8 && !(16..=40).contains(&data.len())) {
+            prop_assert_eq!(reply.rcode, Rcode::FormErr);
+            return Ok(());
+        }
+        prop_assert_eq!(reply.rcode, Rcode::NoError);
+        let asked = |code| options.iter().any(|(other, _)| *other == code);
+        prop_assert_eq!(option(&message, option::NSID).is_some(), asked(option::NSID));
+        let keepalive = asked(option::KEEPALIVE) && via == Via::Tcp;
+        prop_assert_eq!(option(&message, option::KEEPALIVE).is_some(), keepalive);
+        let answered = option(&message, option::COOKIE);
+        prop_assert_eq!(answered.map(|data| data[..8].to_vec()), cookie.map(|data| data[..8].to_vec()));
+        let options = usize::from(asked(option::NSID)) + usize::from(cookie.is_some()) + usize::from(keepalive);
+        prop_assert_eq!(message.edns.unwrap().options().options.len(), options, "no others");
     }
 
     #[test]

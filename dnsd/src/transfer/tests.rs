@@ -6,6 +6,8 @@ use baton_shared::config::{TsigAlgorithm, TsigKey};
 use hickory_proto::rr::rdata::{A, SOA, TXT};
 use std::net::Ipv4Addr;
 
+mod real;
+
 const NOW: u64 = 1_800_000_000;
 const CLIENT: &str = "10.0.0.53";
 

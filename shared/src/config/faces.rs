@@ -114,7 +114,11 @@ pub(super) fn listen(item: &Item, local: Option<&Local>) -> Result<Vec<SocketAdd
         Some(local) => value::socket(&local.expand(text, true)?).map(Some),
         None => Ok(None),
     };
-    let all: Vec<SocketAddr> = value::one_or_more(item, read)?.into_iter().flatten().collect();
+    sockets(value::one_or_more(item, read)?.into_iter().flatten().collect())
+}
+
+/// Addresses to listen on: not too many, none twice.
+pub(super) fn sockets(all: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
     if all.len() > MAX_LISTENERS {
         return Err(format!(
             "has {} addresses; at most {MAX_LISTENERS} are possible",

@@ -15,6 +15,7 @@ mod risks;
 mod roles;
 mod secret;
 mod section;
+mod standalone;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ mod value;
 pub use error::ConfigError;
 pub use parse::Loaded;
 pub use pattern::Pattern;
+pub use standalone::{Agent as AgentAddress, Standalone};
 pub use stop::Lead;
 pub use value::{parse_duration, show_duration};
 

@@ -35,27 +35,7 @@ impl Config {
     /// The file cannot be read, or [`Config::parse`] refuses it.
     pub fn load(path: &Path, me: Option<&NodeName>, sets: &[String]) -> Result<Loaded, ConfigError> {
         let name = path.display().to_string();
-        let failed = |error: std::io::Error| {
-            let advice = "give the configuration's path, and see that this user may read it";
-            whole_file(&name, format!("cannot be read: {error}; {advice}"))
-        };
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        file.take(LONGEST_FILE + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
-        if bytes.len() as u64 > LONGEST_FILE {
-            return Err(whole_file(&name, "longer than 1 MiB; this is no configuration"));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count();
-            whole_file(
-                &format!("{name}:{line}"),
-                "not UTF-8; save the file as UTF-8 text",
-            )
-        })?;
-        Config::parse(&text, &name, me, sets)
+        Config::parse(&read_file(path)?, &name, me, sets)
     }
 
     /// Parses the text of a configuration. `file` is its path: errors begin with it, and relative paths begin in its
@@ -89,6 +69,31 @@ impl Config {
             )
         })
     }
+}
+
+/// The text of a configuration file.
+pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display().to_string();
+    let failed = |error: std::io::Error| {
+        let advice = "give the configuration's path, and see that this user may read it";
+        whole_file(&name, format!("cannot be read: {error}; {advice}"))
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(LONGEST_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > LONGEST_FILE {
+        return Err(whole_file(&name, "longer than 1 MiB; this is no configuration"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..good].iter().filter(|b| **b == b'\n').count();
+        whole_file(
+            &format!("{name}:{line}"),
+            "not UTF-8; save the file as UTF-8 text",
+        )
+    })
 }
 
 fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded> {

@@ -15,6 +15,9 @@ const SHORTEST_TOKEN: usize = 16;
 /// Shortest key of TSIG, in bytes (RFC 8945 §8 wants as long as the digest; half of it is the least that is safe).
 const SHORTEST_TSIG: usize = 16;
 
+/// Hexadecimal digits of a cookie secret: 128 bits (RFC 9018 §4.2, SipHash).
+const COOKIE_DIGITS: usize = 32;
+
 /// A secret that was read, and what is risky about where it was.
 pub(super) struct Secret<T> {
     pub(super) value: T,
@@ -65,6 +68,25 @@ pub(super) fn tsig(source: &str, base: &Path) -> Result<Secret<Vec<u8>>, String>
         )),
         Err(_) => Err(format!(
             "{at} is not base64; it holds the key's secret, and nothing else"
+        )),
+    }
+}
+
+/// The secret that server cookies are made with.
+pub(super) fn cookies(source: &str, base: &Path) -> Result<Secret<[u8; COOKIE_DIGITS / 2]>, String> {
+    let (secret, at) = read(source, base)?;
+    let text = secret.value.trim();
+    let number = (text.len() == COOKIE_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten();
+    match number {
+        Some(number) => Ok(Secret {
+            value: number.to_be_bytes(),
+            risk: secret.risk,
+        }),
+        None => Err(format!(
+            "{at} does not hold {COOKIE_DIGITS} hexadecimal digits; make them with: openssl rand -hex {}",
+            COOKIE_DIGITS / 2
         )),
     }
 }

@@ -11,6 +11,8 @@ pub(super) struct Section<'a> {
     pub(super) at: Place,
     entries: &'a [Entry],
     asked: Vec<String>,
+    /// Those of them that are read as values, not as tables.
+    values: Vec<String>,
     pub(super) problems: &'a Problems<'a>,
 }
 
@@ -22,6 +24,7 @@ impl<'a> Section<'a> {
             at: Place::File,
             entries,
             asked: Vec::new(),
+            values: Vec::new(),
             problems,
         }
     }
@@ -38,6 +41,7 @@ impl<'a> Section<'a> {
             at: item.at,
             entries,
             asked: Vec::new(),
+            values: Vec::new(),
             problems,
         })
     }
@@ -79,6 +83,7 @@ impl<'a> Section<'a> {
         key: &str,
         read: impl FnOnce(&'a Item) -> Result<T, String>,
     ) -> Option<T> {
+        self.values.push(key.to_owned());
         let item = self.item(key)?;
         let value = read(item).map_err(|text| format!("{}: {text}", self.path_of(key)));
         self.problems.note(item.at, value)
@@ -118,17 +123,26 @@ impl<'a> Section<'a> {
     /// Notes the keys that nobody asked for.
     pub(super) fn finish(self) {
         let valid: Vec<&str> = self.asked.iter().map(String::as_str).collect();
+        let form = |key: &str| match self.values.iter().any(|value| value == key) {
+            true => format!("\"{key}\""),
+            false => format!("[{key}]"),
+        };
         for entry in self.entries.iter().filter(|e| !valid.contains(&e.key.as_str())) {
             let key = &entry.key;
             let top = self.path.is_empty();
             let found = match &entry.item.value {
                 Value::Table(_) if top => format!("unknown table [{key}]"),
+                _ if top && !self.values.is_empty() => format!("unknown key \"{key}\""),
                 _ if top => format!("\"{key}\" stands outside of any table"),
                 _ => format!("unknown key \"{key}\" in [{}]", self.path),
             };
             let advice = match nearest(key, valid.iter().copied()) {
-                Some(near) if top => format!("did you mean [{near}]?"),
+                Some(near) if top => format!("did you mean {}?", form(near)),
                 Some(near) => format!("did you mean \"{near}\"?"),
+                None if top && !self.values.is_empty() => {
+                    let known: Vec<String> = valid.iter().copied().map(form).collect();
+                    format!("known are {}", known.join(", "))
+                }
                 None if top => format!("tables are [{}]", valid.join("], [")),
                 None => format!("known are {}", valid.join(", ")),
             };

@@ -3,6 +3,7 @@
 mod bad;
 mod names;
 mod risky;
+mod standalone;
 
 use super::*;
 use crate::key::ClusterKey;

@@ -10,6 +10,7 @@ mod operator;
 mod permission;
 mod reload;
 mod replay;
+mod standalone;
 mod strangers;
 mod systemd;
 

@@ -125,6 +125,37 @@ fn a_check_that_fails_says_why() {
 }
 
 #[test]
+fn pushes_are_shown_where_this_node_pushes() {
+    let push = |label: &str, state, error: Option<&str>| PushView {
+        label: label.into(),
+        server: "10.0.0.53:53".parse().unwrap(),
+        name: "orders.example.com".into(),
+        state,
+        confirmed: None,
+        error: error.map(Into::into),
+        since_wall_ms: 0,
+    };
+    let published = Published::new(fixture::view_with_b_active(Mono::MAX), [role("main")]);
+    published.pushes.store(Arc::new(vec![
+        push("idle", PushState::Idle, None),
+        push("good", PushState::Confirmed, None),
+        push("late", PushState::Superseded, None),
+        push("bad", PushState::Pushing, Some("it refused\u{7}")),
+    ]));
+    let text = render(&Status::new(&published, "0", Mono(2)), PLAIN);
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("push ")).collect();
+    let [good, late, bad] = lines[..] else {
+        panic!("{text}");
+    };
+    assert!(good.starts_with("push good: orders.example.com at 10.0.0.53:53 has this node's addresses, "));
+    assert!(late.contains("has a greater epoch"), "{late}");
+    assert!(
+        bad.contains("is not told yet") && bad.ends_with(": it refused?"),
+        "{bad}"
+    );
+}
+
+#[test]
 fn several_roles_and_a_start() {
     let mut view = fixture::view();
     view.waiting_for = vec![node("b")];

@@ -8,6 +8,7 @@ use crate::handle::{Handle, Message};
 use baton_shared::clock::Mono;
 use baton_shared::config::{self, Config};
 use baton_shared::id::Epoch;
+use baton_shared::status::Status;
 use baton_shared::view::{Checked, Published, RoleState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -411,4 +412,48 @@ async fn health_under_load() {
     let run = checks_with(published(), http, Patience::USUAL);
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
     tokio::time::sleep(Duration::from_secs(20)).await;
+}
+
+#[tokio::test]
+async fn a_status_for_followers_says_for_how_long_it_holds_and_waits_for_news() {
+    let until = Mono::now() + Duration::from_secs(60);
+    let published = Published::new(fixture::view_with_b_active(until), [role("main")]);
+    let run = checks(published);
+    let first: Status = serde_json::from_str(&run.get("/status").await.body).unwrap();
+    let known = &first.roles[0];
+    assert!((1.0..=60_000.0).contains(&known.known_ms), "{}", known.known_ms);
+    assert_eq!(
+        (known.epoch, known.holder_epoch),
+        (Some(Epoch(7)), Some(Epoch(7)))
+    );
+
+    // Nothing new: held back for as long as asked for, and says so.
+    let path = format!("/status?after={}&wait=50ms", first.gist);
+    let same: Status = serde_json::from_str(&run.get(&path).await.body).unwrap();
+    assert_eq!(same.gist, first.gist);
+    assert!(same.held_ms >= 50.0, "{}", same.held_ms);
+
+    // News: long before the wait is over.
+    let path = format!("/status?after={}&wait=10s", first.gist);
+    let (news, ()) = tokio::join!(run.get(&path), async {
+        run.published.guards[&role("main")].open(Epoch(9), until);
+    });
+    let news: Status = serde_json::from_str(&news.body).unwrap();
+    assert_eq!(news.roles[0].active, Some(node("a")));
+    assert_eq!(news.roles[0].epoch, Some(Epoch(9)));
+    assert!((1.0..=60_000.0).contains(&news.roles[0].known_ms));
+    assert!(news.held_ms < 10_000.0, "{}", news.held_ms);
+
+    for (bad, says) in [
+        ("after=xyz&wait=1s", "the gist of an earlier answer"),
+        ("after=1&wait=11s", "at most 10s"),
+        ("after=1&wait=1", "at most 10s"),
+        ("after=1", "belong together"),
+        ("wait=1s", "belong together"),
+        ("until=1s", "unknown parameter"),
+    ] {
+        let reply = run.get(&format!("/status?{bad}")).await;
+        assert_eq!(reply.status, 400, "{bad}");
+        assert!(reply.body.contains(says), "{bad}: {}", reply.body);
+    }
 }
