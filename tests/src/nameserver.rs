@@ -48,9 +48,9 @@ pub enum Way {
 /// A zone in master file format (RFC 1035 §5).
 #[derive(Clone, Debug)]
 pub struct ZoneFile {
-    /// Its name, without the final dot.
+    /// Its name, without the final dot; the root's is one dot.
     pub name: String,
-    /// Its records.
+    /// Its records; there must be an A record at its own name, by which it is seen to be served.
     pub text: String,
 }
 
@@ -98,7 +98,7 @@ impl Program {
         let place = dir.display();
         let (ip, port) = (address.ip(), address.port());
         let name = &zone.name;
-        let file = write(dir, name, &zone.text);
+        let file = write(dir, "zone", &zone.text);
         match self {
             Program::Bind => {
                 let text = format!(
@@ -332,7 +332,7 @@ fn ask(server: SocketAddr, name: &str) -> io::Result<(u8, u16)> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut question = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
+    for label in name.split('.').filter(|label| !label.is_empty()) {
         question.push(label.len() as u8);
         question.extend_from_slice(label.as_bytes());
     }
