@@ -4,8 +4,8 @@ use baton_core::Request;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, RoleName};
 use baton_shared::view::Published;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -126,6 +126,8 @@ pub struct Counters {
     pub flushes: AtomicU64,
     /// Time they took in all, in nanoseconds.
     pub flush_nanos: AtomicU64,
+    /// What the name server counts, where there is one.
+    pub dns: OnceLock<Arc<baton_dnsd::Counters>>,
 }
 
 impl Counters {

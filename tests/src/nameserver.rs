@@ -121,7 +121,7 @@ impl Program {
                 // Without `rrl-ratelimit: 0` it drops what a load generator asks.
                 let text = format!(
                     "server:\n  server-count: 1\n  ip-address: {ip}@{port}\n  username: \"root\"\n  \
-                     zonesdir: \"{place}\"\n  pidfile: \"{place}/nsd.pid\"\n  xfrdfile: \"{place}/xfrd.state\"\n  \
+                     database: \"\"\n  zonesdir: \"{place}\"\n  pidfile: \"{place}/nsd.pid\"\n  xfrdfile: \"{place}/xfrd.state\"\n  \
                      xfrdir: \"{place}\"\n  zonelistfile: \"{place}/zone.list\"\n  rrl-ratelimit: 0\n\
                      remote-control:\n  control-enable: no\nzone:\n  name: \"{name}\"\n  zonefile: \"{file}\"\n"
                 );

@@ -42,6 +42,7 @@ impl Faces {
             );
         }
         if let Some(face) = self.dns {
+            let _ = handle.counters.dns.set(face.counters()); // there is one face
             tasks.start("DNS", face.run(handle.published.clone(), end()));
         }
         tasks

@@ -4,7 +4,7 @@ use super::VERSION;
 use crate::handle::Counters;
 use baton_shared::clock::Mono;
 use baton_shared::status::Status;
-use baton_shared::view::{LinkState, PeerState, Published, RoleState, View};
+use baton_shared::view::{LinkState, PeerState, Published, PushState, RoleState, View};
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -81,7 +81,79 @@ pub(super) fn page(published: &Published, counters: &Counters, now: Mono) -> Str
     )
     .sample(&[], newest as f64);
     counted(&mut page, counters, now);
+    if let Some(dns) = counters.dns.get() {
+        name_server(&mut page, dns);
+    }
+    pushes(&mut page, published);
     page.0
+}
+
+fn name_server(page: &mut Page, c: &baton_dnsd::Counters) {
+    let mut queries = page.family("baton_dns_queries_total", "counter", "DNS messages received.");
+    for (protocol, counter) in [("udp", &c.udp_queries), ("tcp", &c.tcp_queries)] {
+        queries.sample(&[("protocol", &protocol)], counter.load(Relaxed) as f64);
+    }
+    let mut responses = page.family("baton_dns_responses_total", "counter", "DNS responses, by code.");
+    for (code, counter) in [
+        ("NOERROR", &c.noerror),
+        ("FORMERR", &c.formerr),
+        ("SERVFAIL", &c.servfail),
+        ("NXDOMAIN", &c.nxdomain),
+        ("NOTIMP", &c.notimp),
+        ("REFUSED", &c.refused),
+        ("BADVERS", &c.badvers),
+        ("BADCOOKIE", &c.badcookie),
+    ] {
+        responses.sample(&[("code", &code)], counter.load(Relaxed) as f64);
+    }
+    for (name, help, counter) in [
+        ("truncated", "DNS responses cut short (TC).", &c.truncated),
+        ("denied", "DNS questions of clients that may not ask.", &c.denied),
+        (
+            "limited",
+            "DNS responses above the rate limit, not sent.",
+            &c.limited,
+        ),
+        (
+            "slipped",
+            "DNS responses above the rate limit, sent cut short.",
+            &c.slipped,
+        ),
+        ("dropped", "DNS messages without a response.", &c.dropped),
+        ("connections", "DNS connections taken.", &c.tcp_connections),
+        (
+            "connections_refused",
+            "DNS connections refused: one client had too many.",
+            &c.tcp_refused,
+        ),
+    ] {
+        page.counter(&format!("baton_dns_{name}_total"), help, counter);
+    }
+}
+
+fn pushes(page: &mut Page, published: &Published) {
+    let pushes = published.pushes.load();
+    if pushes.is_empty() {
+        return;
+    }
+    let mut states = page.family(
+        "baton_dns_push_state",
+        "gauge",
+        "1 for how a name server stands that this node tells of itself.",
+    );
+    for push in pushes.iter() {
+        for (name, state) in [
+            ("idle", PushState::Idle),
+            ("pushing", PushState::Pushing),
+            ("confirmed", PushState::Confirmed),
+            ("superseded", PushState::Superseded),
+        ] {
+            states.sample(
+                &[("push", &push.label), ("state", &name)],
+                flag(push.state == state),
+            );
+        }
+    }
 }
 
 fn about(page: &mut Page, view: &View, now: Mono) {

@@ -253,6 +253,18 @@ async fn status_metrics_and_history_are_readable() {
         "{}",
         metrics.body
     );
+    assert!(!metrics.body.contains("baton_dns"), "{}", metrics.body);
+    let dns = Arc::new(baton_dnsd::Counters::default());
+    dns.refused.store(3, std::sync::atomic::Ordering::Relaxed);
+    assert!(run.handle.counters.dns.set(dns).is_ok());
+    let metrics = run.get("/metrics").await;
+    for line in [
+        "baton_dns_responses_total{code=\"REFUSED\"} 3\n",
+        "baton_dns_queries_total{protocol=\"udp\"} 0\n",
+        "# TYPE baton_dns_denied_total counter\n",
+    ] {
+        assert!(metrics.body.contains(line), "{line}: {}", metrics.body);
+    }
     for reply in [
         run.get("/events?format=json").await,
         run.ask("GET", "/events", "Accept: application/json\r\n").await,
