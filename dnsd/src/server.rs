@@ -1,4 +1,4 @@
-//! The server: sockets first, then one supervised task per socket, or threads for those of UDP, until it is told to stop.
+//! The server: sockets first, then one supervised task per TCP socket and threads for those of UDP, until it is told to stop.
 
 use crate::activation::Passed;
 use crate::counters::Counters;
@@ -10,7 +10,7 @@ use crate::responder::Responder;
 use crate::threads::Threads;
 use crate::transfer::Transfers;
 use crate::zone::Settings;
-use crate::{notify, tcp, udp};
+use crate::{notify, tcp};
 use baton_shared::config::Dns;
 use baton_shared::view::Published;
 use std::future::Future;
@@ -105,20 +105,17 @@ impl Server {
         let pushes = self.pushes.run(published, std::future::pending());
         let mut tasks = JoinSet::new();
         let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
-        for Listener { addr, mut udp, tcp } in self.listeners {
+        for Listener { addr, udp, tcp } in self.listeners {
             let of_tcp = responder.clone();
             tasks.spawn(async move { (Some(addr), "TCP", tcp::serve(tcp, of_tcp).await) });
-            if udp.len() > 1 {
-                // Where more sockets were passed for one address, some threads have no socket of the others.
-                of_threads.resize_with(of_threads.len().max(udp.len()), Vec::new);
-                of_threads
-                    .iter_mut()
-                    .zip(udp)
-                    .for_each(|(own, udp)| own.push(udp));
-            } else if let Some(udp) = udp.pop() {
-                let of_udp = responder.clone();
-                tasks.spawn(async move { (Some(addr), "UDP", udp::serve(udp, of_udp).await) });
-            }
+            // Threads of their own even for one socket: on the runtime, whose workers wake one another for each batch, an
+            // answer costs more than half as much again. Where more sockets were passed for one address, some threads have no
+            // socket of the others.
+            of_threads.resize_with(of_threads.len().max(udp.len()), Vec::new);
+            of_threads
+                .iter_mut()
+                .zip(udp)
+                .for_each(|(own, udp)| own.push(udp));
         }
         let (_threads, failed) = Threads::start(of_threads, &responder)
             .map_err(|error| format!("cannot start the threads of [dns] threads: {error}"))?;

@@ -1,5 +1,5 @@
-//! Threads that answer over UDP, when one is not enough: each has a socket of its own of every address (SO_REUSEPORT),
-//! among which the kernel spreads clients, and waits in poll(2), without a runtime.
+//! Threads that answer over UDP: each has a socket of its own of every address (of several threads by SO_REUSEPORT, and
+//! the kernel spreads clients among them), and waits in poll(2), without a runtime.
 //!
 //! They run at a lower priority than the rest of the process: a flood of questions is to delay no heartbeat.
 

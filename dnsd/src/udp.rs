@@ -5,11 +5,8 @@ use crate::counters::add;
 use crate::mmsg::{BATCH, Batch};
 use crate::responder::Responder;
 use std::io;
-use std::net::UdpSocket;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
-use tokio::io::Interest;
 
 /// Times that one batch is answered at most. A process that sleeps so often is of no use to its clients, who ask again.
 const SITTINGS_MAX: u32 = 3;
@@ -20,32 +17,6 @@ const ERRORS_MAX: u32 = 1_200;
 /// Batches answered in a row before others have a turn, under 1 ms: a flood must not hold up `/health`, nor the thread's
 /// other addresses.
 const BATCHES_PER_TURN: u32 = 8;
-
-/// Answers on `socket` until it fails for good; gives the reason.
-pub(crate) async fn serve(socket: UdpSocket, responder: Arc<Responder>) -> io::Error {
-    match answer_all(socket, &responder).await {
-        Ok(never) => match never {},
-        Err(error) => error,
-    }
-}
-
-async fn answer_all(socket: UdpSocket, responder: &Responder) -> io::Result<std::convert::Infallible> {
-    let socket = tokio::net::UdpSocket::from_std(socket)?;
-    let mut batch = Batch::new();
-    let mut failures = Failures::default();
-    loop {
-        // A turn that took all ends with WouldBlock, on which async_io waits for more, without asking once again.
-        let turn = || turn(socket.as_fd(), &mut batch, responder, &mut failures);
-        match socket.async_io(Interest::READABLE, turn).await {
-            Ok(()) => tokio::task::yield_now().await,
-            Err(error) => {
-                if failures.bear(error)? {
-                    tokio::time::sleep(BACK_OFF).await;
-                }
-            }
-        }
-    }
-}
 
 /// Answers what has arrived: `WouldBlock` once there is no more, success if others must have their turn before.
 pub(crate) fn turn(

@@ -26,6 +26,15 @@ async fn tcp_client_waits_and_is_answered_and_the_server_does_not_spin() {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(server.run(published, pending()));
 
+    // Its threads have what they need once it has answered.
+    let mut early = TcpSocket::new_v4().unwrap().connect(addr).await.unwrap();
+    early.write_all(&QUERY).await.unwrap();
+    timeout(LIMIT, early.read_exact(&mut [0; 6]))
+        .await
+        .unwrap()
+        .unwrap();
+    drop(early);
+
     let client = TcpSocket::new_v4().unwrap();
     limit_descriptors(256);
     let hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
