@@ -24,6 +24,7 @@ fn http(confirm: bool, max_connections: usize) -> config::Http {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         confirm,
         max_connections,
+        ..Default::default()
     }
 }
 
@@ -49,7 +50,7 @@ fn checks_with(published: Arc<Published>, http: config::Http, patience: Patience
     let addr = checks.local_addrs()[0];
     assert_ne!(addr.port(), 0);
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(checks.run_patiently(handle.clone(), configured(http), patience, stopped));
+    let task = tokio::spawn(checks.run_patiently(handle.clone(), patience, stopped));
     Running {
         addr,
         published,
