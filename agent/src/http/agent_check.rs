@@ -108,10 +108,28 @@ mod tests {
             (State::Active, "serving", true, None, "up ready\n"),
             (State::Active, "", true, Some(50), "up ready 50%\n"),
             (State::Demoting, "switchover", true, Some(50), "drain\n"),
-            (State::Demoting, "the lease has ended", false, None, "down#demoting: the lease has ended\n"),
-            (State::Standby, "second in line", false, None, "down#standby: second in line\n"),
+            (
+                State::Demoting,
+                "the lease has ended",
+                false,
+                None,
+                "down#demoting: the lease has ended\n",
+            ),
+            (
+                State::Standby,
+                "second in line",
+                false,
+                None,
+                "down#standby: second in line\n",
+            ),
             (State::Unknown, "", false, None, "down#unknown\n"),
-            (State::Standby, "a\nup ready ü", true, None, "down#standby: a?up ready ?\n"),
+            (
+                State::Standby,
+                "a\nup ready ü",
+                true,
+                None,
+                "down#standby: a?up ready ?\n",
+            ),
         ] {
             assert_eq!(line(&standing(state, reason), has_lease, weight), expected);
         }

@@ -1,10 +1,10 @@
 //! The checks listener: unauthenticated and read-only.
 
 use super::active::{active, no_such_role};
-use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
-use super::feed::Feed;
 use super::agent_check::AgentCheck;
+use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
 use super::connection::{Face, Http};
+use super::feed::Feed;
 use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
 use super::query::pairs;
@@ -130,7 +130,12 @@ impl Checks {
         };
         let serving = async {
             tokio::try_join!(
-                serve(listeners, Arc::new(http), limits(self.config.max_connections), shutdown),
+                serve(
+                    listeners,
+                    Arc::new(http),
+                    limits(self.config.max_connections),
+                    shutdown
+                ),
                 serve(agents, agent_check, limits(MAX_AGENT_CHECKS), agents_end),
             )
         };

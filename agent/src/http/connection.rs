@@ -7,10 +7,10 @@ use super::patience::{Busy, Patience, Patient, Phase};
 use super::serve::{Serve, part};
 use crate::spawner::Tasks;
 use bytes::Bytes;
+use hyper::Request;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::Request;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::future::Future;
@@ -117,7 +117,8 @@ impl<F: Face> Http<F> {
                     return Ok(Err(format!("the PROXY protocol header is wrong: {why}")));
                 }
                 Opening::Proxy(_) | Opening::WrongProxy(_) => {
-                    let advice = "set proxy_protocol = true in [http], or take send-proxy from the balancer's checks";
+                    let advice =
+                        "set proxy_protocol = true in [http], or take send-proxy from the balancer's checks";
                     if !self.warned.swap(true, Relaxed) {
                         tracing::warn!("checks begin with a PROXY protocol header and get 400: {advice}");
                     }
@@ -259,4 +260,3 @@ fn bad_request(why: &str) -> Vec<u8> {
     )
     .into_bytes()
 }
-

@@ -2,9 +2,9 @@
 
 use super::answer::{Answer, StatusCode, json, last, wrong_method};
 use super::checks::Board;
+use super::connection::{Face, Http};
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
-use super::connection::{Face, Http};
 use super::serve::{Limits, Listener, serve};
 use crate::handle::Handle;
 use baton_core::Request as Ask;

@@ -64,7 +64,10 @@ pub(super) async fn call(reader: &Arc<Reader>, request: Request<Incoming>) -> An
     };
     let question = question.to_bytes();
     let Some(asked) = service(&question) else {
-        return ended(Code::InvalidArgument, "not a HealthCheckRequest without compression");
+        return ended(
+            Code::InvalidArgument,
+            "not a HealthCheckRequest without compression",
+        );
     };
     let role = reader.role(asked).cloned();
     match (watch, role) {
@@ -75,14 +78,20 @@ pub(super) async fn call(reader: &Arc<Reader>, request: Request<Incoming>) -> An
                 told: None,
                 follower,
             })))),
-            None => ended(Code::ResourceExhausted, "too many watches are open; close some, or use Check"),
+            None => ended(
+                Code::ResourceExhausted,
+                "too many watches are open; close some, or use Check",
+            ),
         },
         (false, Some(role)) => {
             let serving = serving(reader, &role).await;
             let (frame, next) = (message(serving), Some(finish(Code::Ok, "")));
             grpc(Body::Told(Some(ready(Told { frame, next }))))
         }
-        (false, None) => ended(Code::NotFound, "no such role; the service is \"\" or a role's name"),
+        (false, None) => ended(
+            Code::NotFound,
+            "no such role; the service is \"\" or a role's name",
+        ),
     }
 }
 

@@ -56,7 +56,9 @@ impl Form {
     pub(super) fn accepted(headers: &HeaderMap) -> Form {
         let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
         match accept {
-            Some(accept) if accept.contains("text/plain") && !accept.contains("application/json") => Form::Text,
+            Some(accept) if accept.contains("text/plain") && !accept.contains("application/json") => {
+                Form::Text
+            }
             _ => Form::Json,
         }
     }
@@ -144,7 +146,12 @@ pub(super) struct Standing {
 
 impl Standing {
     /// At `now`, which the caller has just read. The guard speaks for this node, and never the view (H3, S4).
-    pub(super) fn at(published: &Published, role: &RoleName, confirmation: Confirmation, now: Mono) -> Standing {
+    pub(super) fn at(
+        published: &Published,
+        role: &RoleName,
+        confirmation: Confirmation,
+        now: Mono,
+    ) -> Standing {
         let guard = published.guards.get(role).and_then(|guard| guard.active(now));
         let epoch = match confirmation {
             Confirmation::NotAsked => guard,
@@ -328,7 +335,8 @@ mod tests {
         codes.0[State::Standby as usize] = 429;
         codes.0[State::Unknown as usize] = 500;
         let wanted = Wanted::parse(Some("unknown=204"), codes, Form::Json).unwrap();
-        let statuses = [State::Active, State::Standby, State::Unknown, State::Starting].map(|s| wanted.status(s));
+        let statuses =
+            [State::Active, State::Standby, State::Unknown, State::Starting].map(|s| wanted.status(s));
         assert_eq!(statuses.map(|status| status.as_u16()), [200, 429, 204, 503]);
     }
 

@@ -184,6 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_sends_at_once_and_notices_death() {
+        let listener = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen")
+            .unwrap()
+            .remove(0);
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+    }
+
+    #[test]
     fn errors_say_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let plain = dir.path().join("plain");

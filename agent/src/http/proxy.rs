@@ -59,7 +59,9 @@ fn v1(bytes: &[u8]) -> Header {
     };
     match good {
         true => Header::Whole(end + 2),
-        false => Header::Wrong("its line is neither UNKNOWN nor TCP4 or TCP6 with two addresses and two ports"),
+        false => {
+            Header::Wrong("its line is neither UNKNOWN nor TCP4 or TCP6 with two addresses and two ports")
+        }
     }
 }
 
@@ -123,7 +125,11 @@ mod tests {
             let before = [good, b"GET / HTTP/1.1\r\n"].concat();
             assert_eq!(header(&before), Header::Whole(good.len()), "{good:?}");
             for length in 1..good.len() {
-                assert_eq!(header(&good[..length]), Header::Partial, "{good:?} cut at {length}");
+                assert_eq!(
+                    header(&good[..length]),
+                    Header::Partial,
+                    "{good:?} cut at {length}"
+                );
             }
         }
         for bad in [
@@ -144,7 +150,12 @@ mod tests {
         ] {
             assert!(wrong(bad), "{bad:?}: {:?}", header(bad));
         }
-        for other in [&b"GET / HTTP/1.1\r\n"[..], b"PRI * HTTP/2.0\r\n", b"\r\nGET /", b"\x16\x03"] {
+        for other in [
+            &b"GET / HTTP/1.1\r\n"[..],
+            b"PRI * HTTP/2.0\r\n",
+            b"\r\nGET /",
+            b"\x16\x03",
+        ] {
             assert_eq!(header(other), Header::Absent, "{other:?}");
         }
     }
