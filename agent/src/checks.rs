@@ -4,7 +4,7 @@
 //! alone, after that `rise` and `fall` count. A proven death decides at once.
 
 mod command;
-mod grpc;
+pub(crate) mod grpc;
 mod http;
 pub mod probe;
 mod process;

@@ -10,9 +10,11 @@ pub mod consensus;
 pub mod control;
 pub mod demo;
 pub mod group;
+pub mod grpc;
 pub mod handle;
 pub mod http;
 pub mod parent;
 pub mod process;
 #[cfg(test)]
 mod simulation;
+pub mod spawner;

@@ -6,8 +6,9 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
 
 pub(super) use hyper::StatusCode;
@@ -19,6 +20,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The body of a response.
@@ -27,6 +29,26 @@ pub(super) enum Body {
     Whole(Option<Bytes>),
     /// Pieces, until the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
+    /// Frames, each made when there is something to say; `None` after the last.
+    Told(Option<Telling>),
+}
+
+/// A frame to come.
+pub(super) type Telling = Pin<Box<dyn Future<Output = Told> + Send>>;
+
+/// A frame that has come, and what comes after it.
+pub(super) struct Told {
+    /// Data, or trailers.
+    pub frame: Frame<Bytes>,
+    /// `None` if that was the last.
+    pub next: Option<Telling>,
+}
+
+impl Body {
+    /// Whether it goes on by itself, for nobody knows how long.
+    pub(super) fn goes_on(&self) -> bool {
+        matches!(self, Body::Stream(_) | Body::Told(Some(_)))
+    }
 }
 
 impl HttpBody for Body {
@@ -42,19 +64,33 @@ impl HttpBody for Body {
             Body::Stream(pieces) => pieces
                 .poll_recv(cx)
                 .map(|piece| piece.map(|b| Ok(Frame::data(b)))),
+            Body::Told(telling) => {
+                let Some(future) = telling else {
+                    return Poll::Ready(None);
+                };
+                let told = ready!(future.as_mut().poll(cx));
+                *telling = told.next;
+                Poll::Ready(Some(Ok(told.frame)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Body::Whole(None))
+        matches!(self, Body::Whole(None) | Body::Told(None))
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Body::Stream(_) => SizeHint::default(),
+            Body::Told(None) => SizeHint::with_exact(0),
+            Body::Stream(_) | Body::Told(_) => SizeHint::default(),
         }
     }
+}
+
+/// A gRPC answer: its header says OK, and how it went is told at its end.
+pub(super) fn grpc(body: Body) -> Answer {
+    respond(StatusCode::OK, GRPC, body)
 }
 
 fn respond(status: StatusCode, content: HeaderValue, body: Body) -> Answer {

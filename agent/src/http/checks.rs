@@ -1,16 +1,18 @@
 //! The checks listener: unauthenticated and read-only.
 
 use super::active::{active, no_such_role};
+use super::agent_check::AgentCheck;
 use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
+use super::connection::{Face, Http};
 use super::feed::Feed;
-use super::health::{Confirmation, Statuses, health, live, ready};
+use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
 use super::query::pairs;
-use super::serve::{Face, Limits, serve};
-use super::{VERSION, listen, metrics};
+use super::serve::{Limits, serve};
+use super::{VERSION, grpc, listen, metrics};
 use crate::handle::{Counters, Handle, MAX_WAITING};
 use baton_shared::clock::Mono;
-use baton_shared::config::{Config, Http, parse_duration};
+use baton_shared::config::{self, Config, HealthCodes, parse_duration};
 use baton_shared::id::{Epoch, RoleName};
 use baton_shared::status::{Status, floor_ms};
 use hyper::body::{Body as _, Incoming};
@@ -20,7 +22,7 @@ use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// What `/` says.
 const INDEX: &str = "\
@@ -30,6 +32,7 @@ baton: failover sidecar
 /health/ROLE        the same for one role
                     ?standby=200 and the like change the status of a state:
                     active, standby, claiming, promoting, demoting, starting, unknown
+                    ?format=text, or Accept: text/plain, answers in one line
 /ready              200 if in touch with the cluster and caught up, active or not
 /live               200 if the agent is alive
 /active             307 to the active instance; ?role=, ?port=, ?path=, ?scheme=
@@ -37,6 +40,8 @@ baton: failover sidecar
                     ?after=GIST&wait=250ms holds the answer back until its gist is another
 /events             what happened, and what happens, as server-sent events; ?format=json for the history
 /metrics            for Prometheus
+
+grpc.health.v1.Health with Check and Watch is answered by HTTP/2: service \"\" or ROLE.
 ";
 
 /// A request for news is held back no longer.
@@ -47,28 +52,35 @@ const READ: &str = "GET, HEAD, OPTIONS";
 /// Confirmations under way at once: they share the control loop's queue with operators, who must find room in it.
 const MAX_CONFIRMING: usize = MAX_WAITING / 4;
 
+/// Agent-checks at once, which are over in a moment.
+const MAX_AGENT_CHECKS: usize = 1024;
+
 /// Bound sockets of the checks listener.
 #[derive(Debug)]
 pub struct Checks {
     listeners: Vec<TcpListener>,
-    max_connections: usize,
+    agent_check: Vec<TcpListener>,
+    config: config::Http,
 }
 
 impl Checks {
     /// Binds every address of `[http]`; port 0 takes a free one. The error is one line, and says what to do.
-    pub fn bind(config: &Http) -> Result<Checks, String> {
+    pub fn bind(config: &config::Http) -> Result<Checks, String> {
         Ok(Checks {
             listeners: listen::tcp(&config.listen, "http.listen")?,
-            max_connections: config.max_connections,
+            agent_check: listen::tcp(&config.agent_check, "http.agent_check")?,
+            config: config.clone(),
         })
     }
 
     /// Where it listens, in the configuration's order.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.listeners
-            .iter()
-            .filter_map(|listener| listener.local_addr().ok())
-            .collect()
+        local_addrs(&self.listeners)
+    }
+
+    /// Where it answers agent-checks, in the configuration's order.
+    pub fn agent_check_addrs(&self) -> Vec<SocketAddr> {
+        local_addrs(&self.agent_check)
     }
 
     /// Answers until `shutdown`, then for a moment more those who are already there. An error is the end of the face, and
@@ -76,47 +88,75 @@ impl Checks {
     pub async fn run(
         self,
         handle: Handle,
-        config: Arc<Config>,
+        _config: Arc<Config>,
         shutdown: impl Future + Send + 'static,
     ) -> Result<(), String> {
-        self.run_patiently(handle, config, Patience::USUAL, shutdown)
-            .await
+        self.run_patiently(handle, Patience::USUAL, shutdown).await
     }
 
     pub(super) async fn run_patiently(
         self,
         handle: Handle,
-        config: Arc<Config>,
         patience: Patience,
         shutdown: impl Future + Send + 'static,
     ) -> Result<(), String> {
-        let listeners = self
-            .listeners
-            .into_iter()
-            .map(tokio::net::TcpListener::from_std)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| format!("cannot use the HTTP listener: {error}"))?;
-        let limits = Limits {
-            connections: self.max_connections,
-            patience,
-            counters: Some(handle.counters.clone()),
+        let counters = Some(handle.counters.clone());
+        let limits = |connections| Limits {
+            connections,
+            counters: counters.clone(),
         };
-        let confirm = config.http.as_ref().is_some_and(|http| http.confirm);
-        let face = Arc::new(Reader {
+        let reader = Arc::new(Reader {
             board: Board::new(handle),
-            confirm,
+            confirm: self.config.confirm,
+            codes: self.config.codes,
             confirming: Semaphore::new(MAX_CONFIRMING),
         });
-        let board = &face.board;
+        let http = Http::new(reader.clone(), patience).proxy_protocol(self.config.proxy_protocol);
+        let agent_check = Arc::new(AgentCheck {
+            reader: reader.clone(),
+            weight: self.config.agent_weight,
+        });
+        let (listeners, agents) = (usable(self.listeners)?, usable(self.agent_check)?);
+        let (stop, stopped) = watch::channel(());
+        let board = &reader.board;
         let shutdown = async move {
             shutdown.await;
             board.feed.close();
+            drop(stop);
+        };
+        let agents_end = async move {
+            let mut stopped = stopped;
+            let _ = stopped.changed().await; // the other end is gone
+        };
+        let serving = async {
+            tokio::try_join!(
+                serve(
+                    listeners,
+                    Arc::new(http),
+                    limits(self.config.max_connections),
+                    shutdown
+                ),
+                serve(agents, agent_check, limits(MAX_AGENT_CHECKS), agents_end),
+            )
         };
         tokio::select! {
-            ended = serve(listeners, face.clone(), limits, shutdown) => ended,
+            ended = serving => ended.map(|_| ()),
             () = board.feed.run() => Ok(()),
         }
     }
+}
+
+fn local_addrs(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    listeners
+        .iter()
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect()
+}
+
+fn usable(listeners: Vec<TcpListener>) -> Result<Vec<tokio::net::TcpListener>, String> {
+    let all = listeners.into_iter().map(tokio::net::TcpListener::from_std);
+    all.collect::<Result<_, _>>()
+        .map_err(|error| format!("cannot use the HTTP listener: {error}"))
 }
 
 /// What `/status` is held back for.
@@ -236,15 +276,21 @@ impl Board {
 }
 
 /// The checks face.
-struct Reader {
-    board: Board,
-    confirm: bool,
+pub(super) struct Reader {
+    /// What it reads out.
+    pub board: Board,
+    /// Whether "active" needs the word of a majority each time.
+    pub confirm: bool,
+    codes: HealthCodes,
     confirming: Semaphore,
 }
 
 impl Face for Reader {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         Counters::add(&self.board.handle.counters.http_requests);
+        if grpc::is_call(&request) {
+            return grpc::call(self, request).await;
+        }
         let method = request.method();
         if !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS) {
             return last(wrong_method(READ));
@@ -284,20 +330,20 @@ impl Reader {
             return refusal(StatusCode::SERVICE_UNAVAILABLE, "no role is configured");
         };
         match path {
-            "/health" => self.health(default, query).await,
-            "/live" => {
-                let window = published.view.load().window;
-                live(counters.loop_silent(Mono::now()), window)
-            }
-            "/ready" => ready(published, Mono::now()),
+            "/health" => self.health(default, request).await,
+            "/live" | "/ready" => match form(query, Form::accepted(request.headers())) {
+                Ok(form) if path == "/live" => live(counters.loop_silent(Mono::now()), self.window(), form),
+                Ok(form) => ready(published, Mono::now(), form),
+                Err(error) => refusal(StatusCode::BAD_REQUEST, &error),
+            },
             "/active" => active(published, default, query, Mono::now()),
             "/status" => self.board.status(query).await,
             "/events" => self.board.events(query, request.headers()),
             "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
             "/" => text(StatusCode::OK, INDEX),
             _ => match path.strip_prefix("/health/") {
-                Some(asked) => match published.guards.keys().find(|r| r.as_str() == asked) {
-                    Some(role) => self.health(role, query).await,
+                Some(asked) => match self.roles().find(|role| role.as_str() == asked) {
+                    Some(role) => self.health(role, request).await,
                     None => no_such_role(published, asked),
                 },
                 None => refusal(StatusCode::NOT_FOUND, "nothing here; see / for what there is"),
@@ -305,29 +351,58 @@ impl Reader {
         }
     }
 
-    async fn health(&self, role: &RoleName, query: Option<&str>) -> Answer {
-        let statuses = match Statuses::parse(query) {
-            Ok(statuses) => statuses,
+    /// Every role.
+    pub(super) fn roles(&self) -> impl Iterator<Item = &RoleName> {
+        self.board.handle.published.guards.keys()
+    }
+
+    /// The role of that name; the main one for an empty name.
+    pub(super) fn role(&self, asked: &str) -> Option<&RoleName> {
+        match asked {
+            "" => self.board.default_role.as_ref(),
+            asked => self.roles().find(|role| role.as_str() == asked),
+        }
+    }
+
+    /// W.
+    pub(super) fn window(&self) -> Duration {
+        self.board.handle.published.view.load().window
+    }
+
+    /// Where this node stands in a role, asked and confirmed now.
+    pub(super) async fn standing(&self, role: &RoleName) -> Standing {
+        let confirmation = self.confirmation(role).await;
+        Standing::at(&self.board.handle.published, role, confirmation, Mono::now())
+    }
+
+    async fn health(&self, role: &RoleName, request: &Request<Incoming>) -> Answer {
+        let form = Form::accepted(request.headers());
+        let wanted = match Wanted::parse(request.uri().query(), self.codes, form) {
+            Ok(wanted) => wanted,
             Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
         };
-        let confirmation = match self.confirm {
-            true => Confirmation::Asked(self.confirmed(role).await),
-            false => Confirmation::NotAsked,
-        };
+        let confirmation = self.confirmation(role).await;
         health(
             &self.board.handle.published,
             role,
-            &statuses,
+            &wanted,
             confirmation,
             Mono::now(),
         )
+    }
+
+    async fn confirmation(&self, role: &RoleName) -> Confirmation {
+        match self.confirm {
+            true => Confirmation::Asked(self.confirmed(role).await),
+            false => Confirmation::NotAsked,
+        }
     }
 
     /// The epoch that a majority confirms within a window; a node that is not active anyway asks nobody.
     async fn confirmed(&self, role: &RoleName) -> Option<Epoch> {
         let handle = &self.board.handle;
         handle.published.guards.get(role)?.active(Mono::now())?;
-        let window = handle.published.view.load().window;
+        let window = self.window();
         let asked = async {
             let _permit = self.confirming.acquire().await.ok()?;
             handle.confirm(role, window).await

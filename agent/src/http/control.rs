@@ -2,9 +2,10 @@
 
 use super::answer::{Answer, StatusCode, json, last, wrong_method};
 use super::checks::Board;
+use super::connection::{Face, Http};
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
-use super::serve::{Face, Limits, Listener, serve};
+use super::serve::{Limits, Listener, serve};
 use crate::handle::Handle;
 use baton_core::Request as Ask;
 use baton_shared::config::{Config, ControlListen};
@@ -104,20 +105,20 @@ async fn run(
 ) -> Result<(), String> {
     let limits = Limits {
         connections: MAX_CONNECTIONS,
-        patience: Patience::USUAL,
         counters: None,
     };
     let face = Arc::new(Operators {
         board: Board::new(handle),
         token,
     });
+    let server = Arc::new(Http::new(face.clone(), Patience::USUAL));
     let board = &face.board;
     let shutdown = async move {
         shutdown.await;
         board.feed.close();
     };
     tokio::select! {
-        ended = serve(vec![listener], face.clone(), limits, shutdown) => ended,
+        ended = serve(vec![listener], server, limits, shutdown) => ended,
         () = board.feed.run() => Ok(()),
     }
 }
@@ -131,7 +132,7 @@ struct Operators {
 }
 
 impl Face for Operators {
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         if !self.admits(request.headers()) {
             let error = "this control listener needs the token: `Authorization: Bearer ...`, or BATON_TOKEN for `baton`";
             let mut answer = last(done(Err((StatusCode::UNAUTHORIZED, error.into()))));

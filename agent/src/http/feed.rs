@@ -13,7 +13,7 @@ use bytes::Bytes;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Streams at once. Each costs little, but a status is a few kilobytes, ten times a second at worst.
@@ -27,6 +27,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const GLANCE: Duration = Duration::from_millis(4);
 /// Requests held back at once. One more is answered at once, and its sender asks again after a pause of its own.
 const MAX_HELD: usize = 128;
+/// Followers of the gist at once: gRPC clients that watch.
+const MAX_FOLLOWERS: usize = 128;
 /// A comment is sent after so long without anything else, so that proxies keep the connection and the dead are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,21 @@ pub(super) struct Feed {
     gist: watch::Sender<Option<u64>>,
     /// Rung by who begins to wait.
     called: Notify,
+    /// Room for those who follow.
+    followers: Arc<Semaphore>,
+}
+
+/// Follows the gist, from change to change.
+pub(super) struct Follower {
+    gist: watch::Receiver<Option<u64>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// Ready when the gist has changed; false at the end of the face.
+    pub(super) async fn changed(&mut self) -> bool {
+        self.gist.changed().await.is_ok() && self.gist.borrow_and_update().is_some()
+    }
 }
 
 #[derive(Default)]
@@ -59,6 +76,7 @@ impl Feed {
             told: Mutex::default(),
             gist: watch::Sender::new(Some(0)),
             called: Notify::new(),
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
         }
     }
 
@@ -83,13 +101,24 @@ impl Feed {
 
     /// Waits until the gist is another than `seen`, for `wait` at most. Ends early with the face, and for one too many.
     pub(super) async fn news(&self, seen: u64, wait: Duration) {
-        if self.gist.receiver_count() >= MAX_HELD {
+        let following = MAX_FOLLOWERS - self.followers.available_permits();
+        if self.gist.receiver_count() >= MAX_HELD + following {
             return;
         }
         let mut gist = self.gist.subscribe();
         self.glance(Mono::now());
         self.called.notify_one();
         let _ = timeout(wait, gist.wait_for(|now| *now != Some(seen))).await; // in time or not: it is answered
+    }
+
+    /// Follows the gist from now on; `None` at the end of the face, and for one too many.
+    pub(super) fn follow(&self) -> Option<Follower> {
+        let room = self.followers.clone().try_acquire_owned().ok()?;
+        let gist = self.gist.subscribe();
+        let open = gist.borrow().is_some();
+        self.glance(Mono::now());
+        self.called.notify_one();
+        open.then_some(Follower { gist, _room: room })
     }
 
     /// Wakes those who wait, if the gist has changed.
@@ -328,6 +357,23 @@ mod tests {
         let start = tokio::time::Instant::now();
         feed.news(seen, Duration::from_secs(10)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn followers_are_bounded_and_take_no_room_from_those_who_wait() {
+        let published = fixture::published();
+        let feed = Feed::new(published.clone());
+        let mut all: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow().unwrap()).collect();
+        assert!(feed.follow().is_none());
+        let seen = gist(&published, Mono(1));
+        let start = tokio::time::Instant::now();
+        feed.news(seen, Duration::from_secs(10)).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(10));
+        let mut one = all.pop().unwrap();
+        feed.close();
+        let ended = async { while one.changed().await {} };
+        assert_eq!(timeout(Duration::from_secs(1), ended).await, Ok(()));
+        assert!(feed.follow().is_none());
     }
 
     #[test]

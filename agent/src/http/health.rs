@@ -1,66 +1,117 @@
 //! `/health`, `/live` and `/ready`: what balancers and orchestrators ask. Pure functions of the published view, the
 //! guards and an instant.
 
-use super::answer::{Answer, StatusCode, json, json_text, refusal};
+use super::answer::{Answer, StatusCode, json, json_text, refusal, text};
 use super::query::pairs;
 use baton_shared::clock::Mono;
+use baton_shared::config::{HEALTH_CODES, HEALTH_STATES, HealthCodes};
 use baton_shared::id::{Epoch, NodeName, RoleName};
 use baton_shared::status::Status;
 use baton_shared::view::{Published, RoleState, View, Word};
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use std::time::Duration;
 
 const BATON_EPOCH: HeaderName = HeaderName::from_static("baton-epoch");
 const BATON_ACTIVE: HeaderName = HeaderName::from_static("baton-active");
 
-/// What `/health` can say, in the order of [`NAMES`].
+/// What `/health` can say, in the order of [`HEALTH_STATES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
+    /// The guard is open.
     Active,
+    /// Not the holder, or no longer.
     Standby,
+    /// Without a lease yet.
     Claiming,
+    /// The application is being started.
     Promoting,
+    /// The application is being stopped.
     Demoting,
+    /// There is no cluster yet.
     Starting,
+    /// Out of touch.
     Unknown,
 }
 
-/// Names of the states: in the answer's body, and as parameters that override their status.
-const NAMES: [&str; 7] = [
-    "active",
-    "standby",
-    "claiming",
-    "promoting",
-    "demoting",
-    "starting",
-    "unknown",
-];
+impl State {
+    /// Its name in answers and parameters.
+    pub(super) fn name(self) -> &'static str {
+        HEALTH_STATES[self as usize]
+    }
+}
 
-/// The status of each state: by default 200 for active alone.
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Form {
+    /// An object.
+    #[default]
+    Json,
+    /// One line: the state, a colon, the reason.
+    Text,
+}
+
+impl Form {
+    /// Plain text for those who accept that and no JSON.
+    pub(super) fn accepted(headers: &HeaderMap) -> Form {
+        let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        match accept {
+            Some(accept) if accept.contains("text/plain") && !accept.contains("application/json") => {
+                Form::Text
+            }
+            _ => Form::Json,
+        }
+    }
+
+    fn parse(value: &str) -> Result<Form, String> {
+        match value {
+            "json" => Ok(Form::Json),
+            "text" => Ok(Form::Text),
+            _ => Err(format!("format={value}: expected json or text")),
+        }
+    }
+}
+
+/// The form that the parameter `format` names, and else `form`; other parameters are passed over.
+pub(super) fn form(query: Option<&str>, form: Form) -> Result<Form, String> {
+    pairs(query)
+        .filter(|(key, _)| key == "format")
+        .try_fold(form, |_, (_, value)| Form::parse(&value))
+}
+
+/// How `/health` is to answer: the status of each state, and the form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Statuses([StatusCode; NAMES.len()]);
+pub(super) struct Wanted {
+    codes: HealthCodes,
+    form: Form,
+}
 
-impl Statuses {
-    /// Reads overrides such as `standby=200&unknown=429`. The error is for whoever wrote the balancer's configuration.
-    pub(super) fn parse(query: Option<&str>) -> Result<Statuses, String> {
-        let mut statuses = [StatusCode::SERVICE_UNAVAILABLE; NAMES.len()];
-        statuses[State::Active as usize] = StatusCode::OK;
+impl Wanted {
+    /// Reads parameters such as `standby=200&unknown=429&format=text`; what they leave open is as given. The error is for
+    /// whoever wrote the balancer's configuration.
+    pub(super) fn parse(query: Option<&str>, codes: HealthCodes, form: Form) -> Result<Wanted, String> {
+        let mut wanted = Wanted { codes, form };
         for (key, value) in pairs(query) {
-            let Some(place) = NAMES.iter().position(|name| *name == key) else {
+            if key == "format" {
+                wanted.form = Form::parse(&value)?;
+                continue;
+            }
+            let Some(place) = HEALTH_STATES.iter().position(|name| *name == key) else {
                 return Err(format!(
-                    "unknown parameter {key:?}; the parameters are {}, each with a status, such as standby=200",
-                    NAMES.join(", ")
+                    "unknown parameter {key:?}; the parameters are format, and {}, each with a status, such as standby=200",
+                    HEALTH_STATES.join(", ")
                 ));
             };
-            statuses[place] = value
-                .parse()
-                .ok()
-                .filter(|status| (200..=599).contains(status))
-                .and_then(|status: u16| StatusCode::from_u16(status).ok())
-                .ok_or_else(|| format!("{key}={value}: expected an HTTP status from 200 to 599"))?;
+            let code = value.parse().ok().filter(|code| HEALTH_CODES.contains(code));
+            wanted.codes.0[place] =
+                code.ok_or_else(|| format!("{key}={value}: expected an HTTP status from 200 to 599"))?;
         }
-        Ok(Statuses(statuses))
+        Ok(wanted)
+    }
+
+    fn status(&self, state: State) -> StatusCode {
+        let code = self.codes.0[state as usize];
+        StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE) // 200 to 599 are statuses
     }
 }
 
@@ -83,29 +134,53 @@ struct Body<'a> {
     epoch: Option<Epoch>,
 }
 
+/// Where this node stands in a role at an instant.
+pub(super) struct Standing {
+    /// In one word.
+    pub state: State,
+    /// In a few.
+    pub reason: String,
+    /// At which epoch it is active; `None` unless `state` is [`State::Active`].
+    pub epoch: Option<Epoch>,
+}
+
+impl Standing {
+    /// At `now`, which the caller has just read. The guard speaks for this node, and never the view (H3, S4).
+    pub(super) fn at(
+        published: &Published,
+        role: &RoleName,
+        confirmation: Confirmation,
+        now: Mono,
+    ) -> Standing {
+        let guard = published.guards.get(role).and_then(|guard| guard.active(now));
+        let epoch = match confirmation {
+            Confirmation::NotAsked => guard,
+            Confirmation::Asked(confirmed) => guard.filter(|epoch| confirmed == Some(*epoch)),
+        };
+        let view = published.view.load();
+        let (state, reason) = if epoch.is_some() {
+            let reason = view.role(role).map_or("", |r| r.reason.as_str());
+            (State::Active, reason.to_owned())
+        } else if guard.is_some() {
+            (State::Unknown, "no majority confirmed it in time".to_owned())
+        } else {
+            passive(&view, role, now)
+        };
+        Standing { state, reason, epoch }
+    }
+}
+
 /// Answers `/health` for a role of this node at `now`, which the caller has just read.
 pub(super) fn health(
     published: &Published,
     role: &RoleName,
-    statuses: &Statuses,
+    wanted: &Wanted,
     confirmation: Confirmation,
     now: Mono,
 ) -> Answer {
+    let standing = Standing::at(published, role, confirmation, now);
     let view = published.view.load();
-    let guard = published.guards.get(role).and_then(|guard| guard.active(now));
-    let active = match confirmation {
-        Confirmation::NotAsked => guard,
-        Confirmation::Asked(confirmed) => guard.filter(|epoch| confirmed == Some(*epoch)),
-    };
-    let (state, reason) = if active.is_some() {
-        let reason = view.role(role).map_or("", |r| r.reason.as_str());
-        (State::Active, reason.to_owned())
-    } else if guard.is_some() {
-        (State::Unknown, "no majority confirmed it in time".to_owned())
-    } else {
-        passive(&view, role, now)
-    };
-    let word = match active {
+    let word = match standing.epoch {
         Some(epoch) => Word::Me(epoch),
         None => view.word_of_others(role, now),
     };
@@ -114,20 +189,27 @@ pub(super) fn health(
         Word::Other(node, epoch) => (Some(node), Some(*epoch)),
         Word::Nobody | Word::Unknown => (None, None),
     };
-    let body = Body {
-        state: NAMES[state as usize],
-        reason: &reason,
-        role,
-        node: &view.me,
-        active: who,
-        epoch,
+    let status = wanted.status(standing.state);
+    let state = standing.state.name();
+    let mut answer = match wanted.form {
+        Form::Text => line(status, state, &standing.reason),
+        Form::Json => {
+            let body = Body {
+                state,
+                reason: &standing.reason,
+                role,
+                node: &view.me,
+                active: who,
+                epoch,
+            };
+            let mut text = Vec::with_capacity(192);
+            if serde_json::to_writer(&mut text, &body).is_err() {
+                return refusal(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer");
+            }
+            text.push(b'\n');
+            json_text(status, text)
+        }
     };
-    let mut text = Vec::with_capacity(192);
-    if serde_json::to_writer(&mut text, &body).is_err() {
-        return refusal(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer");
-    }
-    text.push(b'\n');
-    let mut answer = json_text(statuses.0[state as usize], text);
     if let Some(epoch) = epoch {
         answer
             .headers_mut()
@@ -137,6 +219,13 @@ pub(super) fn health(
         answer.headers_mut().insert(BATON_ACTIVE, name);
     }
     answer
+}
+
+/// A body of one line, whatever the reason has in it.
+fn line(status: StatusCode, word: &str, reason: &str) -> Answer {
+    let colon = if reason.is_empty() { "" } else { ": " };
+    let reason = reason.replace(char::is_control, " ");
+    text(status, format!("{word}{colon}{reason}\n"))
 }
 
 /// What to say, and why, when the guard is not open.
@@ -170,23 +259,31 @@ fn names(nodes: &[NodeName]) -> String {
 }
 
 /// Answers `/live`: the control loop, last turned `silent` ago, is turning.
-pub(super) fn live(silent: Duration, window: Duration) -> Answer {
+pub(super) fn live(silent: Duration, window: Duration, form: Form) -> Answer {
     let limit = (window * 2).max(Duration::from_secs(2));
-    let (status, live) = if silent <= limit {
-        (StatusCode::OK, true)
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, false)
-    };
+    let live = silent <= limit;
     let reason = if live {
         "the control loop is turning"
     } else {
         "the control loop has stopped turning"
     };
-    json(status, &serde_json::json!({ "live": live, "reason": reason }))
+    yes_or_no("live", live, reason, form)
+}
+
+/// An answer that is 200 or 503.
+fn yes_or_no(what: &str, so: bool, reason: &str, form: Form) -> Answer {
+    let (status, not) = match so {
+        true => (StatusCode::OK, ""),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not "),
+    };
+    match form {
+        Form::Text => line(status, &format!("{not}{what}"), reason),
+        Form::Json => json(status, &serde_json::json!({ what: so, "reason": reason })),
+    }
 }
 
 /// Answers `/ready`: in touch with a majority and caught up, active or standby alike.
-pub(super) fn ready(published: &Published, now: Mono) -> Answer {
+pub(super) fn ready(published: &Published, now: Mono, form: Form) -> Answer {
     let view = published.view.load();
     let ready = Status::ready_at(&view, now);
     let reason = if ready {
@@ -200,12 +297,7 @@ pub(super) fn ready(published: &Published, now: Mono) -> Answer {
     } else {
         "catching up with the log".into()
     };
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    json(status, &serde_json::json!({ "ready": ready, "reason": reason }))
+    yes_or_no("ready", ready, &reason, form)
 }
 
 #[cfg(test)]
@@ -214,11 +306,14 @@ mod tests {
 
     #[test]
     fn overrides_are_statuses_of_known_states() {
-        let statuses = Statuses::parse(Some("standby=200&unknown=429")).unwrap();
-        assert_eq!(statuses.0[State::Standby as usize], 200);
-        assert_eq!(statuses.0[State::Unknown as usize], 429);
-        assert_eq!(statuses.0[State::Active as usize], 200);
-        assert_eq!(statuses.0[State::Promoting as usize], 503);
+        let parse = |query| Wanted::parse(Some(query), HealthCodes::default(), Form::Json);
+        let wanted = parse("standby=200&unknown=429").unwrap();
+        assert_eq!(wanted.status(State::Standby), 200);
+        assert_eq!(wanted.status(State::Unknown), 429);
+        assert_eq!(wanted.status(State::Active), 200);
+        assert_eq!(wanted.status(State::Promoting), 503);
+        assert_eq!(wanted.form, Form::Json);
+        assert_eq!(parse("format=text").unwrap().form, Form::Text);
         for (bad, says) in [
             ("stanby=200", "unknown parameter \"stanby\""),
             ("standby", "200 to 599"),
@@ -227,15 +322,28 @@ mod tests {
             ("standby=600", "200 to 599"),
             ("standby=99999999999", "200 to 599"),
             ("standby=ok", "200 to 599"),
+            ("format=xml", "json or text"),
         ] {
-            let error = Statuses::parse(Some(bad)).unwrap_err();
+            let error = parse(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
         }
     }
 
     #[test]
+    fn configured_codes_stand_beneath_those_of_the_query() {
+        let mut codes = HealthCodes::default();
+        codes.0[State::Standby as usize] = 429;
+        codes.0[State::Unknown as usize] = 500;
+        let wanted = Wanted::parse(Some("unknown=204"), codes, Form::Json).unwrap();
+        let statuses =
+            [State::Active, State::Standby, State::Unknown, State::Starting].map(|s| wanted.status(s));
+        assert_eq!(statuses.map(|status| status.as_u16()), [200, 429, 204, 503]);
+    }
+
+    #[test]
     fn live_while_the_loop_turned_within_two_windows_and_never_less_than_two_seconds() {
         let s = Duration::from_secs;
+        let live = |silent, window| live(silent, window, Form::Text);
         assert_eq!(live(s(2), Duration::from_millis(100)).status(), 200);
         assert_eq!(live(s(3), Duration::from_millis(100)).status(), 503);
         assert_eq!(live(s(19), s(10)).status(), 200);

@@ -1,14 +1,20 @@
 //! Listening sockets, bound before anything starts; a failure says in one line what to do about it.
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Connections that the kernel keeps until they are accepted: a second's worth of a busy balancer fleet.
 const BACKLOG: i32 = 1024;
+/// A silent peer is asked after half a minute, and given up half a minute later.
+const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(30))
+    .with_interval(Duration::from_secs(10))
+    .with_retries(3);
 
 /// Binds each address; port 0 takes a free one.
 pub(super) fn tcp(addrs: &[SocketAddr], key: &str) -> Result<Vec<TcpListener>, String> {
@@ -29,6 +35,10 @@ fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    // Whatever is accepted inherits these (tcp(7)): an answer leaves at once, and a peer that has vanished is noticed even
+    // by a connection that has nothing to say.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&KEEP_ALIVE)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -171,6 +181,19 @@ mod tests {
         let (_second, _kept) = unix(&path).unwrap();
         drop(file);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn what_is_accepted_sends_at_once_and_notices_death() {
+        let listener = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen")
+            .unwrap()
+            .remove(0);
+        listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = Socket::from(listener.accept().unwrap().0);
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
     }
 
     #[test]

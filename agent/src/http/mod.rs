@@ -5,14 +5,19 @@
 //! client. Sockets are bound first ([`Checks::bind`], [`Control::bind`]) and served later.
 
 mod active;
+mod agent_check;
 mod answer;
 mod checks;
+mod connection;
 mod control;
 mod feed;
+mod grpc;
 mod health;
 mod listen;
 mod metrics;
+mod opening;
 mod patience;
+mod proxy;
 mod query;
 mod serve;
 #[cfg(test)]

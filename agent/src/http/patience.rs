@@ -1,13 +1,13 @@
 //! How long a connection may keep us waiting: a stream that fails by itself when its peer is too slow.
 //!
 //! hyper's own header timer also ends connections that merely rest between two requests, and allocates per request. This
-//! one tells the two apart. It costs one clock reading per request, and no timer is touched until one has run out.
+//! one tells the two apart. On HTTP/2, where answers overlap, the peer has a rest's time for everything while none is made. It costs one clock reading per request, and no timer is touched until one has run out.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -36,14 +36,16 @@ impl Patience {
 
 /// What a connection is doing, shared by its stream and its handler.
 #[derive(Clone, Default)]
-pub(super) struct Phase(Arc<AtomicU8>);
+pub(super) struct Phase(Arc<AtomicU32>);
 
 /// A request is awaited, or on its way in.
-const HEADER: u8 = 0;
+const HEADER: u32 = 0;
 /// A request is being answered.
-const ANSWERING: u8 = 1;
+const ANSWERING: u32 = 1;
 /// Between two requests.
-const IDLE: u8 = 2;
+const IDLE: u32 = 2;
+/// HTTP/2, with nothing to answer; plus one for each answer that is being made.
+const MULTIPLEXED: u32 = 1 << 16;
 
 impl Phase {
     /// The request is complete.
@@ -54,6 +56,26 @@ impl Phase {
     /// The answer is made.
     pub(super) fn answered(&self) {
         self.0.store(IDLE, Relaxed);
+    }
+
+    /// The connection speaks HTTP/2: requests overlap, and what comes in need not be one.
+    pub(super) fn multiplexed(&self) {
+        self.0.store(MULTIPLEXED, Relaxed);
+    }
+
+    /// One more answer is being made, until the value is dropped. Only after [`Phase::multiplexed`].
+    pub(super) fn busy(&self) -> Busy {
+        self.0.fetch_add(1, Relaxed);
+        Busy(self.clone())
+    }
+}
+
+/// An answer that is being made on an HTTP/2 connection.
+pub(super) struct Busy(Phase);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -87,7 +109,7 @@ impl<S> Patient<S> {
     fn deadline(&self) -> Option<Instant> {
         let reading = match self.phase.0.load(Relaxed) {
             HEADER => Some(self.since + self.patience.header),
-            IDLE => Some(self.since + self.patience.idle),
+            IDLE | MULTIPLEXED => Some(self.since + self.patience.idle),
             _ => None,
         };
         let writing = self.stuck.map(|since| since + self.patience.write);

@@ -1,14 +1,6 @@
 //! Accepting connections and seeing them through: one task each, all in one set, under limits, drained at the end.
 
-use super::answer::{Answer, Body};
-use super::patience::{Patience, Patient, Phase};
 use crate::handle::Counters;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -16,22 +8,24 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-/// A request's header, and what is read ahead of it. Checks need 300 bytes; proxies add some.
-const MAX_HEADER: usize = 16 * 1024;
 /// What connections get to finish in when the agent stops.
 const DRAIN: Duration = Duration::from_secs(1);
 /// After an error that will not go away by itself at once, such as a want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A peer that was told the last word gets so long to close, and may send so many bytes until then.
+const PARTING: Duration = Duration::from_secs(1);
+const MAX_PARTING: u64 = 64 * 1024;
 
-/// Answers requests.
-pub(super) trait Face: Send + Sync + 'static {
-    /// Answers one request.
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+/// Sees one connection through.
+pub(super) trait Serve<S>: Send + Sync + 'static {
+    /// Ends with the connection; soon, once `stopped` changes.
+    fn serve(self: Arc<Self>, stream: S, stopped: watch::Receiver<()>) -> impl Future<Output = ()> + Send;
 }
 
 /// Accepts connections.
@@ -45,11 +39,7 @@ pub(super) trait Listener: Send + 'static {
 impl Listener for TcpListener {
     type Stream = TcpStream;
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
-        TcpListener::poll_accept(self, cx).map_ok(|(stream, _)| {
-            // Fails only on a connection that is already gone, which the first read will tell.
-            let _ = stream.set_nodelay(true);
-            stream
-        })
+        TcpListener::poll_accept(self, cx).map_ok(|(stream, _)| stream)
     }
 }
 
@@ -60,20 +50,18 @@ impl Listener for UnixListener {
     }
 }
 
-/// How much is served at once, and how patiently.
+/// How much is served at once.
 pub(super) struct Limits {
     /// Connections at once; more are closed unheard.
     pub connections: usize,
-    /// With each of them.
-    pub patience: Patience,
     /// Where connections are counted.
     pub counters: Option<Arc<Counters>>,
 }
 
-/// Serves `face` on all `listeners` until `shutdown`, then lets connections finish for a moment.
-pub(super) async fn serve<L: Listener, F: Face>(
+/// Serves all `listeners` until `shutdown`, then lets connections finish for a moment.
+pub(super) async fn serve<L: Listener>(
     listeners: Vec<L>,
-    face: Arc<F>,
+    server: Arc<impl Serve<L::Stream>>,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
@@ -97,13 +85,11 @@ pub(super) async fn serve<L: Listener, F: Face>(
         match accepted {
             Ok(stream) if tasks.len() < limits.connections => {
                 let open = Open::new(limits.counters.clone());
-                tasks.spawn(connection(
-                    stream,
-                    face.clone(),
-                    limits.patience,
-                    stopped.clone(),
-                    open,
-                ));
+                let serving = server.clone().serve(stream, stopped.clone());
+                tasks.spawn(async move {
+                    serving.await;
+                    drop(open);
+                });
             }
             Ok(stream) => {
                 drop(stream);
@@ -160,42 +146,12 @@ fn passing(error: &io::Error) -> bool {
     )
 }
 
-async fn connection<S, F>(
-    stream: S,
-    face: Arc<F>,
-    patience: Patience,
-    mut stopped: watch::Receiver<()>,
-    _open: Open,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Face,
-{
-    let phase = Phase::default();
-    let patient = Patient::new(stream, patience, phase.clone());
-    let service = service_fn(|request| {
-        phase.answering();
-        let phase = phase.clone();
-        let face = face.clone();
-        async move {
-            let answer = face.answer(request).await;
-            phase.answered();
-            Ok::<hyper::Response<Body>, Infallible>(answer)
-        }
-    });
-    // No timer: see `patience`.
-    let serving = http1::Builder::new()
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(patient), service);
-    let mut serving = pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        _ = stopped.changed() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "HTTP connection ended");
+/// Ends a connection after the last word to it. Closed with bytes unread, it would be reset, and the word with it (RFC 9112
+/// §9.6): so what the peer still sends is read, within bounds.
+pub(super) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    if stream.shutdown().await.is_ok() {
+        let mut rest = stream.take(MAX_PARTING);
+        let _ = timeout(PARTING, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await; // it is over either way
     }
 }
 
@@ -221,16 +177,13 @@ impl Drop for Open {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::{StatusCode, text};
     use super::*;
     use std::sync::atomic::AtomicUsize;
 
-    struct Hello;
+    struct Nothing;
 
-    impl Face for Hello {
-        async fn answer(&self, _request: Request<Incoming>) -> Answer {
-            text(StatusCode::OK, "hello")
-        }
+    impl<S: Send + 'static> Serve<S> for Nothing {
+        async fn serve(self: Arc<Self>, _stream: S, _stopped: watch::Receiver<()>) {}
     }
 
     /// A listener without descriptors.
@@ -249,12 +202,11 @@ mod tests {
         let asked = Arc::new(AtomicUsize::new(0));
         let limits = Limits {
             connections: 1,
-            patience: Patience::USUAL,
             counters: None,
         };
         let stop = tokio::time::sleep(PAUSE * 10);
         let listener = Exhausted(asked.clone());
-        serve(vec![listener], Arc::new(Hello), limits, stop)
+        serve(vec![listener], Arc::new(Nothing), limits, stop)
             .await
             .unwrap();
         assert!((1..=12).contains(&asked.load(Relaxed)), "{asked:?}");

@@ -136,13 +136,14 @@ impl Config {
             "  http",
             match &self.http {
                 Some(http) => {
-                    let confirm = if http.confirm {
-                        ", each 200 confirmed by a majority"
-                    } else {
-                        ""
-                    };
+                    let says = [
+                        (http.tls.is_some(), ", with TLS"),
+                        (http.proxy_protocol, ", behind the PROXY protocol"),
+                        (http.confirm, ", each 200 confirmed by a majority"),
+                    ];
+                    let says: String = says.iter().filter(|(so, _)| *so).map(|(_, text)| *text).collect();
                     format!(
-                        "{}, at most {} connections{confirm}",
+                        "{}, at most {} connections{says}",
                         joined(&http.listen),
                         http.max_connections
                     )
@@ -150,6 +151,9 @@ impl Config {
                 None => "none".to_owned(),
             },
         );
+        if let Some(http) = self.http.as_ref().filter(|http| !http.agent_check.is_empty()) {
+            page.line("  agent", joined(&http.agent_check));
+        }
         page.line(
             "  control",
             match self.control.as_ref().map(|control| &control.listen) {

@@ -4,14 +4,16 @@
 use super::error::suggest;
 use super::section::Section;
 use super::tree::Item;
-use super::{Agent, Control, ControlListen, Dns, Host, Http, Network, Node, secret, value};
+use super::{
+    Agent, Control, ControlListen, Dns, HEALTH_CODES, HEALTH_STATES, HealthCodes, Host, Http, Network, Node,
+    Tls, secret, value,
+};
 use crate::id::NodeName;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Most listeners of one face.
 const MAX_LISTENERS: usize = 16;
-const DEFAULT_CONNECTIONS: usize = 10_000;
 /// A Unix socket's path has 108 bytes, one of which ends it (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
 
@@ -97,14 +99,79 @@ pub(super) fn storage(root: &mut Section, local: Option<&Local>) -> Option<PathB
 /// `[http]`.
 pub(super) fn http(root: &mut Section, local: Option<&Local>) -> Option<Http> {
     let mut section = root.table("http")?;
-    let listen = section.need("listen", "listen = \"0.0.0.0:7480\"", |item| listen(item, local));
+    let default = Http::default();
+    let addresses = section.need("listen", "listen = \"0.0.0.0:7480\"", |item| listen(item, local));
+    let agent_check = section.take("agent_check", |item| listen(item, local));
+    let agent_weight = section.take("agent_weight", |item| value::integer(item, 1, 100));
     let confirm = section.take("confirm", value::boolean);
     let max_connections = section.take("max_connections", |item| value::integer(item, 1, 1_000_000));
+    let proxy_protocol = section.take("proxy_protocol", value::boolean);
+    let codes = codes(&mut section);
+    let has_tls = section.has("tls");
+    let tls = tls(&mut section, local);
+    if agent_weight.is_some() && !section.has("agent_check") {
+        section.problem(
+            "agent_weight",
+            "has no effect without agent_check; add that, or remove it",
+        );
+    }
     section.finish();
+    if has_tls && tls.is_none() {
+        return None;
+    }
     Some(Http {
-        listen: listen?,
-        confirm: confirm.unwrap_or(false),
-        max_connections: max_connections.unwrap_or(DEFAULT_CONNECTIONS),
+        listen: addresses?,
+        agent_check: agent_check.unwrap_or_default(),
+        agent_weight,
+        confirm: confirm.unwrap_or(default.confirm),
+        max_connections: max_connections.unwrap_or(default.max_connections),
+        codes,
+        proxy_protocol: proxy_protocol.unwrap_or(default.proxy_protocol),
+        tls,
+    })
+}
+
+/// `codes` of `[http]`: `{ standby = 429 }` and the like.
+fn codes(http: &mut Section) -> HealthCodes {
+    let mut codes = HealthCodes::default();
+    let (low, high) = (i128::from(*HEALTH_CODES.start()), i128::from(*HEALTH_CODES.end()));
+    if http.has("codes")
+        && let Some(mut section) = http.table("codes")
+    {
+        for (state, code) in HEALTH_STATES.iter().zip(&mut codes.0) {
+            if let Some(other) = section.take(state, |item| value::integer(item, low, high)) {
+                *code = other;
+            }
+        }
+        section.finish();
+    }
+    codes
+}
+
+/// `tls` of `[http]`. The files are read by the face, each time they change.
+fn tls(http: &mut Section, local: Option<&Local>) -> Option<Tls> {
+    if !http.has("tls") {
+        return None;
+    }
+    let mut section = http.table("tls")?;
+    let mut file = |key: &str, example: &str| {
+        section.need(key, example, |item| {
+            let text = value::text(item)?;
+            match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
+                None => Err(format!("must say which file: \"file:/path\", as in {example}")),
+                Some(path) => match local {
+                    Some(local) => Ok(local.base.join(local.expand(path, false)?)),
+                    None => Ok(PathBuf::new()),
+                },
+            }
+        })
+    };
+    let cert = file("cert", "cert = \"file:/etc/baton/tls/{node}.crt\"");
+    let key = file("key", "key = \"file:/etc/baton/tls/{node}.key\"");
+    section.finish();
+    Some(Tls {
+        cert: cert?,
+        key: key?,
     })
 }
 
@@ -219,9 +286,10 @@ pub(super) fn listeners(
     control: Option<&Control>,
     dns: Option<&Dns>,
 ) -> Vec<(&'static str, SocketAddr)> {
-    let http = http
-        .into_iter()
-        .flat_map(|http| http.listen.iter().map(|addr| ("http.listen", *addr)));
+    let http = http.into_iter().flat_map(|http| {
+        let checks = http.listen.iter().map(|addr| ("http.listen", *addr));
+        checks.chain(http.agent_check.iter().map(|addr| ("http.agent_check", *addr)))
+    });
     let control = control.and_then(|control| match &control.listen {
         ControlListen::Tcp { addr, .. } => Some(("control.listen", *addr)),
         ControlListen::Unix(_) => None,

@@ -300,10 +300,71 @@ impl Default for Agent {
 pub struct Http {
     /// Where checks are answered. `{node}` and `{NETWORK}` stand for this node's name and its address on a network.
     pub listen: Vec<SocketAddr>,
+    /// Where HAProxy's agent-check is answered, with a line and no HTTP. Default nowhere.
+    pub agent_check: Vec<SocketAddr>,
+    /// Weight that agent-check gives the active node, in percent of the one that HAProxy has configured. Default none: the
+    /// weight is left alone.
+    pub agent_weight: Option<u8>,
     /// Each 200 waits for a majority of grants to a claim sent after the request came (`confirm` mode of S1).
     pub confirm: bool,
     /// Connections at once. Default 10,000.
     pub max_connections: usize,
+    /// The status of `/health` in each state, unless the request asks for another.
+    pub codes: HealthCodes,
+    /// Connections begin with a header of the PROXY protocol. Default false.
+    pub proxy_protocol: bool,
+    /// TLS on every address of `listen`. Default none.
+    pub tls: Option<Tls>,
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            listen: Vec::new(),
+            agent_check: Vec::new(),
+            agent_weight: None,
+            confirm: false,
+            max_connections: 10_000,
+            codes: HealthCodes::default(),
+            proxy_protocol: false,
+            tls: None,
+        }
+    }
+}
+
+/// What `/health` can say of a node: the words of its body, and the keys of `[http] codes`.
+pub const HEALTH_STATES: [&str; 7] = [
+    "active",
+    "standby",
+    "claiming",
+    "promoting",
+    "demoting",
+    "starting",
+    "unknown",
+];
+
+/// HTTP statuses that may stand for a state.
+pub const HEALTH_CODES: std::ops::RangeInclusive<u16> = 200..=599;
+
+/// The HTTP status of each of [`HEALTH_STATES`], in their order. Default 200 for the first alone, and 503.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCodes(pub [u16; HEALTH_STATES.len()]);
+
+impl Default for HealthCodes {
+    fn default() -> HealthCodes {
+        let mut codes = [503; HEALTH_STATES.len()];
+        codes[0] = 200;
+        HealthCodes(codes)
+    }
+}
+
+/// `tls` of `[http]`: PEM files, which are read anew when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, and those that lead to its authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// `[control]`.

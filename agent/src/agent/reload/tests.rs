@@ -65,9 +65,8 @@ fn what_needs_a_restart_is_named() {
         }),
         ("http", |c| {
             c.http = Some(baton_shared::config::Http {
-                listen: Vec::new(),
-                confirm: false,
                 max_connections: 1,
+                ..Default::default()
             });
         }),
     ];

@@ -29,8 +29,8 @@ fn agent(listen: &str) -> Agent {
     let published = fixture::published();
     let http = config::Http {
         listen: vec![listen.parse().unwrap()],
-        confirm: false,
         max_connections: 100,
+        ..Default::default()
     };
     let checks = Checks::bind(&http).unwrap();
     let addr = checks.local_addrs()[0];

@@ -6,7 +6,7 @@ use super::fixture::{self, handle, node, published, role};
 use super::{LIMIT, Reply, talk};
 use crate::handle::{Handle, Message};
 use baton_shared::clock::Mono;
-use baton_shared::config::{self, Config};
+use baton_shared::config;
 use baton_shared::id::Epoch;
 use baton_shared::status::Status;
 use baton_shared::view::{Checked, Published, RoleState};
@@ -19,39 +19,38 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-fn http(confirm: bool, max_connections: usize) -> config::Http {
+pub(super) fn http(confirm: bool, max_connections: usize) -> config::Http {
     config::Http {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         confirm,
         max_connections,
+        ..Default::default()
     }
 }
 
-fn configured(http: config::Http) -> Arc<Config> {
-    let mut config = Config::clone(&fixture::config());
-    config.http = Some(http);
-    Arc::new(config)
-}
-
 /// A running face; it stops when this is dropped.
-struct Running {
-    addr: SocketAddr,
-    published: Arc<Published>,
-    handle: Handle,
-    core: fixture::Loop,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<(), String>>,
+pub(super) struct Running {
+    pub addr: SocketAddr,
+    /// Of agent-check, or the same once more.
+    pub agent: SocketAddr,
+    pub published: Arc<Published>,
+    pub handle: Handle,
+    pub core: fixture::Loop,
+    pub stop: oneshot::Sender<()>,
+    pub task: JoinHandle<Result<(), String>>,
 }
 
-fn checks_with(published: Arc<Published>, http: config::Http, patience: Patience) -> Running {
+pub(super) fn checks_with(published: Arc<Published>, http: config::Http, patience: Patience) -> Running {
     let (handle, core) = handle(published.clone());
     let checks = Checks::bind(&http).unwrap();
     let addr = checks.local_addrs()[0];
     assert_ne!(addr.port(), 0);
+    let agent = checks.agent_check_addrs().first().copied().unwrap_or(addr);
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(checks.run_patiently(handle.clone(), configured(http), patience, stopped));
+    let task = tokio::spawn(checks.run_patiently(handle.clone(), patience, stopped));
     Running {
         addr,
+        agent,
         published,
         handle,
         core,
@@ -69,14 +68,14 @@ impl Running {
         talk(TcpStream::connect(self.addr).await.unwrap(), request).await
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &str) -> Reply {
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &str) -> Reply {
         self.send(&format!(
             "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n"
         ))
         .await
     }
 
-    async fn get(&self, path: &str) -> Reply {
+    pub(super) async fn get(&self, path: &str) -> Reply {
         self.ask("GET", path, "").await
     }
 }

@@ -2,10 +2,11 @@
 
 use super::super::active::active;
 use super::super::answer::StatusCode;
-use super::super::health::{Confirmation, Statuses, health};
+use super::super::health::{Confirmation, Form, Wanted, health};
 use super::super::query::{encode_path, pairs};
 use super::fixture::{role, view_with_b_active};
 use baton_shared::clock::Mono;
+use baton_shared::config::HealthCodes;
 use baton_shared::view::Published;
 use hyper::header::LOCATION;
 
@@ -19,11 +20,11 @@ fn fuzz_query() {
         let path = encode_path(&text);
         assert!(path.bytes().all(|b| b.is_ascii_graphic() && b != b'"'), "{path}");
 
-        if let Ok(statuses) = Statuses::parse(query) {
+        if let Ok(wanted) = Wanted::parse(query, HealthCodes::default(), Form::Json) {
             let answer = health(
                 &published,
                 &role("main"),
-                &statuses,
+                &wanted,
                 Confirmation::NotAsked,
                 Mono(1),
             );

@@ -1,5 +1,6 @@
 //! Both listeners over real sockets, in front of a hand-made view.
 
+mod balancers;
 mod checks;
 mod control;
 pub(crate) mod fixture;

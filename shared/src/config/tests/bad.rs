@@ -302,6 +302,34 @@ fn bad_values_say_what_would_be_right() {
             r#"check.headers: "Content-Length" is set by the agent, for it says where a request ends; remove it"#,
         ),
         (
+            "http={listen=\"[::]:1\", agent_weight=50}",
+            "http.agent_weight: has no effect without agent_check; add that, or remove it",
+        ),
+        (
+            "http={listen=\"[::]:1\", agent_check=\"[::]:2\", agent_weight=101}",
+            "http.agent_weight: 101 is out of range; it must be a number from 1 to 100",
+        ),
+        (
+            "http={listen=\"[::]:1\", agent_check=\"[::]:1\"}",
+            "http: cannot listen on [::]:1, which is taken by http.listen; choose another port",
+        ),
+        (
+            "http={listen=\"[::]:1\", codes={standby=100}}",
+            "http.codes.standby: 100 is out of range; it must be a number from 200 to 599",
+        ),
+        (
+            "http={listen=\"[::]:1\", codes={stanby=429}}",
+            r#"unknown key "stanby" in [http.codes]; did you mean "standby"?"#,
+        ),
+        (
+            "http={listen=\"[::]:1\", tls={cert=\"/c.pem\", key=\"file:/k.pem\"}}",
+            r#"http.tls.cert: must say which file: "file:/path", as in cert = "file:/etc/baton/tls/{node}.crt""#,
+        ),
+        (
+            "http={listen=\"[::]:1\", tls={cert=\"file:/c.pem\"}}",
+            r#"[http.tls] lacks "key"; add a line like: key = "file:/etc/baton/tls/{node}.key""#,
+        ),
+        (
             "check.grpc=localhost",
             r#"check.grpc: "localhost" is not HOST:PORT; write it like "127.0.0.1:8080" or "[::1]:8080""#,
         ),

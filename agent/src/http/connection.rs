@@ -1,0 +1,262 @@
+//! One HTTP connection, from its first bytes to its end: HTTP/1 or, for clients that know it beforehand, HTTP/2 on the same
+//! port; on request behind a header of the PROXY protocol.
+
+use super::answer::{Answer, Body};
+use super::opening::{self, Opening, Rewound};
+use super::patience::{Busy, Patience, Patient, Phase};
+use super::serve::{Serve, part};
+use crate::spawner::Tasks;
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, watch};
+
+/// A request's header, and what is read ahead of it. Checks need 300 bytes; proxies add some.
+const MAX_HEADER: u16 = 16 * 1024;
+/// HTTP/2 connections at once. Each costs more than one of HTTP/1, and a checker needs one.
+const MAX_MULTIPLEXED: usize = 1024;
+/// Requests at once on one of them: a watch and a check for each of a few roles.
+const MAX_STREAMS: u32 = 32;
+/// What a peer may send ahead on a stream, and on a connection: questions are of a few bytes.
+const MAX_AHEAD: u32 = 64 * 1024 - 1;
+/// Of an answer, so much is kept ready for the peer to take.
+const MAX_READY: usize = 64 * 1024;
+
+/// Answers requests.
+pub(super) trait Face: Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// Serves a face.
+pub(super) struct Http<F> {
+    face: Arc<F>,
+    patience: Patience,
+    /// Connections may begin with a header of the PROXY protocol.
+    proxy_protocol: bool,
+    /// The log has said that they do, although they may not.
+    warned: AtomicBool,
+    multiplexed: Semaphore,
+}
+
+impl<F: Face> Http<F> {
+    /// Without the PROXY protocol.
+    pub(super) fn new(face: Arc<F>, patience: Patience) -> Http<F> {
+        Http {
+            face,
+            patience,
+            proxy_protocol: false,
+            warned: AtomicBool::new(false),
+            multiplexed: Semaphore::new(MAX_MULTIPLEXED),
+        }
+    }
+
+    /// With the PROXY protocol tolerated, or not.
+    pub(super) fn proxy_protocol(self, tolerated: bool) -> Http<F> {
+        Http {
+            proxy_protocol: tolerated,
+            ..self
+        }
+    }
+
+    async fn talk<S>(&self, stream: S, phase: Phase, stopped: &mut watch::Receiver<()>) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut stream = stream;
+        let mut early = Vec::new();
+        let opening = tokio::select! {
+            opening = self.begin(&mut stream, &mut early) => opening?,
+            _ = stopped.changed() => return Ok(()),
+        };
+        match opening {
+            Ok(Opening::Http2) => {
+                let Ok(_room) = self.multiplexed.try_acquire() else {
+                    return Err(io::Error::other("too many HTTP/2 connections"));
+                };
+                let stream = Rewound::new(early, stream);
+                Box::pin(multiplexed(stream, &self.face, phase, stopped)).await
+            }
+            Ok(_) => one_by_one(Rewound::new(early, stream), &self.face, phase, stopped).await,
+            Err(why) => {
+                stream.write_all(&bad_request(&why)).await?;
+                part(&mut stream).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads the first bytes, and past a header of the PROXY protocol. The inner error is for whoever wrote the balancer's
+    /// configuration.
+    async fn begin(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        early: &mut Vec<u8>,
+    ) -> io::Result<Result<Opening, String>> {
+        let mut skipped = false;
+        loop {
+            let opening = opening::read(stream, early).await?;
+            match opening {
+                Opening::Proxy(length) if self.proxy_protocol && !skipped => {
+                    early.drain(..length);
+                    skipped = true;
+                }
+                Opening::Proxy(_) if skipped => return Ok(Err("a second PROXY protocol header".into())),
+                Opening::WrongProxy(why) if self.proxy_protocol => {
+                    return Ok(Err(format!("the PROXY protocol header is wrong: {why}")));
+                }
+                Opening::Proxy(_) | Opening::WrongProxy(_) => {
+                    let advice =
+                        "set proxy_protocol = true in [http], or take send-proxy from the balancer's checks";
+                    if !self.warned.swap(true, Relaxed) {
+                        tracing::warn!("checks begin with a PROXY protocol header and get 400: {advice}");
+                    }
+                    return Ok(Err(format!(
+                        "a PROXY protocol header is not expected here; {advice}"
+                    )));
+                }
+                clear => return Ok(Ok(clear)),
+            }
+        }
+    }
+}
+
+impl<S, F> Serve<S> for Http<F>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Face,
+{
+    async fn serve(self: Arc<Self>, stream: S, mut stopped: watch::Receiver<()>) {
+        let phase = Phase::default();
+        let patient = Patient::new(stream, self.patience, phase.clone());
+        if let Err(error) = self.talk(patient, phase, &mut stopped).await {
+            tracing::debug!(%error, "HTTP connection ended");
+        }
+    }
+}
+
+/// HTTP/1.
+async fn one_by_one<S, F>(
+    stream: S,
+    face: &Arc<F>,
+    phase: Phase,
+    stopped: &mut watch::Receiver<()>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Face,
+{
+    let service = service_fn(|request| {
+        phase.answering();
+        let phase = phase.clone();
+        let face = face.clone();
+        async move {
+            let answer = face.answer(request).await;
+            phase.answered();
+            Ok::<Answer, Infallible>(answer)
+        }
+    });
+    // No timer: see `patience`.
+    let serving = http1::Builder::new()
+        .max_buf_size(MAX_HEADER.into())
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        _ = stopped.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+/// HTTP/2.
+async fn multiplexed<S, F>(
+    stream: S,
+    face: &Arc<F>,
+    phase: Phase,
+    stopped: &mut watch::Receiver<()>,
+) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Face,
+{
+    phase.multiplexed();
+    let service = service_fn(move |request| {
+        let busy = phase.busy();
+        let face = face.clone();
+        async move {
+            let answer = face.answer(request).await;
+            Ok::<_, Infallible>(answer.map(|body| Multiplexed {
+                _busy: body.goes_on().then_some(busy),
+                body,
+            }))
+        }
+    });
+    let tasks = Tasks::default(); // they end with the connection
+    let serving = http2::Builder::new(tasks.executor())
+        .max_header_list_size(MAX_HEADER.into())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(MAX_AHEAD)
+        .initial_connection_window_size(MAX_AHEAD)
+        .max_send_buf_size(MAX_READY)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        _ = stopped.changed() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    ended.map_err(io::Error::other)
+}
+
+/// A body on HTTP/2. While one goes on by itself, its connection is not at rest, however long nothing is said.
+struct Multiplexed {
+    body: Body,
+    _busy: Option<Busy>,
+}
+
+impl HttpBody for Multiplexed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A whole answer to what is no HTTP.
+fn bad_request(why: &str) -> Vec<u8> {
+    let body = serde_json::json!({ "error": why }).to_string();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n\
+         Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
