@@ -243,8 +243,8 @@ pub(super) enum Outcome {
 /// A socket that is in the way of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Holder {
-    /// The listener's key.
-    pub key: String,
+    /// The listener that it is in the way of.
+    pub wanted: SocketAddr,
     /// `UDP` or `TCP`.
     pub protocol: &'static str,
     /// Where it is bound.

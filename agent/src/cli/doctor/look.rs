@@ -396,7 +396,7 @@ fn holders(settings: &Settings, facts: &mut Facts) {
             let in_the_way = rows
                 .iter()
                 .filter(|row| row.listens(udp) && row.blocks(listener.address));
-            blocking.extend(in_the_way.map(|row| (listener.key.clone(), name, *row)));
+            blocking.extend(in_the_way.map(|row| (listener.address, name, *row)));
         }
     }
     let inodes: Vec<u64> = blocking.iter().map(|(_, _, row)| row.inode).collect();
@@ -407,8 +407,8 @@ fn holders(settings: &Settings, facts: &mut Facts) {
     };
     facts.holders = blocking
         .into_iter()
-        .map(|(key, protocol, row)| Holder {
-            key,
+        .map(|(wanted, protocol, row)| Holder {
+            wanted,
             protocol,
             address: row.local,
             process: owners.get(&row.inode).cloned(),
