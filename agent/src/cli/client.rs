@@ -65,6 +65,16 @@ impl Client {
         Client { place, token }
     }
 
+    /// The process that listens, where the kernel tells: on a Unix socket of this machine.
+    pub(super) fn pid(&self) -> Option<u32> {
+        let Place::Unix(path) = &self.place else {
+            return None;
+        };
+        let stream = std::os::unix::net::UnixStream::connect(path).ok()?;
+        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+        u32::try_from(peer.pid.as_raw_pid()).ok()
+    }
+
     /// Reads what an agent shows at `path`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let asked = async {
@@ -82,6 +92,15 @@ impl Client {
                 env!("CARGO_PKG_VERSION")
             ))
         })
+    }
+
+    /// The status and the text that `path` is answered with, whatever they are.
+    pub(super) async fn probe(&self, path: &str, limit: Duration) -> Result<(StatusCode, Bytes), Failure> {
+        let asked = async {
+            let answer = self.send(Method::GET, path, &[], Bytes::new()).await?;
+            self.whole(answer).await
+        };
+        self.within(limit, asked).await
     }
 
     /// Gives an order, and brings back what came of it.

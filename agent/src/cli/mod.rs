@@ -6,8 +6,11 @@
 
 pub mod check_config;
 mod client;
+mod configured;
+mod doctor;
 mod events;
 mod follow;
+mod health;
 pub mod keygen;
 mod options;
 mod orders;
@@ -35,6 +38,8 @@ pub fn run() -> u8 {
         Command::Status(options) => wait(status::run(options)),
         Command::Events(options) => wait(events::run(options)),
         Command::Follow(options) => wait(follow::run(options)),
+        Command::Health(options) => wait(health::run(options)),
+        Command::Doctor(options) => return doctor::run(options),
         Command::Order(order) => wait(orders::run(order)),
     };
     match done {

@@ -23,6 +23,7 @@ First steps:
 Something is wrong:
   baton status                                 who is active, who is heard, who is next
   baton events                                 what happened, when and why
+  baton doctor                                 what is wrong with this node, and what to do about it
 
 Exit status: 0 done; 1 refused, or no agent there; 2 wrong usage or configuration.")]
 pub(super) struct Options {
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Status(Status),
     Events(Events),
     Follow(super::follow::Options),
+    Doctor(super::doctor::Options),
+    Health(super::health::Options),
     #[command(flatten)]
     Order(Order),
     /// Say what a configuration file means, and what is wrong with it
@@ -320,6 +323,12 @@ mod tests {
             "baton keygen --out f",
             "baton demo --drill --window 200ms",
             "baton follow --url http://a:7480 --url http://b:7480 --port 5432 -- ./worker --role x",
+            "baton health",
+            "baton health --active --role main --url http://127.0.0.1:7480 --timeout 1s",
+            "baton health --ready --config f --node a --set x=1",
+            "baton doctor",
+            "baton doctor --config f --node a --app-port 8080 --app-port 8081 --json",
+            "baton doctor --socket /run/baton/a.sock",
             "baton follow --role main --on-change signal:USR1 --on-timeout exec --connect-timeout 1s -- true",
         ] {
             if let Err(error) = Options::try_parse_from(line.split(' ')) {
@@ -337,6 +346,9 @@ mod tests {
             "baton follow --on-change signal:SIGKILL -- true",
             "baton follow --connect-timeout 0s -- true",
             "baton follow --url http://a:7480 --socket /x -- true",
+            "baton health --active --ready",
+            "baton health --ready --role main",
+            "baton doctor --app-port 0",
         ] {
             assert!(Options::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -35,6 +35,32 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The configuration file that is named.
+    pub(super) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// The node that is named.
+    pub(super) fn node(&self) -> Option<&NodeName> {
+        self.node.as_ref()
+    }
+
+    /// Overrides of the configuration.
+    pub(super) fn sets(&self) -> &[String] {
+        &self.set
+    }
+
+    /// The same, with a configuration that was read already.
+    pub(super) fn client_by(&self, config: Option<&Config>) -> Result<Client, Failure> {
+        match config.and_then(|config| config.control.as_ref()) {
+            Some(control) if self.socket.is_none() => {
+                let (place, token) = place_of(&control.listen);
+                Ok(Client::new(place, self.token.clone().or(token)))
+            }
+            _ => self.client(),
+        }
+    }
+
     /// A client of the agent that is meant.
     pub(super) fn client(&self) -> Result<Client, Failure> {
         let (place, token) = if let Some(address) = &self.socket {
@@ -53,13 +79,20 @@ impl Target {
         let loaded = Config::load(file, self.node.as_ref(), &self.set)
             .map_err(|error| Failure::usage(error.to_string()))?;
         match loaded.config.control.map(|control| control.listen) {
-            Some(ControlListen::Unix(path)) => Ok((Place::Unix(path), None)),
-            Some(ControlListen::Tcp { addr, token }) => Ok((Place::Tcp(addr.to_string()), Some(token))),
+            Some(listen) => Ok(place_of(&listen)),
             None => Err(Failure::usage(format!(
                 "{} has no control.listen, so its agents take no commands; add one and restart them",
                 file.display()
             ))),
         }
+    }
+}
+
+/// Where that is, and the token it wants.
+fn place_of(listen: &ControlListen) -> (Place, Option<String>) {
+    match listen {
+        ControlListen::Unix(path) => (Place::Unix(path.clone()), None),
+        ControlListen::Tcp { addr, token } => (Place::Tcp(addr.to_string()), Some(token.clone())),
     }
 }
 

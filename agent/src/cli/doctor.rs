@@ -1,0 +1,187 @@
+//! `baton doctor`: finds what is wrong with this node, and says what to do about it.
+//!
+//! [`look`] collects [`facts`] and changes nothing, [`judge`] decides what they mean, [`show`] prints it.
+
+mod facts;
+mod finding;
+mod judge;
+mod look;
+mod show;
+
+use super::configured;
+use super::health::nearest;
+use super::out::{Failure, coloured, on_terminal, print};
+use super::target::Target;
+use baton_shared::config::{Config, Host};
+use baton_shared::id::NodeName;
+use facts::Facts;
+use finding::Severity;
+use look::Subject;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Where packages put the configuration.
+const USUAL: &str = "/etc/baton/baton.toml";
+
+/// Find what is wrong with this node, and what to do about it
+///
+/// Looks at the agent and what it sees of the cluster, at the configuration, networks, firewalls, ports, clocks, disk and rights
+/// of this machine, and at who talks to the application. Takes up to five seconds and changes nothing: it connects to the peers
+/// once, and writes a few pages to the storage directory to see how long that takes. Run it on the node in question, best as
+/// root; without an agent that answers it looks at the rest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo baton doctor
+  sudo baton doctor --config /etc/baton/baton.toml --node a
+  baton doctor --app-port 8080                  # also look for connections to the application there
+  baton doctor --json | jq -r '.findings[] | select(.severity == \"broken\") | .what'
+
+Reading the table:
+  BROKEN   something does not work now
+  RISK     it works, and the next fault will cost more than it should
+  note     worth knowing; nobody needs to act
+
+Exit status: 0 nothing needs a person; 1 something is broken or a risk; 2 could not look, or wrong usage.")]
+pub(super) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// A port of the application; may be repeated. Those of [dns.services] and [check] are known
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    app_port: Vec<u16>,
+    /// Findings and all that was seen, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks, judges and prints. Gives the exit status.
+pub(super) fn run(options: Options) -> u8 {
+    match examine(&options) {
+        Ok(status) => status,
+        Err(failure) => {
+            let quiet = failure.text.is_empty();
+            let status = failure.report();
+            if quiet { status } else { COULD_NOT_LOOK }
+        }
+    }
+}
+
+/// Exit status of a node on which nobody needs to act, of another, and of one that could not be looked at.
+const WELL: u8 = 0;
+const NEEDS_A_PERSON: u8 = 1;
+const COULD_NOT_LOOK: u8 = 2;
+
+fn examine(options: &Options) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let facts = runtime.block_on(look::look(subject(options)?));
+    if facts.status().is_none() && facts.settings.is_none() {
+        return Err(Failure::usage(nothing_to_look_at(&facts)));
+    }
+    let findings = judge::judge(&facts);
+    let text = if options.json {
+        let report = show::Report {
+            findings: &findings,
+            facts: &facts,
+        };
+        let text = serde_json::to_string_pretty(&report);
+        text.map_err(|error| Failure::new(format!("cannot write JSON: {error}")))? + "\n"
+    } else {
+        show::table(&facts, &findings, coloured(on_terminal()))
+    };
+    print(&text)?;
+    let worst = findings.first().map(|finding| finding.severity);
+    Ok(match worst {
+        Some(Severity::Broken | Severity::Risk) => NEEDS_A_PERSON,
+        Some(Severity::Note) | None => WELL,
+    })
+}
+
+fn nothing_to_look_at(facts: &Facts) -> String {
+    let why = match &facts.agent {
+        facts::Agent::Silent(why) => why.as_str(),
+        facts::Agent::Answers(_) => "",
+    };
+    format!("neither an agent nor a configuration: {why}; name the configuration with --config FILE")
+}
+
+/// What there is to look at: the configuration that is named or found, and the way to the agent.
+fn subject(options: &Options) -> Result<Subject, Failure> {
+    let target = &options.target;
+    let file = target.config().map(Path::to_owned).or_else(usual);
+    let mut subject = Subject {
+        settings: None,
+        storage: None,
+        client: Err(String::new()),
+        peers: BTreeMap::new(),
+        app_ports: options.app_port.clone(),
+    };
+    let mut config = None;
+    if let Some(file) = &file {
+        let node = node(file, target)?;
+        let readable = load(file, Some(&node), target)?;
+        let refused = readable
+            .refused
+            .map_or(Vec::new(), |error| error.lines().to_vec());
+        let loaded = readable.loaded;
+        subject.settings = Some(look::settings(file, &loaded.config, loaded.warnings, refused));
+        subject.storage = loaded.config.storage.clone();
+        subject.peers = peers(file, &loaded.config, target);
+        config = Some(loaded.config);
+    }
+    // A file that was merely found says less than the environment.
+    let elsewhere = target.config().is_none() && std::env::var_os("BATON_CONTROL").is_some();
+    let config = config.as_ref().filter(|_| !elsewhere);
+    subject.client = target.client_by(config).map_err(|failure| failure.text);
+    Ok(subject)
+}
+
+fn usual() -> Option<PathBuf> {
+    let named = std::env::var_os("BATON_CONFIG").map(PathBuf::from);
+    named
+        .into_iter()
+        .chain([USUAL.into()])
+        .find(|file| file.is_file())
+}
+
+fn load(file: &Path, node: Option<&NodeName>, target: &Target) -> Result<configured::Readable, Failure> {
+    configured::load(file, node, target.sets()).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// The node that is named, or whose addresses this machine has.
+fn node(file: &Path, target: &Target) -> Result<NodeName, Failure> {
+    if let Some(node) = target.node() {
+        return Ok(node.clone());
+    }
+    let config = load(file, None, target)?.loaded.config;
+    look::whose(&config).ok_or_else(|| {
+        let names: Vec<&str> = config.nodes.keys().map(NodeName::as_str).collect();
+        Failure::usage(format!(
+            "which node of {} this is cannot be told by its addresses; say it with --node: {}",
+            file.display(),
+            names.join(", ")
+        ))
+    })
+}
+
+/// Where the peers' checks listeners are, as the file has them.
+fn peers(file: &Path, config: &Config, target: &Target) -> BTreeMap<NodeName, SocketAddr> {
+    let others = config.nodes.iter().filter(|(name, _)| **name != config.me);
+    let address = |(name, node): (&NodeName, &baton_shared::config::Node)| {
+        let listen = load(file, Some(name), target).ok()?.loaded.config.http?.listen;
+        let outside = listen.iter().find(|addr| !addr.ip().is_loopback());
+        let addr = outside.copied().or_else(|| nearest(&listen))?;
+        let own = node.addresses.iter().find_map(|host| match host {
+            Some(Host::Ip(ip)) => Some(*ip),
+            _ => None,
+        });
+        let ip = if addr.ip().is_unspecified() {
+            own?
+        } else {
+            addr.ip()
+        };
+        Some((name.clone(), SocketAddr::new(ip, addr.port())))
+    };
+    others.filter_map(address).collect()
+}

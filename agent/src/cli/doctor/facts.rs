@@ -1,0 +1,356 @@
+//! What was seen on this node and through its agent: plain values, without a secret among them, from which [`judge`] finds
+//! what is wrong and which `--json` prints.
+//!
+//! Nothing here is decided. What could not be seen is `None` or empty, and [`Unseen`] says why.
+//!
+//! [`judge`]: super::judge
+
+use baton_shared::id::{NodeName, RoleName};
+use baton_shared::prefix::Prefix;
+use baton_shared::status::Status;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// Everything that was seen.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Facts {
+    /// What the configuration file says, if one was read.
+    pub settings: Option<Settings>,
+    /// This node's agent.
+    pub agent: Agent,
+    /// Program version of each peer's agent that could be asked.
+    pub versions: BTreeMap<NodeName, String>,
+    /// The clocks.
+    pub clock: Clock,
+    /// How late the processor came after the end of a short sleep.
+    pub wakeups: Option<Spread>,
+    /// How long a small write to the storage directory takes to be on the disk.
+    pub flush: Option<Spread>,
+    /// Network interfaces; none if they could not be listed.
+    pub interfaces: Vec<Interface>,
+    /// The way to each address of a peer.
+    pub routes: Vec<Route>,
+    /// Whether each address of a peer can be connected to (TCP).
+    pub calls: Vec<Call>,
+    /// Sockets in the way of the agent's listeners; looked for only while the agent does not answer.
+    pub holders: Vec<Holder>,
+    /// Connections from elsewhere to the application.
+    pub traffic: Vec<Traffic>,
+    /// The storage directory.
+    pub storage: Option<Storage>,
+    /// What the system grants.
+    pub rights: Rights,
+    /// What could not be looked at.
+    pub unseen: Vec<Unseen>,
+}
+
+/// What could not be looked at, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Unseen {
+    /// What.
+    pub what: String,
+    /// Why, and what would help.
+    pub why: String,
+}
+
+/// The agent, as it answers.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Agent {
+    /// With its status.
+    Answers(Box<Status>),
+    /// Not, for this reason.
+    Silent(String),
+}
+
+impl Default for Agent {
+    fn default() -> Agent {
+        Agent::Silent("it was not asked".into())
+    }
+}
+
+/// The part of a configuration that matters here.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Settings {
+    /// The file.
+    pub file: PathBuf,
+    /// This node.
+    pub me: NodeName,
+    /// W in milliseconds.
+    pub window_ms: f64,
+    /// What is allowed and yet risky, with advice.
+    pub risks: Vec<String>,
+    /// Why the file is refused with its secrets as they are.
+    pub refused: Vec<String>,
+    /// Networks, in their order.
+    pub networks: Vec<Network>,
+    /// The addresses of all nodes on each network, in the networks' order; none where there is no address, or a name.
+    pub nodes: BTreeMap<NodeName, Vec<Option<IpAddr>>>,
+    /// What this node is to listen on.
+    pub listeners: Vec<Listener>,
+    /// Where the application is.
+    pub app_ports: Vec<AppPort>,
+    /// Connections that the checks listener takes at once; 0 without one.
+    pub max_connections: usize,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Network {
+    /// Its name.
+    pub name: String,
+    /// Port of the sidecars, UDP and TCP.
+    pub port: u16,
+    /// The interface that sockets are bound to.
+    pub interface: Option<String>,
+}
+
+/// Something to listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Listener {
+    /// The key that says so.
+    pub key: String,
+    /// Where.
+    pub address: SocketAddr,
+    /// UDP as well as TCP.
+    pub udp: bool,
+}
+
+/// A port of the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct AppPort {
+    /// The port.
+    pub port: u16,
+    /// The role whose active node is to be talked to at it; none: the active node of any.
+    pub role: Option<RoleName>,
+    /// What told it.
+    pub source: String,
+}
+
+/// The clocks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Clock {
+    /// By how much the wall clock left CLOCK_BOOTTIME behind while the doctor looked, in milliseconds.
+    pub stepped_ms: f64,
+    /// For how long that was looked at, in milliseconds.
+    pub watched_ms: f64,
+    /// The kernel counts it as synchronised (adjtimex(2)).
+    pub synchronised: Option<bool>,
+    /// By how much the kernel lets its clocks run fast, in millionths: tick and frequency of adjtimex(2).
+    pub rate_ppm: Option<f64>,
+    /// How fast a running chronyd may slew, in millionths, if its configuration can be read.
+    pub chrony_slew_ppm: Option<f64>,
+}
+
+/// Some measurements, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Spread {
+    /// How many.
+    pub count: usize,
+    /// The middle one.
+    pub median_ms: f64,
+    /// The greatest.
+    pub worst_ms: f64,
+}
+
+impl Spread {
+    /// Of some measurements; `None` of none.
+    pub(super) fn of(mut all: Vec<f64>) -> Option<Spread> {
+        all.sort_by(f64::total_cmp);
+        Some(Spread {
+            count: all.len(),
+            median_ms: *all.get(all.len() / 2)?,
+            worst_ms: *all.last()?,
+        })
+    }
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Interface {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Switched on, and with a carrier.
+    pub up: bool,
+    /// The loopback.
+    pub loopback: bool,
+    /// Bytes of the longest packet.
+    pub mtu: u32,
+    /// `bridge`, `bond`, `vlan` and the like; empty for a plain one.
+    pub kind: String,
+    /// The interface that carries it, for a VLAN and the like.
+    pub carrier: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
+    /// Its addresses, with their networks.
+    pub addresses: Vec<(IpAddr, Subnet)>,
+}
+
+/// A network of addresses, printed as `10.0.0.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Subnet(pub Prefix);
+
+impl Serialize for Subnet {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
+/// The way that the kernel would send to a peer's address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Route {
+    /// On which network.
+    pub network: String,
+    /// To whom.
+    pub peer: NodeName,
+    /// By which interface; `None`: there is no way.
+    pub interface: Option<u32>,
+    /// Through which router.
+    pub gateway: Option<IpAddr>,
+    /// Bytes of the longest packet, if the route limits it.
+    pub mtu: Option<u32>,
+}
+
+/// An attempt to connect to a peer's port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Call {
+    /// On which network.
+    pub network: String,
+    /// To whom.
+    pub peer: NodeName,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How an attempt to connect went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Outcome {
+    /// Connected.
+    Connected,
+    /// Refused: the host is there, and nobody listens, or a firewall rejects it.
+    Refused,
+    /// No answer: lost, or the host is down.
+    Silence,
+    /// Another error, in words.
+    Failed(String),
+}
+
+/// A socket that is in the way of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Holder {
+    /// The listener that it is in the way of.
+    pub wanted: SocketAddr,
+    /// `UDP` or `TCP`.
+    pub protocol: &'static str,
+    /// Where it is bound.
+    pub address: SocketAddr,
+    /// Name and number of the process, if it can be seen.
+    pub process: Option<(String, u32)>,
+}
+
+/// Connections from elsewhere to a port of the application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Traffic {
+    /// The port.
+    pub port: AppPort,
+    /// How many, by client.
+    pub clients: BTreeMap<IpAddr, usize>,
+}
+
+/// The storage directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Storage {
+    /// Where.
+    pub dir: PathBuf,
+    /// It is there.
+    pub exists: bool,
+    /// This user may write to it, or make it.
+    pub writable: bool,
+    /// Permission bits.
+    pub mode: u32,
+    /// Bytes that an ordinary user may still write.
+    pub free: u64,
+    /// What is special about the file system: `tmpfs`, `overlay` or `nfs`.
+    pub medium: Option<&'static str>,
+}
+
+/// What the system grants to the agent; to the doctor itself while there is no agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Rights {
+    /// The agent's process, if it could be found.
+    pub agent_pid: Option<u32>,
+    /// The doctor runs as root.
+    pub root: bool,
+    /// Open files, at most (soft limit).
+    pub open_files: Option<u64>,
+    /// A thread runs with real-time priority or a negative niceness, or may.
+    pub prompt: Option<bool>,
+    /// KiB of the agent that are swapped out.
+    pub swapped_kib: Option<u64>,
+    /// The machine has swap space in use or ready, and nothing keeps the agent out of it.
+    pub swappable: Option<bool>,
+    /// The doctor may bind ports that others may not.
+    pub low_ports: bool,
+    /// The first port that anybody may bind.
+    pub first_free_port: u16,
+}
+
+impl Facts {
+    /// The agent's status, if it answers.
+    pub(super) fn status(&self) -> Option<&Status> {
+        match &self.agent {
+            Agent::Answers(status) => Some(status),
+            Agent::Silent(_) => None,
+        }
+    }
+
+    /// W in milliseconds: what runs counts more than what is written.
+    pub(super) fn window_ms(&self) -> Option<f64> {
+        let written = || self.settings.as_ref().map(|settings| settings.window_ms);
+        self.status().map(|status| status.window_ms).or_else(written)
+    }
+
+    /// This node.
+    pub(super) fn me(&self) -> Option<&NodeName> {
+        let written = || self.settings.as_ref().map(|settings| &settings.me);
+        self.status().map(|status| &status.node).or_else(written)
+    }
+
+    /// The interface of that number.
+    pub(super) fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
+    }
+
+    /// The interface that has this address. All of 127.0.0.0/8 is the loopback's.
+    pub(super) fn interface_of(&self, ip: IpAddr) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| {
+            let is = |(own, subnet): &(IpAddr, Subnet)| {
+                *own == ip || (interface.loopback && ip.is_loopback() && subnet.0.contains(ip))
+            };
+            interface.addresses.iter().any(is)
+        })
+    }
+
+    /// Whether the address is this machine's.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        self.interface_of(ip.to_canonical()).is_some()
+    }
+}
+
+impl Settings {
+    /// A node's address on a network.
+    pub(super) fn address(&self, node: &NodeName, network: &str) -> Option<IpAddr> {
+        let index = self.networks.iter().position(|n| n.name == network)?;
+        *self.nodes.get(node)?.get(index)?
+    }
+
+    /// This node's own address on a network.
+    pub(super) fn own_address(&self, network: &str) -> Option<IpAddr> {
+        self.address(&self.me, network)
+    }
+}

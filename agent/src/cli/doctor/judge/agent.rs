@@ -1,0 +1,213 @@
+//! What the agent says of itself and of its cluster.
+
+use super::listed;
+use crate::cli::doctor::facts::{Agent, Facts};
+use crate::cli::doctor::finding::Finding;
+use baton_shared::id::{Kind, NodeName};
+use baton_shared::status::{NodeStatus, RoleStatus, Status};
+use baton_shared::view::PeerState;
+
+/// Clocks further apart confuse whoever reads two logs; the agent itself raises an alarm at a minute.
+const SKEWED_MS: u64 = 1_000;
+const ALARMING_MS: u64 = 60_000;
+
+pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
+    match &facts.agent {
+        Agent::Silent(why) => out.push(Finding::broken(
+            "agent",
+            format!("the agent does not answer: {why}"),
+            "start it (`systemctl start baton`, or `baton agent --config FILE --node NAME`) and read its log \
+             (`journalctl -u baton -e`); if it runs, say where with --socket or --config",
+        )),
+        Agent::Answers(status) => {
+            cluster(status, out);
+            status.roles.iter().for_each(|r| role(r, status, out));
+            status.nodes.iter().for_each(|n| node(n, status, out));
+            alarms(status, out);
+            pushes(status, out);
+            versions(facts, status, out);
+        }
+    }
+}
+
+fn cluster(status: &Status, out: &mut Vec<Finding>) {
+    if !status.waiting_for.is_empty() {
+        let names = listed(&status.waiting_for);
+        out.push(Finding::broken(
+            "cluster",
+            format!("the cluster has not started: it waits for {names}"),
+            format!(
+                "start {names}; if they run, look at the links below. Only if they will never come, and have no cluster \
+                 of this name going: `baton bootstrap --without NODE`"
+            ),
+        ));
+    } else if !status.in_touch {
+        out.push(Finding::broken(
+            "cluster",
+            format!(
+                "{} is out of touch: it does not hear a majority of the voters",
+                status.node
+            ),
+            "run `baton doctor` on the other nodes too; start the voters that are down, or mend the networks to them",
+        ));
+    } else if !status.ready {
+        out.push(Finding::note(
+            "cluster",
+            "this node is catching up with the log, or stopping",
+            "wait a moment and look again",
+        ));
+    } else if status.coordinator.is_none() {
+        out.push(Finding::risk(
+            "cluster",
+            "there is no coordinator: the active node goes on, and nothing new can be decided",
+            "it is elected within seconds; if it is not, let TCP through between the voters, on the port of the networks",
+        ));
+    }
+    if status.paused {
+        out.push(Finding::risk(
+            "cluster",
+            "automatic takeovers are paused: if the active node fails, nobody takes over",
+            "`baton resume`, once the work that it was paused for is done",
+        ));
+    }
+}
+
+fn role(role: &RoleStatus, status: &Status, out: &mut Vec<Finding>) {
+    let name = &role.role;
+    if status.waiting_for.is_empty() && status.in_touch && role.known == "nobody" {
+        out.push(Finding::broken(
+            "role",
+            format!("no node is active for {name}; here: {}", role.reason),
+            "see `baton status` for who is healthy and in line, and `baton events --last 5` for what happened",
+        ));
+    }
+    if let Some(check) = role.check.as_ref().filter(|check| !check.good || !check.healthy) {
+        let what = format!("the application's check fails here for {name}: {}", check.reason);
+        let remedy = "mend the application on this node, or the [check] in the configuration; until then the node is no standby";
+        out.push(match check.healthy {
+            true => Finding::risk("check", what, remedy),
+            false => Finding::broken("check", what, remedy),
+        });
+    }
+}
+
+fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
+    let name = &node.name;
+    if matches!(node.state, PeerState::Down | PeerState::Unknown) && !status.waiting_for.contains(name) {
+        let seen = match node.state {
+            PeerState::Unknown => "was never heard",
+            _ => "is down",
+        };
+        let why = match node.reason.as_str() {
+            "" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        out.push(Finding::broken(
+            "node",
+            format!("{name} {seen}{why}"),
+            format!("start {name}'s machine or its agent; if both run, run `baton doctor` there"),
+        ));
+    }
+    let ill = node.healthy.iter().filter(|(_, healthy)| !**healthy);
+    let ill: Vec<String> = ill.map(|(role, _)| role.to_string()).collect();
+    if !ill.is_empty() && node.kind == Kind::Member && node.state == PeerState::Up {
+        out.push(Finding::risk(
+            "node",
+            format!(
+                "the application on {name} is not healthy ({}), so it cannot take over",
+                listed(&ill)
+            ),
+            format!("see why with `baton doctor` or `baton status` on {name}"),
+        ));
+    }
+    if node.drained {
+        out.push(Finding::risk(
+            "node",
+            format!("{name} is drained: it is out of line, and will not take over"),
+            format!("`baton undrain {name}`, once the work on it is done"),
+        ));
+    }
+    let alarmed = status
+        .alarms
+        .iter()
+        .any(|alarm| alarm.contains(&format!("\"{name}\"")));
+    if node.other_config && !alarmed {
+        out.push(Finding::broken(
+            "configuration",
+            format!("{name} runs with another configuration"),
+            "make the files equal on all nodes, then `baton reload`",
+        ));
+    }
+    let skew = node.clock_skew_ms.unsigned_abs();
+    if (SKEWED_MS..ALARMING_MS).contains(&skew) {
+        let way = if node.clock_skew_ms > 0 {
+            "ahead of"
+        } else {
+            "behind"
+        };
+        out.push(Finding::risk(
+            "clock",
+            format!(
+                "the wall clock of {name} is {:.1} s {way} this node's",
+                skew as f64 / 1e3
+            ),
+            "synchronise the clocks of both (chrony or systemd-timesyncd). Leases do not depend on them, but the times of \
+             events do",
+        ));
+    }
+}
+
+fn alarms(status: &Status, out: &mut Vec<Finding>) {
+    for alarm in &status.alarms {
+        let remedy = "do as it says; the alarm ends by itself once the cause is gone";
+        out.push(Finding::broken("alarm", alarm.clone(), remedy));
+    }
+}
+
+fn pushes(status: &Status, out: &mut Vec<Finding>) {
+    for push in &status.pushes {
+        if let Some(error) = &push.error {
+            out.push(Finding::broken(
+                "push",
+                format!(
+                    "the name server {} was not told that {} is here: {error}",
+                    push.server, push.name
+                ),
+                format!(
+                    "see that it runs, that it takes updates from this node, and [dns.push.{}]",
+                    push.label
+                ),
+            ));
+        }
+    }
+}
+
+fn versions(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
+    let own = env!("CARGO_PKG_VERSION");
+    if status.version != own {
+        out.push(Finding::note(
+            "version",
+            format!("the agent runs version {}, this program is {own}", status.version),
+            "after an upgrade, restart the agents one after another, standbys first",
+        ));
+    }
+    let other = |(_, version): &(&NodeName, &String)| **version != status.version;
+    let others: Vec<String> = facts
+        .versions
+        .iter()
+        .filter(other)
+        .map(|(node, version)| format!("{node} runs {version}"))
+        .collect();
+    if !others.is_empty() {
+        out.push(Finding::risk(
+            "version",
+            format!(
+                "{} runs version {}, but {}",
+                status.node,
+                status.version,
+                listed(others)
+            ),
+            "finish the upgrade: install one version everywhere, and restart the agents one after another",
+        ));
+    }
+}
