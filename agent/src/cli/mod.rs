@@ -6,9 +6,11 @@
 
 pub mod check_config;
 mod client;
+mod completions;
 mod events;
 mod follow;
 pub mod keygen;
+mod man;
 mod options;
 mod orders;
 pub(crate) mod out;
@@ -32,6 +34,8 @@ pub fn run() -> u8 {
         Command::CheckConfig { file, node, set } => return check_config::run(&file, node.as_ref(), &set),
         Command::Keygen { out } => return keygen::run(out.as_deref()),
         Command::Demo(demo) => return crate::demo::run(demo.into()),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { out } => man::run(out.as_deref()),
         Command::Status(options) => wait(status::run(options)),
         Command::Events(options) => wait(events::run(options)),
         Command::Follow(options) => wait(follow::run(options)),

@@ -57,7 +57,7 @@ impl Target {
             Some(ControlListen::Tcp { addr, token }) => Ok((Place::Tcp(addr.to_string()), Some(token))),
             None => Err(Failure::usage(format!(
                 "{} has no control.listen, so its agents take no commands; add one and restart them",
-                file.display()
+                Config::source(file)
             ))),
         }
     }
