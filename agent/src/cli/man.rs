@@ -51,8 +51,7 @@ fn page(command: &Command) -> io::Result<Page> {
         .get_after_help()
         .map(|help| help.to_string())
         .unwrap_or_default();
-    // The examples go in below as they stand; the generator would run their lines together.
-    let man = Man::new(command.clone().name(name).after_help("")).manual("Baton");
+    let man = Man::new(command.clone()).manual("Baton");
     let mut text = Vec::new();
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
@@ -62,6 +61,7 @@ fn page(command: &Command) -> io::Result<Page> {
         man.render_subcommands_section(&mut text)?;
     }
     man.render_options_section(&mut text)?;
+    // The generator would run the lines of the examples together.
     let mut text = String::from_utf8_lossy(&text).into_owned();
     text.push_str(&more(&words));
     Ok(Page { file, text })
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(
             text,
             ".SH \"EXAMPLES\"\n.nf\n\\&baton drain b \\-\\-x=\\(aqy\\(aq\n.fi\n\
-             .SH \"EXIT STATUS\"\n.nf\n\\&0 done; 1 not.\n"
+             .SH \"EXIT STATUS\"\n\\&0 done; 1 not.\n"
         );
     }
 

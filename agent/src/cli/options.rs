@@ -101,7 +101,7 @@ Examples:
 Examples:
   baton agent --config /etc/baton/baton.toml --node a
   BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
-  BATON_CONFIG="$(cat baton.toml)" baton agent --node a    # the file's text: it has a line break or a '['
+  BATON_CONFIG=\"$(cat baton.toml)\" baton agent --node a    # the file's text: it has a line break or a '['
   baton agent --config baton.toml --node a --log info,baton_agent=debug
   baton agent --config baton.toml --node a -- /usr/bin/orders --port 8080    # runs where it is active")]
 pub(super) struct Agent {
