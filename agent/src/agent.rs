@@ -41,7 +41,7 @@ const LET_GO: Duration = Duration::from_millis(500);
 /// How the agent is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The configuration file.
+    /// The configuration file, or its text.
     pub config: PathBuf,
     /// This node, if the file has several.
     pub node: Option<NodeName>,
@@ -61,7 +61,7 @@ impl Options {
             let names: Vec<&str> = loaded.config.nodes.keys().map(NodeName::as_str).collect();
             return Err(format!(
                 "which node is this? Give --node or BATON_NODE; {} names {}",
-                self.config.display(),
+                Config::source(&self.config),
                 names.join(", ")
             ));
         }

@@ -41,6 +41,12 @@ impl Namespace {
         namespace
     }
 
+    /// That of a process.
+    pub fn of(process: u32) -> io::Result<Namespace> {
+        let fd = File::open(format!("/proc/{process}/ns/net"))?;
+        Ok(Namespace(Some(Arc::new(fd.into()))))
+    }
+
     /// A path by which another process can find it while this one holds it.
     pub fn path(&self) -> String {
         let fd = self.0.as_ref().map_or(-1, |fd| fd.as_raw_fd());

@@ -53,7 +53,7 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
         1 => "good, with 1 risk".to_owned(),
         n => format!("good, with {n} risks"),
     };
-    text.push_str(&format!("{}: {verdict}\n", file.display()));
+    text.push_str(&format!("{}: {verdict}\n", Config::source(file)));
     Ok(text)
 }
 

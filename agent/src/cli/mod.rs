@@ -6,12 +6,14 @@
 
 pub mod check_config;
 mod client;
+mod completions;
 mod configured;
 mod doctor;
 mod events;
 mod follow;
 mod health;
 pub mod keygen;
+mod man;
 mod options;
 mod orders;
 pub(crate) mod out;
@@ -35,6 +37,8 @@ pub fn run() -> u8 {
         Command::CheckConfig { file, node, set } => return check_config::run(&file, node.as_ref(), &set),
         Command::Keygen { out } => return keygen::run(out.as_deref()),
         Command::Demo(demo) => return crate::demo::run(demo.into()),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { out } => man::run(out.as_deref()),
         Command::Status(options) => wait(status::run(options)),
         Command::Events(options) => wait(events::run(options)),
         Command::Follow(options) => wait(follow::run(options)),

@@ -4,6 +4,7 @@ use super::target::Target;
 use baton_shared::config::parse_duration;
 use baton_shared::id::{NodeName, RoleName};
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +73,26 @@ Examples:
         out: Option<PathBuf>,
     },
     Demo(Demo),
+    /// Print what makes a shell complete baton's command lines
+    #[command(after_help = "\
+Examples:
+  baton completions bash > /usr/share/bash-completion/completions/baton
+  baton completions zsh  > /usr/local/share/zsh/site-functions/_baton
+  baton completions fish > ~/.config/fish/completions/baton.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(after_help = "\
+Examples:
+  baton man | man -l -
+  baton man --out /usr/local/share/man/man1")]
+    Man {
+        /// Write all pages to this directory, which is made if need be
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// Run a node's agent
@@ -83,11 +104,12 @@ Examples:
 Examples:
   baton agent --config /etc/baton/baton.toml --node a
   BATON_NODE=b baton agent --config baton.toml --set cluster.window=500ms
+  BATON_CONFIG=\"$(cat baton.toml)\" baton agent --node a    # the file's text: it has a line break or a '['
   baton agent --config baton.toml --node a --log info,baton_agent=debug
   baton agent --config baton.toml --node a -- /usr/bin/orders --port 8080    # runs where it is active")]
 pub(super) struct Agent {
-    /// The configuration file, the same on every node
-    #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
+    /// The configuration file, the same on every node; or its text itself, as containers are given it
+    #[arg(long, value_name = "FILE", env = "BATON_CONFIG", hide_env_values = true)]
     pub config: PathBuf,
     /// This node's name, as in the file's [nodes]
     #[arg(long, value_name = "NAME", env = "BATON_NODE")]
@@ -322,6 +344,9 @@ mod tests {
             "baton check-config f",
             "baton keygen --out f",
             "baton demo --drill --window 200ms",
+            "baton completions bash",
+            "baton man",
+            "baton man --out man1",
             "baton follow --url http://a:7480 --url http://b:7480 --port 5432 -- ./worker --role x",
             "baton health",
             "baton health --active --role main --url http://127.0.0.1:7480 --timeout 1s",
@@ -341,6 +366,8 @@ mod tests {
             "baton drain a_b",
             "baton bootstrap",
             "baton demo --window 200",
+            "baton completions",
+            "baton completions cmd.exe",
             "baton follow",
             "baton follow ./worker",
             "baton follow --on-change signal:SIGKILL -- true",

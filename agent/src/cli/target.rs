@@ -82,7 +82,7 @@ impl Target {
             Some(listen) => Ok(place_of(&listen)),
             None => Err(Failure::usage(format!(
                 "{} has no control.listen, so its agents take no commands; add one and restart them",
-                file.display()
+                Config::source(file)
             ))),
         }
     }

@@ -28,14 +28,26 @@ pub struct Loaded {
 }
 
 impl Config {
-    /// Reads and parses the file; see [`Config::parse`].
+    /// Reads and parses the file; see [`Config::parse`]. What has a line break or a `[` in it is no path: it is the configuration
+    /// itself, as containers are given it in `BATON_CONFIG`. Relative paths in it begin in the working directory.
     ///
     /// # Errors
     ///
     /// The file cannot be read, or [`Config::parse`] refuses it.
     pub fn load(path: &Path, me: Option<&NodeName>, sets: &[String]) -> Result<Loaded, ConfigError> {
-        let name = path.display().to_string();
-        Config::parse(&read_file(path)?, &name, me, sets)
+        let name = Config::source(path);
+        match inline(path) {
+            Some(text) => Config::parse(text, &name, me, sets),
+            None => Config::parse(&read_file(path)?, &name, me, sets),
+        }
+    }
+
+    /// How messages call what [`Config::load`] was given: the path, or the variable if it is the text itself.
+    pub fn source(path: &Path) -> String {
+        match inline(path) {
+            Some(_) => "BATON_CONFIG".to_owned(),
+            None => path.display().to_string(),
+        }
     }
 
     /// Parses the text of a configuration. `file` is its path: errors begin with it, and relative paths begin in its
@@ -69,6 +81,11 @@ impl Config {
             )
         })
     }
+}
+
+/// The configuration's text, if that is what stands in the place of a path.
+fn inline(path: &Path) -> Option<&str> {
+    path.to_str().filter(|text| text.contains(['\n', '[']))
 }
 
 /// The text of a configuration file.

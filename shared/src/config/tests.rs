@@ -463,6 +463,19 @@ fn a_file_that_cannot_be_read_says_so() {
 }
 
 #[test]
+fn the_text_itself_may_stand_in_the_place_of_a_path() {
+    let dir = Dir::new();
+    let key = format!("cluster.key=file:{}", dir.0.path().join("k").display());
+    let load = |text: &str| Config::load(std::path::Path::new(text), None, std::slice::from_ref(&key));
+    let from_text = load(EXAMPLE).unwrap().config;
+    assert_eq!(from_text, dir.config(EXAMPLE, &["cluster.key=file:k"]));
+    let error = load("[cluster]\nname = 3\n").unwrap_err().to_string();
+    assert!(error.contains("BATON_CONFIG:2: cluster.name"), "{error}");
+    let error = load("baton.toml.absent").unwrap_err().to_string();
+    assert!(error.starts_with("baton.toml.absent: cannot be read"), "{error}");
+}
+
+#[test]
 fn deep_nesting_is_refused() {
     let dir = Dir::new();
     for unit in ["[", "a.", "{a=", "[a."] {

@@ -1,0 +1,137 @@
+//! The images of the test: Baton's own by the example's Dockerfile, and bases made of this machine's packages, since a test must not
+//! depend on what a registry has today.
+
+use baton_tests::binary::baton_static;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// The names of the images.
+#[derive(Debug)]
+pub struct Images {
+    /// Baton's.
+    pub baton: String,
+    /// In the place of busybox.
+    pub app: String,
+    /// In the place of haproxy.
+    pub haproxy: String,
+}
+
+/// The images, made once.
+pub fn images() -> &'static Images {
+    static MADE: OnceLock<Images> = OnceLock::new();
+    MADE.get_or_init(|| Images {
+        baton: own(),
+        app: busybox(),
+        haproxy: haproxy(),
+    })
+}
+
+/// Runs `docker` and returns what it printed; panics with its complaint if it fails.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    let output = Command::new("docker")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output();
+    let output =
+        output.unwrap_or_else(|error| panic!("cannot run docker ({error}): apt-get install docker.io"));
+    assert!(
+        output.status.success(),
+        "docker {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The top of the source tree.
+pub fn top() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests are in a workspace")
+}
+
+/// The example's Dockerfile, with the static binary. Its context is what it needs of the tree, and not the gigabytes of a build.
+fn own() -> String {
+    let context = Context::new();
+    context.add("target/x86_64-unknown-linux-gnu/release/baton", baton_static());
+    context.add("LICENSE", &top().join("LICENSE"));
+    for directory in ["var/lib/baton", "run/baton"] {
+        let keep = format!("examples/compose/root/{directory}/.keep");
+        context.add(&keep, &top().join(&keep));
+    }
+    let file = top().join("examples/compose/Dockerfile");
+    context.build("baton-test/baton", &file, &["--target", "given"])
+}
+
+fn busybox() -> String {
+    let context = Context::new();
+    context.add("busybox", Path::new("/bin/busybox"));
+    let file = context.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"/bin\"]\n\
+         ENV PATH=/bin\n",
+    );
+    context.build("baton-test/busybox", &file, &[])
+}
+
+fn haproxy() -> String {
+    let context = Context::new();
+    let program = Path::new("/usr/sbin/haproxy");
+    context.add("root/usr/sbin/haproxy", program);
+    let output = Command::new("ldd").arg(program).output().expect("ldd can be run");
+    // Such as `libssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x00007f67eb957000)`.
+    for library in String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
+        context.add(&format!("root{library}"), Path::new(library));
+    }
+    let file = context.write(
+        "Dockerfile",
+        "FROM scratch\nCOPY root /\n\
+         CMD [\"/usr/sbin/haproxy\", \"-W\", \"-db\", \"-f\", \"/usr/local/etc/haproxy/haproxy.cfg\"]\n",
+    );
+    context.build("baton-test/haproxy", &file, &[])
+}
+
+/// What an image is built from.
+struct Context(TempDir);
+
+impl Context {
+    fn new() -> Context {
+        Context(tempfile::tempdir().expect("the temporary directory can be written"))
+    }
+
+    /// Copies a file into it.
+    #[track_caller]
+    fn add(&self, name: &str, from: &Path) {
+        let to = self.0.path().join(name);
+        let directory = to.parent().expect("a file is in a directory");
+        fs::create_dir_all(directory).expect("the temporary directory can be written");
+        fs::copy(from, &to).unwrap_or_else(|error| {
+            panic!(
+                "cannot copy {} ({error}): apt-get install haproxy busybox-static",
+                from.display()
+            )
+        });
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, text).expect("the temporary directory can be written");
+        path
+    }
+
+    /// Builds it, and gives the image's name.
+    #[track_caller]
+    fn build(&self, name: &str, file: &Path, more: &[&str]) -> String {
+        let (file, context) = (file.display().to_string(), self.0.path().display().to_string());
+        let arguments = [&["build", "-q", "-t", name, "-f", &file][..], more, &[&context]].concat();
+        docker(&arguments);
+        name.to_owned()
+    }
+}

@@ -1,0 +1,150 @@
+//! The compose example in real containers, as `docker compose up` starts it: what answers through HAProxy while containers are
+//! killed, paused, cut off, stopped, and come back with other addresses. The client's log gives the gap; pollers inside the
+//! nodes' namespaces say whether two were ever active at once (S1) and whether epochs grew (S2).
+//!
+//! Needs Docker, Compose, and the packages haproxy and busybox-static, of which the base images are made: nothing is pulled.
+
+mod images;
+mod stage;
+
+use baton_shared::clock::Mono;
+use stage::Stage;
+use std::time::Duration;
+
+/// The longest gap that a client may see when something breaks: the window of 1 s, a question of the client that hangs for 1 s, checks
+/// of HAProxy and of the application, and as much again for a machine that also builds and tests other things.
+const BROKEN: Duration = Duration::from_secs(6);
+/// The longest gap when the active container is stopped in order: an interval of HAProxy's check and one of the client's, and slack.
+const PLANNED: Duration = Duration::from_millis(1500);
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_active_container_killed_the_other_node_answers() {
+    let mut stage = Stage::up();
+    // The application alone: its sidecar sees it, and hands over.
+    let first = stage.settled();
+    let second = stage.fails_over(&first, BROKEN, |stage| stage.kill(&format!("app-{first}")));
+    stage.start(&format!("app-{first}"));
+    assert_eq!(stage.settled(), second, "the role does not move back by itself");
+    // The sidecar alone: the others miss it.
+    let third = stage.fails_over(&second, BROKEN, |stage| stage.kill(&format!("baton-{second}")));
+    stage.start(&format!("baton-{second}"));
+    // Everything on the node.
+    stage.settled();
+    let fourth = stage.fails_over(&third, BROKEN, |stage| {
+        for container in ["baton", "app", "node"] {
+            stage.kill(&format!("{container}-{third}"));
+        }
+    });
+    stage.revive(&third);
+    assert_eq!(stage.settled(), fourth);
+    stage.judge();
+}
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_active_container_paused_the_other_node_answers_and_the_thawed_one_never() {
+    let mut stage = Stage::up();
+    for containers in [&["baton"][..], &["app"], &["baton", "app"]] {
+        let first = stage.settled();
+        let second = stage.fails_over(&first, BROKEN, |stage| {
+            for container in containers {
+                stage.docker(&["pause", &stage.id(&format!("{container}-{first}"))]);
+            }
+        });
+        let thawed = Mono::now();
+        for container in containers {
+            stage.docker(&["unpause", &stage.id(&format!("{container}-{first}"))]);
+        }
+        assert_eq!(stage.settled(), second);
+        assert!(
+            !stage.was_active_since(&first, thawed),
+            "{first} was active after it was thawed"
+        );
+    }
+    stage.judge();
+}
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_active_node_off_one_network_stays_and_off_both_another_answers() {
+    let mut stage = Stage::up();
+    let first = stage.settled();
+    let lines = stage.client().len();
+    stage.disconnect(&first, "back");
+    stage.misses_link(&first, "back");
+    stage.connect(&first, "back");
+    assert_eq!(stage.settled(), first);
+    assert_eq!(
+        stage.client().len(),
+        lines,
+        "the client noticed: {:?}",
+        stage.client()
+    );
+
+    let second = stage.fails_over(&first, BROKEN, |stage| {
+        stage.disconnect(&first, "back");
+        stage.disconnect(&first, "front");
+    });
+    // It comes back with other addresses, under the same names.
+    let before = stage.addresses(&first);
+    stage.occupy_addresses();
+    stage.connect(&first, "front");
+    stage.connect(&first, "back");
+    assert_ne!(stage.addresses(&first), before);
+    assert_eq!(stage.settled(), second);
+    // The node with the new addresses is a full one, for HAProxy too.
+    stage.fails_over(&second, BROKEN, |stage| stage.kill(&format!("baton-{second}")));
+    stage.judge();
+}
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_active_container_stopped_is_a_planned_switchover_and_comes_back_elsewhere() {
+    let mut stage = Stage::up();
+    let first = stage.settled();
+    let second = stage.fails_over(&first, PLANNED, |stage| stage.stop(&format!("baton-{first}")));
+    // The whole node is made anew, with other addresses.
+    let before = stage.addresses(&first);
+    stage.stop(&format!("app-{first}"));
+    stage.stop(&format!("node-{first}"));
+    stage.occupy_addresses();
+    stage.revive(&first);
+    assert_ne!(stage.addresses(&first), before);
+    assert_eq!(stage.settled(), second);
+    let third = stage.fails_over(&second, PLANNED, |stage| stage.stop(&format!("baton-{second}")));
+    assert_eq!(third, first);
+    stage.judge();
+}
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_image_is_small_holds_one_program_and_no_root() {
+    let images = images::images();
+    let size: u64 = images::docker(&["image", "inspect", "-f", "{{.Size}}", &images.baton])
+        .trim()
+        .parse()
+        .expect("a number of bytes");
+    assert!(size <= 15 << 20, "the image has {size} bytes");
+    let said = |format: &str| images::docker(&["image", "inspect", "-f", format, &images.baton]);
+    assert_eq!(said("{{.Config.User}}").trim(), "65532:65532");
+    assert_eq!(
+        said("{{index .Config.Labels \"org.opencontainers.image.licenses\"}}").trim(),
+        "MIT OR Apache-2.0"
+    );
+    assert_eq!(
+        said("{{index .Config.Labels \"org.opencontainers.image.version\"}}").trim(),
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(said("{{json .Config.Healthcheck.Test}}").contains("\"/baton\",\"health\""));
+    let version = images::docker(&[
+        "run",
+        "--rm",
+        "--read-only",
+        "--network",
+        "none",
+        &images.baton,
+        "--version",
+    ]);
+    assert_eq!(version.trim(), format!("baton {}", env!("CARGO_PKG_VERSION")));
+}
