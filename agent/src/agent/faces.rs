@@ -28,6 +28,11 @@ impl Faces {
         })
     }
 
+    /// What the checks listener speaks TLS with, if it does.
+    pub fn certificates(&self) -> Option<Arc<http::Certificates>> {
+        self.checks.as_ref()?.certificates()
+    }
+
     /// Starts them; they end when `ending` says so.
     pub fn start(self, handle: &Handle, config: &Arc<Config>, ending: &watch::Receiver<bool>) -> Tasks {
         let mut tasks = Tasks::default();

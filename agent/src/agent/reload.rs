@@ -5,6 +5,7 @@ use super::systemd::Manager;
 use crate::consensus::Consensus;
 use crate::control::Notice;
 use crate::handle::Reload;
+use crate::http::Certificates;
 use baton_core::Input;
 use baton_shared::config::{Config, Role};
 use baton_shared::id::NodeName;
@@ -37,6 +38,8 @@ pub struct Reloader {
     pub reloads: mpsc::Receiver<Reload>,
     /// From peers.
     pub told: mpsc::Receiver<oneshot::Sender<Said>>,
+    /// Read anew as well.
+    pub certificates: Option<Arc<Certificates>>,
     /// Told while it reads.
     pub manager: Manager,
 }
@@ -51,7 +54,10 @@ impl Reloader {
                 else => return Ok(()), // the agent is exiting
             };
             self.manager.reloading().await;
-            let here = self.here().await;
+            let here = match self.here().await {
+                Ok(text) => self.certificates(text).await,
+                refused => refused,
+            };
             self.manager.ready().await;
             let said = match here {
                 Ok(text) if everywhere => self.elsewhere(text).await,
@@ -96,6 +102,19 @@ impl Reloader {
             .await
             .map_err(|_| "the agent is stopping")?;
         Ok(text)
+    }
+
+    /// Reads the certificate anew, where there is one.
+    async fn certificates(&self, text: String) -> Said {
+        let Some(certificates) = &self.certificates else {
+            return Ok(text);
+        };
+        match certificates.reload().await {
+            Ok(()) => Ok(format!("{text}; the TLS certificate was read anew")),
+            Err(error) => Err(format!(
+                "{text}; but the TLS certificate stays the old one: {error}"
+            )),
+        }
     }
 
     /// Tells every other node; all are told, whatever one says.

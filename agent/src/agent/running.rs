@@ -130,6 +130,7 @@ impl Running {
             notices: looping.notices.clone(),
             reloads,
             told,
+            certificates: sockets.faces.certificates(),
             manager: parts.manager.clone(),
         };
         tasks.start("reload", reloader.run());

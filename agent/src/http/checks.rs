@@ -9,6 +9,7 @@ use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, re
 use super::patience::Patience;
 use super::query::pairs;
 use super::serve::{Limits, serve};
+use super::tls::Certificates;
 use super::{VERSION, grpc, listen, metrics};
 use crate::handle::{Counters, Handle, MAX_WAITING};
 use baton_shared::clock::Mono;
@@ -60,17 +61,30 @@ const MAX_AGENT_CHECKS: usize = 1024;
 pub struct Checks {
     listeners: Vec<TcpListener>,
     agent_check: Vec<TcpListener>,
+    certificates: Option<Arc<Certificates>>,
     config: config::Http,
 }
 
 impl Checks {
-    /// Binds every address of `[http]`; port 0 takes a free one. The error is one line, and says what to do.
+    /// Binds every address of `[http]`, and reads the certificate; port 0 takes a free one. The error is one line, and says what to do.
     pub fn bind(config: &config::Http) -> Result<Checks, String> {
         Ok(Checks {
             listeners: listen::tcp(&config.listen, "http.listen")?,
             agent_check: listen::tcp(&config.agent_check, "http.agent_check")?,
+            certificates: match &config.tls {
+                Some(files) => {
+                    let loaded = Certificates::load(files).map_err(|error| format!("http.tls: {error}"))?;
+                    Some(Arc::new(loaded))
+                }
+                None => None,
+            },
             config: config.clone(),
         })
+    }
+
+    /// What TLS is spoken with, if it is.
+    pub fn certificates(&self) -> Option<Arc<Certificates>> {
+        self.certificates.clone()
     }
 
     /// Where it listens, in the configuration's order.
@@ -111,7 +125,9 @@ impl Checks {
             codes: self.config.codes,
             confirming: Semaphore::new(MAX_CONFIRMING),
         });
-        let http = Http::new(reader.clone(), patience).proxy_protocol(self.config.proxy_protocol);
+        let http = Http::new(reader.clone(), patience)
+            .proxy_protocol(self.config.proxy_protocol)
+            .tls(self.certificates.clone());
         let agent_check = Arc::new(AgentCheck {
             reader: reader.clone(),
             weight: self.config.agent_weight,
@@ -142,7 +158,16 @@ impl Checks {
         tokio::select! {
             ended = serving => ended.map(|_| ()),
             () = board.feed.run() => Ok(()),
+            () = follow(self.certificates) => Ok(()),
         }
+    }
+}
+
+/// Never ends.
+async fn follow(certificates: Option<Arc<Certificates>>) {
+    match certificates {
+        Some(certificates) => certificates.follow().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,10 +1,11 @@
 //! One HTTP connection, from its first bytes to its end: HTTP/1 or, for clients that know it beforehand, HTTP/2 on the same
-//! port; on request behind a header of the PROXY protocol.
+//! port; by configuration inside TLS, or behind a header of the PROXY protocol.
 
 use super::answer::{Answer, Body};
 use super::opening::{self, Opening, Rewound};
 use super::patience::{Busy, Patience, Patient, Phase};
 use super::serve::{Serve, part};
+use super::tls::Certificates;
 use crate::spawner::Tasks;
 use bytes::Bytes;
 use hyper::Request;
@@ -45,18 +46,20 @@ pub(super) struct Http<F> {
     patience: Patience,
     /// Connections may begin with a header of the PROXY protocol.
     proxy_protocol: bool,
+    tls: Option<Arc<Certificates>>,
     /// The log has said that they do, although they may not.
     warned: AtomicBool,
     multiplexed: Semaphore,
 }
 
 impl<F: Face> Http<F> {
-    /// Without the PROXY protocol.
+    /// Without the PROXY protocol or TLS.
     pub(super) fn new(face: Arc<F>, patience: Patience) -> Http<F> {
         Http {
             face,
             patience,
             proxy_protocol: false,
+            tls: None,
             warned: AtomicBool::new(false),
             multiplexed: Semaphore::new(MAX_MULTIPLEXED),
         }
@@ -70,31 +73,62 @@ impl<F: Face> Http<F> {
         }
     }
 
-    async fn talk<S>(&self, stream: S, phase: Phase, stopped: &mut watch::Receiver<()>) -> io::Result<()>
+    /// With TLS, or not.
+    pub(super) fn tls(self, certificates: Option<Arc<Certificates>>) -> Http<F> {
+        Http {
+            tls: certificates,
+            ..self
+        }
+    }
+
+    async fn talk<S>(&self, mut stream: S, phase: Phase, stopped: &mut watch::Receiver<()>) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let mut stream = stream;
         let mut early = Vec::new();
         let opening = tokio::select! {
             opening = self.begin(&mut stream, &mut early) => opening?,
             _ = stopped.changed() => return Ok(()),
         };
-        match opening {
-            Ok(Opening::Http2) => {
-                let Ok(_room) = self.multiplexed.try_acquire() else {
-                    return Err(io::Error::other("too many HTTP/2 connections"));
+        match (opening, &self.tls) {
+            (Ok(Opening::Tls), Some(tls)) => {
+                let handshake = tls.accept(Rewound::new(early, stream), self.patience);
+                let mut stream = tokio::select! {
+                    stream = handshake => stream?,
+                    _ = stopped.changed() => return Ok(()),
                 };
-                let stream = Rewound::new(early, stream);
-                Box::pin(multiplexed(stream, &self.face, phase, stopped)).await
+                let mut early = Vec::new();
+                let opening = tokio::select! {
+                    opening = opening::read(&mut stream, &mut early) => opening?,
+                    _ = stopped.changed() => return Ok(()),
+                };
+                Box::pin(self.speak(stream, early, opening, phase, stopped)).await
             }
-            Ok(_) => one_by_one(Rewound::new(early, stream), &self.face, phase, stopped).await,
-            Err(why) => {
-                stream.write_all(&bad_request(&why)).await?;
-                part(&mut stream).await;
-                Ok(())
-            }
+            (Ok(_), Some(_)) => refuse(&mut stream, "this address speaks TLS; ask with https://").await,
+            (Ok(opening), None) => self.speak(stream, early, opening, phase, stopped).await,
+            (Err(why), _) => refuse(&mut stream, &why).await,
         }
+    }
+
+    async fn speak<S>(
+        &self,
+        stream: S,
+        early: Vec<u8>,
+        opening: Opening,
+        phase: Phase,
+        stopped: &mut watch::Receiver<()>,
+    ) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = Rewound::new(early, stream);
+        if opening != Opening::Http2 {
+            return one_by_one(stream, &self.face, phase, stopped).await;
+        }
+        let Ok(_room) = self.multiplexed.try_acquire() else {
+            return Err(io::Error::other("too many HTTP/2 connections"));
+        };
+        Box::pin(multiplexed(stream, &self.face, phase, stopped)).await
     }
 
     /// Reads the first bytes, and past a header of the PROXY protocol. The inner error is for whoever wrote the balancer's
@@ -248,6 +282,12 @@ impl HttpBody for Multiplexed {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), why: &str) -> io::Result<()> {
+    stream.write_all(&bad_request(why)).await?;
+    part(stream).await;
+    Ok(())
 }
 
 /// A whole answer to what is no HTTP.

@@ -22,11 +22,13 @@ mod query;
 mod serve;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tls;
 
 pub use checks::Checks;
 pub use control::Control;
 #[cfg(test)]
 pub(crate) use tests::fixture;
+pub use tls::Certificates;
 
 /// The program's version, as `/status` and `/metrics` say it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -40,7 +40,7 @@ fn run(published: Arc<Published>, change: impl FnOnce(&mut config::Http)) -> Run
     checks_with(published, http, Patience::USUAL)
 }
 
-fn two_roles() -> Arc<Published> {
+pub(super) fn two_roles() -> Arc<Published> {
     let mut view = view();
     let mut other = view.roles[0].clone();
     other.role = role("reports");

@@ -5,6 +5,9 @@ mod checks;
 mod control;
 pub(crate) mod fixture;
 mod fuzz;
+mod load;
+mod real;
+mod tls;
 
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
