@@ -18,6 +18,7 @@ pub mod case;
 pub mod cgroup;
 pub mod cluster;
 pub mod deadline;
+pub mod doctor;
 pub mod fault;
 pub mod lab;
 pub mod load;

@@ -40,7 +40,7 @@ pub(super) struct Options {
     #[arg(long, group = "question")]
     ready: bool,
     /// With --active: for this role; by default main, or the only one
-    #[arg(long, value_name = "ROLE", requires = "active")]
+    #[arg(long, value_name = "ROLE", requires = "active", conflicts_with_all = ["live", "ready"])]
     role: Option<RoleName>,
     /// The checks listener, such as http://127.0.0.1:7480
     #[arg(long, value_name = "ADDRESS")]

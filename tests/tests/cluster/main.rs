@@ -6,6 +6,7 @@
 
 mod beside;
 mod coordinator;
+mod doctor;
 mod lost;
 mod partition;
 mod planned;

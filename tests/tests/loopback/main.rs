@@ -4,6 +4,7 @@ mod bad_input;
 mod beside;
 mod confirm;
 mod damaged;
+mod doctor;
 mod failover;
 mod follow;
 mod operator;

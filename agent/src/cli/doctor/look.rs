@@ -2,26 +2,26 @@
 
 mod machine;
 mod netlink;
+mod paths;
+mod settings;
 mod sockets;
 
-use super::facts::{
-    Agent, AppPort, Call, Facts, Holder, Listener, Network, Outcome, Route, Settings, Spread, Traffic, Unseen,
-};
+pub(super) use paths::whose;
+pub(super) use settings::settings;
+
+use super::facts::{Agent, AppPort, Facts, Holder, Settings, Spread, Storage, Traffic, Unseen};
 use crate::cli::client::{Client, Place};
-use baton_shared::config::{Config, Host, Probe};
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
-use netlink::Kernel;
+use baton_shared::view::PeerState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::net::TcpSocket;
-use tokio::sync::{Semaphore, oneshot};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// All of it ends by then; the rest of five seconds is for starting and printing.
 const WHOLE: Duration = Duration::from_millis(4_500);
@@ -29,11 +29,8 @@ const WHOLE: Duration = Duration::from_millis(4_500);
 const WATCHED: Duration = Duration::from_secs(1);
 /// For this node's agent, and for a peer's, to answer.
 const ASK: Duration = Duration::from_millis(1_500);
-/// For a connection to a peer: a lost first packet is sent again after a second.
-const CALL: Duration = Duration::from_millis(1_500);
-/// Addresses of peers that are called, and how many at once.
-const MAX_CALLS: usize = 512;
-const CALLS_AT_ONCE: usize = 64;
+/// For the processes to be found that hold some sockets.
+const SEARCH: Duration = Duration::from_millis(500);
 /// Peers that are asked for their version.
 const MAX_ASKED: usize = 32;
 
@@ -42,7 +39,7 @@ pub(super) struct Subject {
     /// The configuration, if there is one.
     pub settings: Option<Settings>,
     /// Its storage directory.
-    pub storage: Option<std::path::PathBuf>,
+    pub storage: Option<PathBuf>,
     /// The way to the agent, or why there is none.
     pub client: Result<Client, String>,
     /// Where each peer's checks listener is.
@@ -53,52 +50,95 @@ pub(super) struct Subject {
 
 /// Looks at everything.
 pub(super) async fn look(subject: Subject) -> Facts {
-    let end = tokio::time::Instant::now() + WHOLE;
-    let watched = tokio::time::Instant::now() + WATCHED;
+    let begun = Instant::now();
+    let (watched, end) = (begun + WATCHED, begun + WHOLE);
     let start = machine::Reading::now();
     let wakeups = apart(machine::wakeups);
-    let flush = subject.storage.clone().map(|dir| apart(move || flushes(&dir)));
+    let disk = subject.storage.clone().map(|dir| Disk::look(&dir));
 
-    let mut facts = Facts::default();
-    facts.agent = agent(&subject.client).await;
-    let pid = subject.client.as_ref().ok().and_then(Client::pid);
-    facts.rights = machine::rights(pid.filter(|_| facts.status().is_some()));
-    facts.settings = subject.settings;
-    if let Some(settings) = facts.settings.clone() {
-        ways(&settings, &mut facts);
-        if facts.status().is_some() {
-            let (calls, versions) = (calls(&settings), versions(&subject.peers));
-            (facts.calls, facts.versions) = tokio::join!(calls, versions);
+    let mut facts = Facts {
+        agent: agent(&subject.client).await,
+        settings: subject.settings,
+        ..Facts::default()
+    };
+    let answers = facts.status().is_some();
+    // An agent that answers takes a second connection at once, too.
+    let pid = subject
+        .client
+        .as_ref()
+        .ok()
+        .filter(|_| answers)
+        .and_then(Client::pid);
+    facts.rights = machine::rights(pid);
+    match facts.settings.clone() {
+        Some(settings) => {
+            paths::ways(&settings, &mut facts);
+            if answers {
+                let (calls, versions) = (paths::calls(&settings, end), versions(&subject.peers));
+                (facts.calls, facts.versions) = tokio::join!(calls, versions);
+                not_asked(&settings, &mut facts);
+            } else {
+                holders(&settings, &mut facts);
+            }
         }
-        not_asked(&settings, &mut facts);
-        holders(&settings, &mut facts);
-    } else {
-        facts.unseen.push(Unseen {
-            what: "networks, ports, storage and the application".into(),
-            why: "no configuration file was named or found; name it with --config FILE".into(),
-        });
+        None => facts.miss(
+            "networks, ports, storage and the application",
+            "no configuration file was named or found; name it with --config FILE".into(),
+        ),
     }
     traffic(&subject.app_ports, &mut facts);
-    if let Some(dir) = &subject.storage {
-        match machine::storage(dir) {
-            Ok(storage) => facts.storage = Some(storage),
-            Err(error) => facts.miss("the storage directory", format!("{}: {error}", dir.display())),
-        }
+    if let Some(disk) = disk {
+        disk.seen(end, &mut facts).await;
     }
     facts.wakeups = timeout_at(end, wakeups).await.ok().and_then(Result::ok).flatten();
-    if let Some(flush) = flush {
-        match timeout_at(end, flush).await {
-            Ok(Ok(Ok(spread))) => facts.flush = spread,
-            Ok(Ok(Err(why))) => facts.miss("how long the disk takes", why),
-            _ => facts.miss(
-                "how long the disk takes",
-                "it did not write a few pages within seconds: it hangs, or is overloaded".into(),
-            ),
-        }
-    }
     sleep_until(watched).await;
     facts.clock = machine::clock(start);
     facts
+}
+
+/// The storage directory, looked at on a thread of its own.
+struct Disk {
+    dir: PathBuf,
+    storage: oneshot::Receiver<std::io::Result<Storage>>,
+    flush: oneshot::Receiver<std::io::Result<Option<Spread>>>,
+}
+
+impl Disk {
+    fn look(dir: &Path) -> Disk {
+        let (one, other) = (dir.to_owned(), dir.to_owned());
+        Disk {
+            dir: dir.to_owned(),
+            storage: apart(move || machine::storage(&one)),
+            flush: apart(move || machine::flushes(&other)),
+        }
+    }
+
+    async fn seen(self, end: Instant, facts: &mut Facts) {
+        let dir = self.dir.display();
+        let hangs = || format!("{dir} did not answer within seconds: the disk hangs, or is overloaded");
+        match timeout_at(end, self.storage).await {
+            Ok(Ok(Ok(storage))) => facts.storage = Some(storage),
+            Ok(Ok(Err(error))) => facts.miss("the storage directory", format!("{dir}: {error}")),
+            _ => facts.miss("the storage directory", hangs()),
+        }
+        let why = match timeout_at(end, self.flush).await {
+            Ok(Ok(Ok(spread))) => {
+                facts.flush = spread;
+                return;
+            }
+            Ok(Ok(Err(error))) => match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    format!(
+                        "this user may not write to {dir}; run the doctor as the agent's user, or with sudo"
+                    )
+                }
+                ErrorKind::NotFound => format!("{dir} is not there yet"),
+                _ => format!("{dir}: {error}"),
+            },
+            _ => hangs(),
+        };
+        facts.miss("how long the disk takes", why);
+    }
 }
 
 impl Facts {
@@ -111,22 +151,9 @@ impl Facts {
 /// Runs `work` on a thread of its own, which the end of the program ends: a disk that hangs must not hold it up.
 fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (send, receive) = oneshot::channel();
-    std::thread::spawn(move || {
-        // Who no longer waits wants no answer.
-        let _ = send.send(work());
-    });
+    // Without a thread there is no answer, which the receiver tells; and who no longer waits wants none.
+    let _ = std::thread::Builder::new().spawn(move || send.send(work()).is_ok());
     receive
-}
-
-fn flushes(dir: &Path) -> Result<Option<Spread>, String> {
-    machine::flushes(dir).map_err(|error| match error.kind() {
-        ErrorKind::PermissionDenied => format!(
-            "this user may not write to {}; run the doctor as the agent's user, such as with sudo",
-            dir.display()
-        ),
-        ErrorKind::NotFound => format!("{} is not there yet", dir.display()),
-        _ => format!("{}: {error}", dir.display()),
-    })
 }
 
 async fn agent(client: &Result<Client, String>) -> Agent {
@@ -141,199 +168,6 @@ async fn agent(client: &Result<Client, String>) -> Agent {
             "no answer within {:.1} s; is it frozen or overloaded?",
             ASK.as_secs_f64()
         )),
-    }
-}
-
-/// The configuration, as far as it matters here.
-pub(super) fn settings(file: &Path, config: &Config, risks: Vec<String>, refused: Vec<String>) -> Settings {
-    let ip = |host: &Option<Host>| match host {
-        Some(Host::Ip(ip)) => Some(*ip),
-        _ => None,
-    };
-    let network = |network: &baton_shared::config::Network| Network {
-        name: network.name.to_string(),
-        port: network.port,
-        interface: network.interface.clone(),
-    };
-    let nodes = config.nodes.iter();
-    Settings {
-        file: file.to_owned(),
-        me: config.me.clone(),
-        window_ms: config.cluster.window.as_secs_f64() * 1e3,
-        risks,
-        refused,
-        networks: config.networks.iter().map(network).collect(),
-        nodes: nodes
-            .map(|(name, node)| (name.clone(), node.addresses.iter().map(ip).collect()))
-            .collect(),
-        listeners: listeners(config),
-        app_ports: app_ports(config),
-        max_connections: config.http.as_ref().map_or(0, |http| http.max_connections),
-    }
-}
-
-fn listeners(config: &Config) -> Vec<Listener> {
-    let mut all = Vec::new();
-    let mut add = |key: &str, address, udp| {
-        let key = key.to_owned();
-        all.push(Listener { key, address, udp });
-    };
-    for (network, host) in config.networks.iter().zip(&config.my_node().addresses) {
-        if let Some(Host::Ip(ip)) = host {
-            add(
-                &format!("networks.{}", network.name),
-                SocketAddr::new(*ip, network.port),
-                true,
-            );
-        }
-    }
-    for address in config.http.iter().flat_map(|http| &http.listen) {
-        add("http.listen", *address, false);
-    }
-    if let Some(baton_shared::config::ControlListen::Tcp { addr, .. }) =
-        config.control.as_ref().map(|control| &control.listen)
-    {
-        add("control.listen", *addr, false);
-    }
-    for address in config.dns.iter().flat_map(|dns| &dns.listen) {
-        add("dns.listen", *address, true);
-    }
-    all
-}
-
-/// Where the configuration lets on that the application is.
-fn app_ports(config: &Config) -> Vec<AppPort> {
-    let mut all: Vec<AppPort> = Vec::new();
-    let services = config.dns.iter().flat_map(|dns| &dns.services);
-    for service in services {
-        all.push(AppPort {
-            port: service.port,
-            role: None,
-            source: format!("dns.services.{}", service.name),
-        });
-    }
-    for (name, role) in &config.roles {
-        let port = match role.check.as_ref().map(|check| &check.probe) {
-            Some(Probe::Http(probe)) => probe.url.port,
-            Some(Probe::Tcp { port, .. } | Probe::Grpc { port, .. }) => *port,
-            _ => continue,
-        };
-        if all.iter().all(|known| known.port != port) {
-            all.push(AppPort {
-                port,
-                role: Some(name.clone()),
-                source: format!("the check of {name}"),
-            });
-        }
-    }
-    all
-}
-
-/// Interfaces, and the ways to peers.
-fn ways(settings: &Settings, facts: &mut Facts) {
-    let asked = Kernel::open().and_then(|kernel| Ok((kernel.interfaces()?, kernel)));
-    let kernel = match asked {
-        Ok((interfaces, kernel)) => {
-            facts.interfaces = interfaces;
-            kernel
-        }
-        Err(error) => {
-            return facts.miss(
-                "interfaces and routes",
-                format!("the kernel does not tell: {error}"),
-            );
-        }
-    };
-    for (network, peer, from, to) in pairs(settings).take(MAX_CALLS) {
-        if facts.interface_of(from).is_none() {
-            continue;
-        }
-        let bound = network.interface.as_ref();
-        let bound = bound.and_then(|name| facts.interfaces.iter().find(|i| i.name == *name));
-        let way = kernel.way(from, to, bound.map(|i| i.index)).unwrap_or_default();
-        facts.routes.push(Route {
-            network: network.name.clone(),
-            peer: peer.clone(),
-            interface: way.interface,
-            gateway: way.gateway,
-            mtu: way.mtu,
-        });
-    }
-    let named = settings
-        .nodes
-        .iter()
-        .filter(|(_, addresses)| addresses.iter().all(Option::is_none));
-    let named: Vec<String> = named.map(|(name, _)| name.to_string()).collect();
-    if !named.is_empty() {
-        facts.miss(
-            "the ways to some nodes",
-            format!(
-                "{} are given by host names, which are not looked up here",
-                named.join(", ")
-            ),
-        );
-    }
-}
-
-/// Own and other address of every link: network, peer, from, to.
-fn pairs(settings: &Settings) -> impl Iterator<Item = (&Network, &NodeName, IpAddr, IpAddr)> {
-    let peers = settings.nodes.keys().filter(|name| **name != settings.me);
-    peers.flat_map(move |peer| {
-        settings.networks.iter().filter_map(move |network| {
-            let from = settings.own_address(&network.name)?;
-            Some((network, peer, from, settings.address(peer, &network.name)?))
-        })
-    })
-}
-
-/// Connects to the port of every peer on every network, and hangs up. Without what the agent sees of the links it would tell
-/// little.
-async fn calls(settings: &Settings) -> Vec<Call> {
-    let places = Arc::new(Semaphore::new(CALLS_AT_ONCE));
-    let mut under_way = JoinSet::new();
-    for (network, peer, from, to) in pairs(settings).take(MAX_CALLS) {
-        let (network_name, peer, places) = (network.name.clone(), peer.clone(), places.clone());
-        let to = SocketAddr::new(to, network.port);
-        under_way.spawn(async move {
-            let _place = places.acquire().await;
-            let outcome = call(from, to).await;
-            Call {
-                network: network_name,
-                peer,
-                outcome,
-            }
-        });
-    }
-    let all = async {
-        let mut done = Vec::new();
-        while let Some(call) = under_way.join_next().await {
-            done.extend(call);
-        }
-        done
-    };
-    let mut done = timeout(2 * CALL, all).await.unwrap_or_default();
-    done.sort_by(|a, b| (&a.network, &a.peer).cmp(&(&b.network, &b.peer)));
-    done
-}
-
-async fn call(from: IpAddr, to: SocketAddr) -> Outcome {
-    let socket = match to {
-        SocketAddr::V4(_) => TcpSocket::new_v4(),
-        SocketAddr::V6(_) => TcpSocket::new_v6(),
-    };
-    let connected = async {
-        let socket = socket?;
-        socket.bind(SocketAddr::new(from, 0))?;
-        socket.connect(to).await
-    };
-    match timeout(CALL, connected).await {
-        Err(_) => Outcome::Silence,
-        Ok(Ok(_)) => Outcome::Connected,
-        Ok(Err(error)) => match error.kind() {
-            ErrorKind::ConnectionRefused => Outcome::Refused,
-            ErrorKind::TimedOut | ErrorKind::HostUnreachable => Outcome::Silence,
-            _ => Outcome::Failed(error.to_string()),
-        },
     }
 }
 
@@ -355,24 +189,18 @@ async fn versions(peers: &BTreeMap<NodeName, SocketAddr>) -> BTreeMap<NodeName, 
     all
 }
 
-/// Says which peers were left out, and whose version is not known of those that are up.
+/// Says whose version is not known, of the peers that are up.
 fn not_asked(settings: &Settings, facts: &mut Facts) {
-    use baton_shared::view::PeerState;
-    let Some(status) = facts.status() else { return };
-    let left = pairs(settings).count().saturating_sub(MAX_CALLS);
-    let up = status.nodes.iter().filter(|node| node.state == PeerState::Up);
-    let unknown: BTreeSet<String> = up
-        .filter(|node| node.name != settings.me && !facts.versions.contains_key(&node.name))
-        .map(|node| node.name.to_string())
+    let nodes = facts.status().into_iter().flat_map(|status| &status.nodes);
+    let unknown: Vec<&str> = nodes
+        .filter(|node| node.state == PeerState::Up && node.name != settings.me)
+        .filter(|node| !facts.versions.contains_key(&node.name))
+        .map(|node| node.name.as_str())
         .collect();
-    if left > 0 {
-        let why = format!("only the first {MAX_CALLS} are looked at");
-        facts.miss(&format!("the ways to {left} addresses of peers"), why);
-    }
     if !unknown.is_empty() {
-        let names: Vec<String> = unknown.into_iter().collect();
+        let what = format!("the version of {}", unknown.join(", "));
         facts.miss(
-            &format!("the version of {}", names.join(", ")),
+            &what,
             "no checks listener ([http] listen) of theirs answers from here".into(),
         );
     }
@@ -380,9 +208,6 @@ fn not_asked(settings: &Settings, facts: &mut Facts) {
 
 /// Sockets in the way of listeners that an agent would bind.
 fn holders(settings: &Settings, facts: &mut Facts) {
-    if facts.status().is_some() {
-        return;
-    }
     let mut blocking = Vec::new();
     for (protocol, name, udp) in [("tcp", "TCP", false), ("udp", "UDP", true)] {
         let rows = match sockets::table(protocol) {
@@ -400,7 +225,7 @@ fn holders(settings: &Settings, facts: &mut Facts) {
         }
     }
     let inodes: Vec<u64> = blocking.iter().map(|(_, _, row)| row.inode).collect();
-    let deadline = Instant::now() + Duration::from_millis(500);
+    let deadline = std::time::Instant::now() + SEARCH;
     let owners = match inodes.is_empty() {
         true => BTreeMap::new(),
         false => sockets::owners(&inodes, deadline),
@@ -457,22 +282,4 @@ fn traffic(named: &[u16], facts: &mut Facts) {
         Traffic { port, clients }
     });
     facts.traffic = all.collect();
-}
-
-/// The node whose addresses this machine has; `None` if it is none, or several.
-pub(super) fn whose(config: &Config) -> Option<NodeName> {
-    let interfaces = Kernel::open().and_then(|kernel| kernel.interfaces()).ok()?;
-    let facts = Facts {
-        interfaces,
-        ..Facts::default()
-    };
-    let here = |host: &Option<Host>| matches!(host, Some(Host::Ip(ip)) if facts.is_own(*ip));
-    let mut here = config
-        .nodes
-        .iter()
-        .filter(|(_, node)| node.addresses.iter().any(here));
-    match (here.next(), here.next()) {
-        (Some((name, _)), None) => Some(name.clone()),
-        _ => None,
-    }
 }

@@ -361,7 +361,7 @@ fn versions_that_differ_are_named() {
     let found = with(|facts| {
         facts.versions.insert(name("c"), "0.0.9".into());
     });
-    assert_one(&found, Risk, "version", &["c runs version 0.0.9"]);
+    assert_one(&found, Risk, "version", &["c runs 0.0.9"]);
     let found = with(|facts| {
         facts.versions.clear();
         if let Agent::Answers(status) = &mut facts.agent {

@@ -288,9 +288,8 @@ mod tests {
         assert_eq!(soft_limit(limits, "Max open files"), Some(1024));
         assert_eq!(soft_limit(limits, "Max realtime priority"), Some(u64::MAX));
         let stat = |nice: i32, priority: i32| {
-            format!(
-                "7 (a) b) S 1 1 1 0 -1 64 0 0 0 0 0 0 0 0 20 {nice} 1 0 5 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 {priority} 0"
-            )
+            let [from_4, from_23] = [14, 17].map(|count| "0 ".repeat(count));
+            format!("7 (a) b) S {from_4}20 {nice} 1 0 5 {from_23}{priority} 0")
         };
         for (nice, priority, hurries) in [(0, 0, false), (-10, 0, true), (0, 1, true), (10, 0, false)] {
             assert_eq!(hurried(&stat(nice, priority)), Some(hurries), "{nice} {priority}");

@@ -1,0 +1,105 @@
+//! `baton doctor` in a real network: a firewall on one network, and a client that talks to a standby.
+
+use crate::{NAMES, three};
+use baton_tests::cluster::CLIENT;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::fault::{Loss, Way};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn one_network_blocked_the_doctor_says_which_way_and_what_to_open() {
+    let mut cluster = three();
+    cluster.place("a");
+    // Whose machine is to blame: b's, which is cut off on back from everybody.
+    let b = cluster.node("b").seat.back.to_string();
+    for (way, from_a, from_b) in [
+        (
+            Way::Both,
+            "nothing arrives here from b",
+            "nothing arrives here from a",
+        ),
+        (
+            Way::In,
+            "what a sends does not arrive at b",
+            "only the way in is blocked",
+        ),
+        (
+            Way::Out,
+            "only the way in is blocked",
+            "what b sends does not arrive at a",
+        ),
+    ] {
+        cluster.lab().lose("b", Loss::all().way(way).on(&["back"]));
+        until(GENEROUS, "a and b explain it", || {
+            let says = [
+                "back: ",
+                from_a,
+                &b,
+                "UDP and TCP port 7400",
+                "on the peer's machine",
+            ];
+            cluster.diagnose("a", &[]).tells("firewall", &says)?;
+            let says = [
+                "back: ",
+                from_b,
+                "UDP and TCP port 7400",
+                "on this machine",
+                "interface back",
+            ];
+            cluster.diagnose("b", &[]).tells("firewall", &says)
+        });
+        // The third sees its own link to b alone, and none of front is blamed.
+        let diagnosis = cluster.diagnose("c", &[]);
+        let blamed = diagnosis
+            .found
+            .iter()
+            .filter(|found| found.text.starts_with("front: "));
+        assert_eq!(blamed.count(), 0, "{diagnosis:#?}");
+        cluster.heal("b");
+        cluster.settled();
+    }
+    // A cable is no firewall.
+    cluster.lab().unplug("b", "back");
+    until(GENEROUS, "b blames its interface, and no firewall", || {
+        let diagnosis = cluster.diagnose("b", &[]);
+        let firewall = diagnosis.found.iter().any(|found| found.about == "firewall");
+        diagnosis.tells("interface", &["back: its interface back is down"])?;
+        (!firewall).then_some(()).ok_or_else(|| format!("{diagnosis:#?}"))
+    });
+    cluster.heal("b");
+    cluster.settled();
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn client_of_a_standby_is_named_and_client_of_the_active_node_is_not() {
+    let mut cluster = three();
+    cluster.place("a");
+    let client = cluster.lab().host(CLIENT).namespace.clone();
+    let from = cluster.lab().host(CLIENT).addresses["front"].to_string();
+    let mut open = Vec::new();
+    for name in NAMES {
+        let node = cluster.node(name);
+        let at: SocketAddr = (node.seat.front, 8080).into();
+        let listener = node
+            .namespace
+            .inside(|| TcpListener::bind(at))
+            .expect("the port is free");
+        let connected = client
+            .inside(|| TcpStream::connect(at))
+            .expect("the client reaches it");
+        open.push((listener, connected));
+    }
+    until(GENEROUS, "the standby's client is named", || {
+        let says = ["port 8080", "a is active", &from];
+        cluster
+            .diagnose("b", &["--app-port", "8080"])
+            .tells("traffic", &says)
+    });
+    let active = cluster.diagnose("a", &["--app-port", "8080"]);
+    assert!(
+        active.found.iter().all(|found| found.about != "traffic"),
+        "{active:#?}"
+    );
+}
