@@ -140,7 +140,12 @@ impl Context {
     #[track_caller]
     fn build(&self, name: &str, file: &Path, more: &[&str]) -> String {
         let (file, context) = (file.display().to_string(), self.0.path().display().to_string());
-        let arguments = [&["build", "-q", "-t", name, "-f", &file][..], more, &[&context]].concat();
+        let arguments = [
+            &["build", "-q", "--label", "baton-test", "-t", name, "-f", &file][..],
+            more,
+            &[&context],
+        ]
+        .concat();
         docker(&arguments);
         name.to_owned()
     }
