@@ -12,10 +12,13 @@ pub fn baton() -> &'static Path {
     BUILT.get_or_init(|| build("baton-agent", "baton", &[]))
 }
 
-/// The binary `baton` as it is released: static, optimised.
+/// The binary `baton` as it is released: static, optimised. One that is there already can be named by `BATON_STATIC`.
 pub fn baton_static() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(path) = std::env::var_os("BATON_STATIC") {
+            return path.into();
+        }
         // A target that is named keeps the flag away from build scripts, which cannot be static.
         let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let mut command = cargo();
@@ -61,6 +64,14 @@ fn cargo() -> Command {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit());
+    // What the outer cargo says of the tests' own package makes some build scripts run again, and all that stands on them.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

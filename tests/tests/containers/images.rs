@@ -57,7 +57,13 @@ pub fn top() -> &'static Path {
 /// The example's Dockerfile, with the static binary. Its context is what it needs of the tree, and not the gigabytes of a build.
 fn own() -> String {
     let context = Context::new();
-    context.add("target/x86_64-unknown-linux-gnu/release/baton", baton_static());
+    let binary = "target/x86_64-unknown-linux-gnu/release/baton";
+    context.add(binary, baton_static());
+    let stripped = Command::new("strip").arg(context.0.path().join(binary)).status();
+    assert!(
+        stripped.is_ok_and(|status| status.success()),
+        "cannot strip it: apt-get install binutils"
+    );
     context.add("LICENSE", &top().join("LICENSE"));
     for directory in ["var/lib/baton", "run/baton"] {
         let keep = format!("examples/compose/root/{directory}/.keep");
@@ -69,27 +75,17 @@ fn own() -> String {
 
 fn busybox() -> String {
     let context = Context::new();
-    context.add("busybox", Path::new("/bin/busybox"));
+    context.program("/bin/busybox");
     let file = context.write(
         "Dockerfile",
-        "FROM scratch\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"/bin\"]\n\
-         ENV PATH=/bin\n",
+        "FROM scratch\nCOPY root /\nRUN [\"/bin/busybox\", \"--install\", \"/bin\"]\nENV PATH=/bin\n",
     );
     context.build("baton-test/busybox", &file, &[])
 }
 
 fn haproxy() -> String {
     let context = Context::new();
-    let program = Path::new("/usr/sbin/haproxy");
-    context.add("root/usr/sbin/haproxy", program);
-    let output = Command::new("ldd").arg(program).output().expect("ldd can be run");
-    // Such as `libssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x00007f67eb957000)`.
-    for library in String::from_utf8_lossy(&output.stdout)
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-    {
-        context.add(&format!("root{library}"), Path::new(library));
-    }
+    context.program("/usr/sbin/haproxy");
     let file = context.write(
         "Dockerfile",
         "FROM scratch\nCOPY root /\n\
@@ -114,10 +110,24 @@ impl Context {
         fs::create_dir_all(directory).expect("the temporary directory can be written");
         fs::copy(from, &to).unwrap_or_else(|error| {
             panic!(
-                "cannot copy {} ({error}): apt-get install haproxy busybox-static",
+                "cannot copy {} ({error}): apt-get install haproxy busybox",
                 from.display()
             )
         });
+    }
+
+    /// Copies a program of this machine, and its libraries, to where they are here.
+    #[track_caller]
+    fn program(&self, path: &str) {
+        self.add(&format!("root{path}"), Path::new(path));
+        let output = Command::new("ldd").arg(path).output().expect("ldd can be run");
+        // Such as `libssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x00007f67eb957000)`.
+        for library in String::from_utf8_lossy(&output.stdout)
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'))
+        {
+            self.add(&format!("root{library}"), Path::new(library));
+        }
     }
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
@@ -130,7 +140,12 @@ impl Context {
     #[track_caller]
     fn build(&self, name: &str, file: &Path, more: &[&str]) -> String {
         let (file, context) = (file.display().to_string(), self.0.path().display().to_string());
-        let arguments = [&["build", "-q", "-t", name, "-f", &file][..], more, &[&context]].concat();
+        let arguments = [
+            &["build", "-q", "--label", "baton-test", "-t", name, "-f", &file][..],
+            more,
+            &[&context],
+        ]
+        .concat();
         docker(&arguments);
         name.to_owned()
     }
