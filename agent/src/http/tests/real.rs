@@ -109,13 +109,13 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
     haproxy.until("v1", &["status", "check_code"], "DOWN | 503").await;
 
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
-    haproxy.until("a", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("a", &STATE, "no check | 50 | L7OK").await;
     haproxy.until("v1", &["status", "check_code"], "UP | 200").await;
     haproxy.until("v2", &["status", "check_code"], "UP | 200").await;
     haproxy.until("r", &["status"], "DOWN (agent)").await;
-    haproxy.until("mute", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("mute", &STATE, "no check | 50 | L7OK").await;
     run.published.guards[&role("reports")].open(Epoch(9), Mono::MAX);
-    haproxy.until("r", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("r", &STATE, "no check | 50 | L7OK").await;
 
     run.published.guards[&role("main")].shut();
     let mut demoting = view();
@@ -126,7 +126,7 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
     run.published.view.store(Arc::new(view()));
     haproxy.until("a", &["status"], "DOWN (agent)").await;
     run.published.guards[&role("main")].open(Epoch(11), Mono::MAX);
-    haproxy.until("a", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("a", &STATE, "no check | 50 | L7OK").await;
 }
 
 /// Prints each answer of Check and Watch, a line each.
