@@ -259,6 +259,26 @@ async fn grpc_watch_tells_each_change_and_a_lease_that_runs_out() {
 }
 
 #[tokio::test]
+async fn grpc_watch_in_confirm_mode_asks_a_majority_anew_for_as_long_as_it_lasts() {
+    let mut run = run(published(), |http| http.confirm = true);
+    let mut client = Client::connect(run.addr).await;
+    let mut watch = client.watch("").await;
+    assert_eq!(watch.next().await, Ok(2), "a standby asks nobody");
+    run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
+    for (confirmed, told) in [(Some(Epoch(9)), 1), (None, 2), (Some(Epoch(9)), 1)] {
+        let core = async {
+            let Some(Message::Confirm { answer, .. }) = run.core.asked.recv().await else {
+                panic!("no confirmation was asked for");
+            };
+            answer.send(confirmed).unwrap();
+        };
+        // Nothing else changes between them.
+        let (status, ()) = tokio::join!(watch.next(), core);
+        assert_eq!(status, Ok(told), "{confirmed:?}");
+    }
+}
+
+#[tokio::test]
 async fn http2_has_the_same_answers_and_rests_without_being_cut_off_while_a_watch_is_open() {
     let patience = Patience {
         header: Duration::from_millis(300),
