@@ -141,6 +141,8 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let (cluster, key_risk) = cluster?;
     let (control, control_risk) = control?;
     let (dns, dns_risks) = dns.unzip();
+    let tls = http.as_ref().and_then(|http| http.tls.as_ref());
+    let tls_risk = tls.and_then(|tls| secret::risk(&tls.key));
     let config = Config {
         me: me?,
         cluster,
@@ -153,7 +155,7 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
         dns,
         agent,
     };
-    let mut warnings: Vec<String> = [key_risk, control_risk].into_iter().flatten().collect();
+    let mut warnings: Vec<String> = [key_risk, control_risk, tls_risk].into_iter().flatten().collect();
     warnings.extend(dns_risks.into_iter().flatten());
     warnings.extend(risks::of(&config));
     Some(Loaded { config, warnings })

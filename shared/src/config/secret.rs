@@ -159,6 +159,11 @@ fn read_file(path: std::path::PathBuf) -> Result<(Secret<String>, Source), Strin
     Ok((Secret { value, risk }, at))
 }
 
+/// What is risky about a file that somebody else will read a secret from.
+pub(super) fn risk(path: &Path) -> Option<String> {
+    loose(path, &fs::metadata(path).ok()?)
+}
+
 fn loose(path: &Path, metadata: &Metadata) -> Option<String> {
     let mode = metadata.permissions().mode() & 0o777;
     let path = path.display();

@@ -62,9 +62,12 @@ async fn agent(addr: SocketAddr, asks: &str) -> String {
 #[tokio::test]
 async fn agent_check_says_up_drain_or_down_and_closes() {
     let run = run(published(), |http| http.agent_weight = Some(50));
-    assert_eq!(agent(run.agent, "").await, "down#standby: second in line\n");
+    assert_eq!(agent(run.agent, "").await, "down #standby: second in line\n");
     // With one role, what HAProxy sends is of no interest, and does not disturb the answer.
-    assert_eq!(agent(run.agent, "main\n").await, "down#standby: second in line\n");
+    assert_eq!(
+        agent(run.agent, "main\n").await,
+        "down #standby: second in line\n"
+    );
 
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
     assert_eq!(agent(run.agent, "").await, "up ready 50%\n");
@@ -78,7 +81,10 @@ async fn agent_check_says_up_drain_or_down_and_closes() {
     demoting.roles[0].lease_until = Mono(1);
     demoting.roles[0].reason = "the lease has ended".into();
     run.published.view.store(Arc::new(demoting));
-    assert_eq!(agent(run.agent, "").await, "down#demoting: the lease has ended\n");
+    assert_eq!(
+        agent(run.agent, "").await,
+        "down #demoting: the lease has ended\n"
+    );
 }
 
 #[tokio::test]
@@ -88,18 +94,18 @@ async fn agent_check_answers_for_the_role_that_is_asked_for() {
     assert_eq!(agent(run.agent, "reports\n").await, "up ready\n");
     assert_eq!(
         agent(run.agent, "main\r\nrest").await,
-        "down#standby: second in line\n"
+        "down #standby: second in line\n"
     );
-    assert_eq!(agent(run.agent, "\n").await, "down#standby: second in line\n");
-    assert_eq!(agent(run.agent, "").await, "down#standby: second in line\n");
+    assert_eq!(agent(run.agent, "\n").await, "down #standby: second in line\n");
+    assert_eq!(agent(run.agent, "").await, "down #standby: second in line\n");
     assert_eq!(
         agent(run.agent, "x\x1by\n").await,
-        "down#no role \"x\\u{1b}y\", the roles are main, reports\n"
+        "down #no role \"x\\u{1b}y\", the roles are main, reports\n"
     );
     let flood = "x".repeat(300);
     let line = agent(run.agent, &flood).await;
     assert!(
-        line.starts_with("down#no role \"xxx") && line.len() < 120,
+        line.starts_with("down #no role \"xxx") && line.len() < 120,
         "{line}"
     );
 }
@@ -110,7 +116,7 @@ async fn agent_check_in_confirm_mode_needs_the_word_of_a_majority() {
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
     for (confirmed, expected) in [
         (Some(Epoch(9)), "up ready\n"),
-        (None, "down#unknown: no majority confirmed it in time\n"),
+        (None, "down #unknown: no majority confirmed it in time\n"),
     ] {
         let core = async {
             let Some(Message::Confirm { answer, .. }) = run.core.asked.recv().await else {
@@ -250,6 +256,26 @@ async fn grpc_watch_tells_each_change_and_a_lease_that_runs_out() {
         (Err("14".into()), Err("14".into()))
     );
     assert_eq!(timeout(LIMIT, run.task).await.unwrap().unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn grpc_watch_in_confirm_mode_asks_a_majority_anew_for_as_long_as_it_lasts() {
+    let mut run = run(published(), |http| http.confirm = true);
+    let mut client = Client::connect(run.addr).await;
+    let mut watch = client.watch("").await;
+    assert_eq!(watch.next().await, Ok(2), "a standby asks nobody");
+    run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
+    for (confirmed, told) in [(Some(Epoch(9)), 1), (None, 2), (Some(Epoch(9)), 1)] {
+        let core = async {
+            let Some(Message::Confirm { answer, .. }) = run.core.asked.recv().await else {
+                panic!("no confirmation was asked for");
+            };
+            answer.send(confirmed).unwrap();
+        };
+        // Nothing else changes between them.
+        let (status, ()) = tokio::join!(watch.next(), core);
+        assert_eq!(status, Ok(told), "{confirmed:?}");
+    }
 }
 
 #[tokio::test]

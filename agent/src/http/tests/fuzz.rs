@@ -1,10 +1,12 @@
-//! Queries from anybody who reaches the checks listener.
+//! Queries and first bytes from anybody who reaches the checks listener.
 
 use super::super::active::active;
 use super::super::answer::StatusCode;
 use super::super::health::{Confirmation, Form, Wanted, health};
+use super::super::opening::{Opening, opening};
 use super::super::query::{encode_path, pairs};
 use super::fixture::{role, view_with_b_active};
+use crate::grpc;
 use baton_shared::clock::Mono;
 use baton_shared::config::HealthCodes;
 use baton_shared::view::Published;
@@ -45,5 +47,28 @@ fn fuzz_query() {
                 StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND
             ));
         }
+    });
+}
+
+#[test]
+fn fuzz_opening() {
+    baton_fuzz::fuzz("opening", 20_000, |input| {
+        let whole = opening(input);
+        if let Opening::Proxy(length) = whole {
+            assert!((15..=input.len()).contains(&length), "{length} of {input:?}");
+        }
+        // What is clear stays so, however the bytes come in; and nothing is waited for beyond a bound.
+        for cut in 0..input.len().min(64) {
+            let part = opening(&input[..cut]);
+            assert!(
+                part == Opening::Unclear || part == whole,
+                "{part:?} became {whole:?}: {input:?}"
+            );
+        }
+        assert!(whole != Opening::Unclear || input.len() < 1300, "{input:?}");
+        if let Some(service) = grpc::service(input) {
+            assert_eq!(grpc::service(&grpc::question(service)), Some(service));
+        }
+        let _ = grpc::status(input);
     });
 }

@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A check is answered by then; balancers wait for a second or two.
 const IN_TIME: Duration = Duration::from_secs(2);
 /// What a resting connection may cost in memory, its client's side included: both live in this process.
-const PER_CONNECTION: usize = 24 * 1024;
+const PER_CONNECTION: usize = 32 * 1024;
 
 const REQUEST: &str = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
 const LAST: &str = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -139,13 +139,17 @@ async fn checks(addr: SocketAddr, at_once: usize) -> (Duration, Duration) {
 async fn ten_thousand_resting_and_a_hundred_hostile_clients_do_not_delay_health() {
     let room = descriptors().saturating_sub(2 * AT_ONCE + 1000) / 2;
     let idle = IDLE.min(room);
-    let run = checks_with(published(), http(false, 2 * IDLE), Patience::USUAL);
+    let patience = Patience {
+        idle: 2 * LIMIT,
+        ..Patience::USUAL
+    };
+    let run = checks_with(published(), http(false, 2 * IDLE), patience);
     let addr = run.addr;
     let scene = async {
         let before = resident();
         let mut resting = Vec::new();
         for n in 0..idle {
-            resting.push(rest(addr, n % 2 == 0).await);
+            resting.push(rest(addr, n % 10 != 0).await);
         }
         let each = resident().saturating_sub(before) / idle.max(1);
         let quiet = checks(addr, 32).await;
@@ -170,7 +174,9 @@ async fn ten_thousand_resting_and_a_hundred_hostile_clients_do_not_delay_health(
             6 * HOSTILE,
             grown >> 20
         );
-        assert!(run.handle.counters.http_connections.load(Relaxed) >= idle as u64);
+        // Those that said nothing at all are let go after a while; the rest are still there.
+        let open = run.handle.counters.http_connections.load(Relaxed);
+        assert!(open >= idle as u64 * 9 / 10, "{open} of {idle}");
         assert!(p99 < IN_TIME && by_grpc < IN_TIME, "{p99:?}, {by_grpc:?}");
         assert!(each < PER_CONNECTION, "{each} bytes for a connection at rest");
         assert!(grown < idle * PER_CONNECTION + (256 << 20), "{grown} bytes");

@@ -90,9 +90,11 @@ const STATE: [&str; 3] = ["status", "weight", "agent_status"];
 async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() {
     let (run, dir) = (run(), TempDir::new().unwrap());
     let (port, agent) = (run.addr.port(), run.agent.port());
+    // What an agent says is shown behind "via agent"; one that has nothing to ask for is slower, see `agent_check`.
     let servers = format!(
-        " server a 127.0.0.1:{port} weight 100 agent-check agent-port {agent} agent-inter 50ms\n \
-         server r 127.0.0.1:{port} weight 100 agent-check agent-port {agent} agent-inter 50ms agent-send \"reports\\n\"\n \
+        " server a 127.0.0.1:{port} weight 100 agent-check agent-port {agent} agent-inter 200ms agent-send \"main\\n\"\n \
+         server mute 127.0.0.1:{port} weight 100 agent-check agent-port {agent} agent-inter 1s\n \
+         server r 127.0.0.1:{port} weight 100 agent-check agent-port {agent} agent-inter 200ms agent-send \"reports\\n\"\n \
          server v1 127.0.0.1:{port} check inter 50ms rise 1 fall 1 send-proxy check-send-proxy\n \
          server v2 127.0.0.1:{port} check inter 50ms rise 1 fall 1 send-proxy-v2 check-send-proxy\n"
     );
@@ -101,18 +103,19 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
         .until(
             "a",
             &["status", "agent_status", "last_agt"],
-            "DOWN (agent) | L7STS | standby: second in line",
+            "DOWN (agent) | L7STS | via agent : down (standby: second in line)",
         )
         .await;
     haproxy.until("v1", &["status", "check_code"], "DOWN | 503").await;
 
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
-    haproxy.until("a", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("a", &STATE, "no check | 50 | L7OK").await;
     haproxy.until("v1", &["status", "check_code"], "UP | 200").await;
     haproxy.until("v2", &["status", "check_code"], "UP | 200").await;
     haproxy.until("r", &["status"], "DOWN (agent)").await;
+    haproxy.until("mute", &STATE, "no check | 50 | L7OK").await;
     run.published.guards[&role("reports")].open(Epoch(9), Mono::MAX);
-    haproxy.until("r", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("r", &STATE, "no check | 50 | L7OK").await;
 
     run.published.guards[&role("main")].shut();
     let mut demoting = view();
@@ -123,7 +126,7 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
     run.published.view.store(Arc::new(view()));
     haproxy.until("a", &["status"], "DOWN (agent)").await;
     run.published.guards[&role("main")].open(Epoch(11), Mono::MAX);
-    haproxy.until("a", &STATE, "UP | 50 | L7OK").await;
+    haproxy.until("a", &STATE, "no check | 50 | L7OK").await;
 }
 
 /// Prints each answer of Check and Watch, a line each.

@@ -106,3 +106,18 @@ fn a_key_that_others_can_read_is_warned_of() {
         "{first}"
     );
 }
+
+#[test]
+fn a_tls_key_that_others_may_read_is_named() {
+    let dir = Dir::new();
+    let sets = |key: &str| format!("http={{listen=\"[::]:1\", tls={{cert=\"file:c\", key=\"file:{key}\"}}}}");
+    let warnings = |key| dir.parse(SMALL, None, &[&sets(key)]).unwrap().warnings.join("\n");
+    dir.write("open", "x", 0o640);
+    dir.write("closed", "x", 0o600);
+    let text = warnings("open");
+    assert!(text.contains("open can be read by others (mode 640)"), "{text}");
+    for silent in ["closed", "absent"] {
+        let text = warnings(silent);
+        assert!(!text.contains("can be read"), "{text}");
+    }
+}
