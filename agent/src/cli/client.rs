@@ -65,14 +65,14 @@ impl Client {
         Client { place, token }
     }
 
-    /// The process that listens, where the kernel tells: on a Unix socket of this machine.
-    pub(super) fn pid(&self) -> Option<u32> {
+    /// The process that listens, where the kernel tells: on a Unix socket, and among the processes that are seen from here.
+    pub(super) async fn pid(&self) -> Option<u32> {
         let Place::Unix(path) = &self.place else {
             return None;
         };
-        let stream = std::os::unix::net::UnixStream::connect(path).ok()?;
-        let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-        u32::try_from(peer.pid.as_raw_pid()).ok()
+        let stream = tokio::time::timeout(CONNECT_LIMIT, UnixStream::connect(path)).await;
+        let pid = stream.ok()?.ok()?.peer_cred().ok()?.pid()?;
+        u32::try_from(pid).ok().filter(|pid| *pid != 0)
     }
 
     /// Reads what an agent shows at `path`.

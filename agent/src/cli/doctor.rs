@@ -99,11 +99,16 @@ fn examine(options: &Options) -> Result<u8, Failure> {
 }
 
 fn nothing_to_look_at(facts: &Facts) -> String {
-    let why = match &facts.agent {
+    let agent = match &facts.agent {
         facts::Agent::Silent(why) => why.as_str(),
         facts::Agent::Answers(_) => "",
     };
-    format!("neither an agent nor a configuration: {why}; name the configuration with --config FILE")
+    let about_file = facts
+        .unseen
+        .iter()
+        .find(|unseen| unseen.what.starts_with("networks"));
+    let file = about_file.map_or("", |unseen| unseen.why.as_str());
+    format!("neither an agent nor a configuration can be looked at: {agent}. And {file}")
 }
 
 /// What there is to look at: the configuration that is named or found, and the way to the agent.
@@ -112,6 +117,7 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
     let file = target.config().map(Path::to_owned).or_else(usual);
     let mut subject = Subject {
         settings: None,
+        unreadable: None,
         storage: None,
         client: Err(String::new()),
         peers: BTreeMap::new(),
@@ -119,6 +125,9 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
     };
     let mut config = None;
     if let Some(file) = &file {
+        subject.unreadable = forbidden(file);
+    }
+    if let Some(file) = file.as_ref().filter(|_| subject.unreadable.is_none()) {
         let node = node(file, target)?;
         let readable = load(file, Some(&node), target)?;
         let refused = readable
@@ -143,6 +152,15 @@ fn usual() -> Option<PathBuf> {
         .into_iter()
         .chain([USUAL.into()])
         .find(|file| file.is_file())
+}
+
+/// Why this user may not read the file, if so. The agent can be asked all the same.
+fn forbidden(file: &Path) -> Option<String> {
+    let error = std::fs::File::open(file).err()?;
+    (error.kind() == std::io::ErrorKind::PermissionDenied).then(|| {
+        let file = file.display();
+        format!("this user may not read {file}; run the doctor as the agent's user, such as with sudo")
+    })
 }
 
 fn load(file: &Path, node: Option<&NodeName>, target: &Target) -> Result<configured::Readable, Failure> {

@@ -1,8 +1,8 @@
 //! The command line: what people and scripts say to an agent, and what they read from it.
 //!
-//! Commands other than `agent`, `demo` and `follow` hold no state and decide nothing: they find an agent ([`target`]), ask it over its
-//! control listener ([`client`]) and print its answer. Exit status: 0 done, 1 refused or no agent there, 2 wrong usage or
-//! configuration.
+//! Commands other than `agent`, `demo`, `follow` and `doctor` hold no state and decide nothing: they find an agent
+//! ([`target`]), ask it over its control listener ([`client`]) and print its answer. Exit status: 0 done, 1 refused or no
+//! agent there, 2 wrong usage or configuration.
 
 pub mod check_config;
 mod client;

@@ -30,6 +30,15 @@ fn alone(program: &mut Command) -> Output {
     program.output().expect("baton can be run")
 }
 
+/// The doctor as an ordinary user.
+fn as_nobody(arguments: &[&str]) -> Output {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(baton());
+    alone(command.arg("doctor").args(arguments))
+}
+
 /// `baton health` as a container of this node would run it: its exit status and its line.
 fn health(cluster: &Cluster, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let config = cluster.config();
@@ -81,7 +90,7 @@ fn nothing_is_found_on_a_healthy_node_and_the_dead_and_the_drained_are() {
 
     cluster.operate("a", &["drain", "b"]);
     cluster.kill("c");
-    let _ = until(GENEROUS, "both are found", || {
+    until(GENEROUS, "both are found", || {
         let diagnosis = cluster.diagnose("a", &[]);
         diagnosis.tells("node", &["c is down", "start c's machine"])?;
         diagnosis.tells("node", &["b is drained", "baton undrain b"])
@@ -185,5 +194,46 @@ fn health_answers_for_the_node_without_its_key() {
         Some(0),
         "{}",
         String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn an_ordinary_user_is_told_what_could_not_be_looked_at() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not tested: only root can become another user");
+        return;
+    }
+    let cluster = Cluster::on_loopback(Plan::members(&NAMES).window(WINDOW));
+    cluster.place("a");
+    // The directory is everybody's to enter; key, configuration and state are their owner's.
+    std::fs::set_permissions(cluster.dir(), Permissions::from_mode(0o755)).expect("the owner may do that");
+    let config = cluster.config().display().to_string();
+    let url = format!("http://{}:{HTTP_PORT}", cluster.node("a").seat.front);
+    let output = as_nobody(&["--config", &config, "--node", "a", "--socket", &url]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("node a   cluster orders"), "{said}");
+    for part in ["may not read", "sudo"] {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
+    let output = as_nobody(&["--config", &config, "--node", "a", "--socket", "/nowhere.sock"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("no such socket") && said.contains("may not read"),
+        "{said}"
+    );
+
+    // With a configuration that all may read, and a key that is the agent's.
+    std::fs::set_permissions(&config, Permissions::from_mode(0o644)).expect("the owner may do that");
+    let output = as_nobody(&["--config", &config, "--node", "a", "--socket", &url]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("loopback: a trial"), "{said}");
+    assert!(!said.contains("cluster.key"), "{said}");
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert!(
+        words
+            .join(" ")
+            .contains("how long the disk takes: this user may not write"),
+        "{said}"
     );
 }

@@ -9,7 +9,7 @@ mod sockets;
 pub(super) use paths::whose;
 pub(super) use settings::settings;
 
-use super::facts::{Agent, AppPort, Facts, Holder, Settings, Spread, Storage, Traffic, Unseen};
+use super::facts::{Agent, AppPort, Facts, Holder, Rights, Settings, Spread, Storage, Traffic, Unseen};
 use crate::cli::client::{Client, Place};
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
@@ -38,6 +38,8 @@ const MAX_ASKED: usize = 32;
 pub(super) struct Subject {
     /// The configuration, if there is one.
     pub settings: Option<Settings>,
+    /// Why there is none, although there is a file.
+    pub unreadable: Option<String>,
     /// Its storage directory.
     pub storage: Option<PathBuf>,
     /// The way to the agent, or why there is none.
@@ -62,14 +64,7 @@ pub(super) async fn look(subject: Subject) -> Facts {
         ..Facts::default()
     };
     let answers = facts.status().is_some();
-    // An agent that answers takes a second connection at once, too.
-    let pid = subject
-        .client
-        .as_ref()
-        .ok()
-        .filter(|_| answers)
-        .and_then(Client::pid);
-    facts.rights = machine::rights(pid);
+    facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts).await;
     match facts.settings.clone() {
         Some(settings) => {
             paths::ways(&settings, &mut facts);
@@ -81,10 +76,11 @@ pub(super) async fn look(subject: Subject) -> Facts {
                 holders(&settings, &mut facts);
             }
         }
-        None => facts.miss(
-            "networks, ports, storage and the application",
-            "no configuration file was named or found; name it with --config FILE".into(),
-        ),
+        None => {
+            let none = || "no configuration file was named or found; name it with --config FILE".into();
+            let why = subject.unreadable.unwrap_or_else(none);
+            facts.miss("networks, ports, storage and the application", why);
+        }
     }
     traffic(&subject.app_ports, &mut facts);
     if let Some(disk) = disk {
@@ -154,6 +150,26 @@ fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> onesho
     // Without a thread there is no answer, which the receiver tells; and who no longer waits wants none.
     let _ = std::thread::Builder::new().spawn(move || send.send(work()).is_ok());
     receive
+}
+
+/// What the agent may, or what this process may while there is no agent.
+async fn rights(client: Option<&Client>, facts: &mut Facts) -> Rights {
+    let Some(client) = client else {
+        return machine::rights(None);
+    };
+    match timeout(ASK, client.pid()).await.ok().flatten() {
+        Some(pid) => machine::rights(Some(pid)),
+        None => {
+            let why = "its process is told by its Unix socket alone, and seen on its own machine";
+            facts.miss("the agent's limits, priority and memory", why.into());
+            let own = machine::rights(None);
+            Rights {
+                open_files: None,
+                prompt: None,
+                ..own
+            }
+        }
+    }
 }
 
 async fn agent(client: &Result<Client, String>) -> Agent {

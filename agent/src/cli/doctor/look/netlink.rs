@@ -5,7 +5,7 @@ use super::super::facts::{Interface, Subnet};
 use baton_shared::prefix::Prefix;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -68,7 +68,7 @@ impl Kernel {
     }
 
     /// The way from an own address to another, by that interface if it must be; `None` if there is none.
-    pub(super) fn way(&self, from: IpAddr, to: IpAddr, by: Option<u32>) -> Option<Way> {
+    pub(super) fn way(&self, from: IpAddr, to: IpAddr, by: Option<u32>) -> io::Result<Option<Way>> {
         let mut part = [0; ROUTE_PART];
         let bits = if to.is_ipv4() { 32 } else { 128 };
         let family = if to.is_ipv4() {
@@ -83,8 +83,13 @@ impl Kernel {
         if let Some(by) = by {
             attributes.push((libc::RTA_OIF, by.to_ne_bytes().to_vec()));
         }
-        let answer = self.ask(libc::RTM_GETROUTE, 0, &part, &attributes).ok()?;
-        answer.first().map(|message| way(message))
+        match self.ask(libc::RTM_GETROUTE, 0, &part, &attributes) {
+            Ok(answer) => Ok(answer.first().map(|message| way(message))),
+            Err(error) => match error.kind() {
+                ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Sends a request, and gives the messages of the answer without their headers.
@@ -269,10 +274,14 @@ mod tests {
                 .any(|(ip, subnet)| *ip == home && subnet.0.length() == 8),
             "{lo:?}"
         );
-        let way = kernel.way(home, "127.1.2.3".parse().unwrap(), None).unwrap();
+        let way = kernel
+            .way(home, "127.1.2.3".parse().unwrap(), None)
+            .unwrap()
+            .unwrap();
         assert_eq!((way.interface, way.gateway), (Some(lo.index), None));
         // An address that is not this machine's own sends nothing from here.
-        assert_eq!(kernel.way("192.0.2.1".parse().unwrap(), home, None), None);
+        let from_elsewhere = kernel.way("192.0.2.1".parse().unwrap(), home, None);
+        assert!(!matches!(from_elsewhere, Ok(Some(_))), "{from_elsewhere:?}");
     }
 
     #[test]

@@ -40,7 +40,10 @@ pub(super) fn ways(settings: &Settings, facts: &mut Facts) {
         }
         let bound = network.interface.as_ref();
         let bound = bound.and_then(|name| facts.interfaces.iter().find(|i| i.name == *name));
-        let way = kernel.way(from, to, bound.map(|i| i.index)).unwrap_or_default();
+        let Ok(way) = kernel.way(from, to, bound.map(|i| i.index)) else {
+            continue; // what the kernel does not tell is no fault
+        };
+        let way = way.unwrap_or_default();
         facts.routes.push(Route {
             network: network.name.clone(),
             peer: peer.clone(),
