@@ -64,6 +64,16 @@ fn own() -> String {
         stripped.is_ok_and(|status| status.success()),
         "cannot strip it: apt-get install binutils"
     );
+    let notices = Command::new(top().join(".ci/package"))
+        .arg("notices")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the script can be run");
+    assert!(notices.status.success(), "no notices: {notices:?}");
+    context.write(
+        "target/package/THIRD-PARTY",
+        &String::from_utf8_lossy(&notices.stdout),
+    );
     context.add("LICENSE", &top().join("LICENSE"));
     for directory in ["var/lib/baton", "run/baton"] {
         let keep = format!("examples/compose/root/{directory}/.keep");
@@ -132,6 +142,8 @@ impl Context {
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
+        let directory = path.parent().expect("a file is in a directory");
+        fs::create_dir_all(directory).expect("the temporary directory can be written");
         fs::write(&path, text).expect("the temporary directory can be written");
         path
     }
