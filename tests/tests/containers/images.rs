@@ -64,15 +64,16 @@ fn own() -> String {
         stripped.is_ok_and(|status| status.success()),
         "cannot strip it: apt-get install binutils"
     );
-    let notices = Command::new(top().join(".ci/package"))
-        .arg("notices")
+    let notices = context.write("target/package/THIRD-PARTY.gz", "");
+    let made = Command::new("bash")
+        .args(["-o", "pipefail", "-c", ".ci/package notices | gzip -9n >\"$0\""])
+        .arg(notices)
+        .current_dir(top())
         .stdin(Stdio::null())
-        .output()
-        .expect("the script can be run");
-    assert!(notices.status.success(), "no notices: {notices:?}");
-    context.write(
-        "target/package/THIRD-PARTY",
-        &String::from_utf8_lossy(&notices.stdout),
+        .status();
+    assert!(
+        made.is_ok_and(|status| status.success()),
+        "no notices of what is linked in"
     );
     context.add("LICENSE", &top().join("LICENSE"));
     for directory in ["var/lib/baton", "run/baton"] {
