@@ -64,6 +64,17 @@ fn own() -> String {
         stripped.is_ok_and(|status| status.success()),
         "cannot strip it: apt-get install binutils"
     );
+    let notices = context.write("target/package/THIRD-PARTY.gz", "");
+    let made = Command::new("bash")
+        .args(["-o", "pipefail", "-c", ".ci/package notices | gzip -9n >\"$0\""])
+        .arg(notices)
+        .current_dir(top())
+        .stdin(Stdio::null())
+        .status();
+    assert!(
+        made.is_ok_and(|status| status.success()),
+        "no notices of what is linked in"
+    );
     context.add("LICENSE", &top().join("LICENSE"));
     for directory in ["var/lib/baton", "run/baton"] {
         let keep = format!("examples/compose/root/{directory}/.keep");
@@ -132,6 +143,8 @@ impl Context {
 
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path().join(name);
+        let directory = path.parent().expect("a file is in a directory");
+        fs::create_dir_all(directory).expect("the temporary directory can be written");
         fs::write(&path, text).expect("the temporary directory can be written");
         path
     }
