@@ -25,7 +25,8 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Whether a finding about that has all of these in its text; else all that was found, for a wait that goes on.
+    /// Whether a finding about that has all of these in its text; else all that was found, for a wait that
+    /// goes on.
     pub fn tells(&self, about: &str, says: &[&str]) -> Result<(), String> {
         let tells =
             |found: &&Found| found.about == about && says.iter().all(|part| found.text.contains(part));

@@ -17,7 +17,8 @@ pub(super) struct Readable {
     pub refused: Option<ConfigError>,
 }
 
-/// Loads a file. If it is refused as it stands, it is read once more with stand-ins for the cluster key and the control token.
+/// Loads a file. If it is refused as it stands, it is read once more with stand-ins for the cluster key and
+/// the control token.
 ///
 /// # Errors
 ///

@@ -26,10 +26,11 @@ const USUAL: &str = "/etc/baton/baton.toml";
 
 /// Find what is wrong with this node, and what to do about it
 ///
-/// Looks at the agent and what it sees of the cluster, at the configuration, networks, firewalls, ports, clocks, disk and rights
-/// of this machine, and at who talks to the application. Takes up to five seconds and changes nothing: it connects to the peers
-/// once, and writes a few pages to the storage directory to see how long that takes. Run it on the node in question, best as
-/// root; without an agent that answers it looks at the rest.
+/// Looks at the agent and what it sees of the cluster, at the configuration, networks, firewalls, ports,
+/// clocks, disk and rights of this machine, and at who talks to the application. Takes up to five seconds and
+/// changes nothing: it connects to the peers once, and writes a few pages to the storage directory to see how
+/// long that takes. Run it on the node in question, best as root; without an agent that answers it looks at
+/// the rest.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -1,4 +1,5 @@
-//! `baton health`: one question to the agent of this machine, for scripts and containers that have no other client.
+//! `baton health`: one question to the agent of this machine, for scripts and containers that have no other
+//! client.
 
 use super::client::{Client, Place};
 use super::configured;
@@ -16,11 +17,11 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7480)
 
 /// Ask the agent of this machine whether it is alive, active or ready
 ///
-/// Asks its checks listener ([http] listen) and prints one line. Made for the health check of a container, and for scripts:
-/// no other program is needed, and no key is read.
+/// Asks its checks listener ([http] listen) and prints one line. Made for the health check of a container,
+/// and for scripts: no other program is needed, and no key is read.
 ///
-/// Use the default, --live, to decide whether to restart a container: a standby is alive, and restarting it would only
-/// weaken the cluster. Use --ready to decide whether to go on with a rolling update.
+/// Use the default, --live, to decide whether to restart a container: a standby is alive, and restarting it
+/// would only weaken the cluster. Use --ready to decide whether to go on with a rolling update.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +46,8 @@ pub(super) struct Options {
     /// The checks listener, such as http://127.0.0.1:7480
     #[arg(long, value_name = "ADDRESS")]
     url: Option<String>,
-    /// Take the address from http.listen of this configuration file; without it and --url: http://127.0.0.1:7480
+    /// Take the address from http.listen of this configuration file; without it and --url:
+    /// http://127.0.0.1:7480
     #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
     config: Option<PathBuf>,
     /// This node's name, for --config

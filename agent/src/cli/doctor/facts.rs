@@ -1,5 +1,5 @@
-//! What was seen on this node and through its agent: plain values, without a secret among them, from which [`judge`] finds
-//! what is wrong and which `--json` prints.
+//! What was seen on this node and through its agent: plain values, without a secret among them, from which
+//! [`judge`] finds what is wrong and which `--json` prints.
 //!
 //! Nothing here is decided. What could not be seen is `None` or empty, and [`Unseen`] says why.
 //!
@@ -86,7 +86,8 @@ pub(super) struct Settings {
     pub refused: Vec<String>,
     /// Networks, in their order.
     pub networks: Vec<Network>,
-    /// The addresses of all nodes on each network, in the networks' order; none where there is no address, or a name.
+    /// The addresses of all nodes on each network, in the networks' order; none where there is no address, or
+    /// a name.
     pub nodes: BTreeMap<NodeName, Vec<Option<IpAddr>>>,
     /// What this node is to listen on.
     pub listeners: Vec<Listener>,

@@ -144,7 +144,8 @@ impl Facts {
     }
 }
 
-/// Runs `work` on a thread of its own, which the end of the program ends: a disk that hangs must not hold it up.
+/// Runs `work` on a thread of its own, which the end of the program ends: a disk that hangs must not hold it
+/// up.
 fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (send, receive) = oneshot::channel();
     // Without a thread there is no answer, which the receiver tells; and who no longer waits wants none.

@@ -1,4 +1,5 @@
-//! Clocks. Leases are measured on CLOCK_BOOTTIME: steps of the wall clock do not touch them, a wrong rate does (DESIGN §5).
+//! Clocks. Leases are measured on CLOCK_BOOTTIME: steps of the wall clock do not touch them, a wrong rate
+//! does (DESIGN §5).
 
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;

@@ -1,4 +1,5 @@
-//! Links that are broken while others to the same peer are not: firewalls, mostly. Says which way is lost, and what to open.
+//! Links that are broken while others to the same peer are not: firewalls, mostly. Says which way is lost,
+//! and what to open.
 
 use super::listed;
 use super::networks::fault_at_home;

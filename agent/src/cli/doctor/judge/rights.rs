@@ -3,7 +3,8 @@
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
 
-/// Descriptors that the agent needs besides the checks listener's connections: streams, name server, files, operators.
+/// Descriptors that the agent needs besides the checks listener's connections: streams, name server, files,
+/// operators.
 const BESIDES: u64 = 2_048;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {

@@ -1,5 +1,6 @@
-//! Whether the window leaves room for what is measured. A heartbeat is sent each W/10; a link is late after 2.5 of them and
-//! silent after 4 (DESIGN §4), and a claim counts while the echo in it is younger than W/2 (V1).
+//! Whether the window leaves room for what is measured. A heartbeat is sent each W/10; a link is late after
+//! 2.5 of them and silent after 4 (DESIGN §4), and a claim counts while the echo in it is younger than W/2
+//! (V1).
 
 use super::listed;
 use crate::cli::doctor::facts::Facts;
@@ -8,7 +9,8 @@ use crate::cli::wall::short_ms;
 use baton_shared::status::{LinkStatus, NodeStatus};
 use baton_shared::view::LinkState;
 
-/// Of the window: a delay beyond the usual one that makes a link late (2.5 - 1 intervals), and one that makes it silent (4 - 1).
+/// Of the window: a delay beyond the usual one that makes a link late (2.5 - 1 intervals), and one that makes
+/// it silent (4 - 1).
 const LATE: f64 = 0.15;
 const SILENT: f64 = 0.30;
 /// Of the window: a round trip after which no claim can be granted, and half of that.

@@ -214,8 +214,8 @@ fn prompt(pid: u32) -> Option<bool> {
     seen.then_some(false)
 }
 
-/// From /proc/PID/stat (proc_pid_stat(5)): niceness is field 19, the real-time priority field 40. The name, field 2, may hold
-/// anything, and ends at the last parenthesis.
+/// From /proc/PID/stat (proc_pid_stat(5)): niceness is field 19, the real-time priority field 40. The name,
+/// field 2, may hold anything, and ends at the last parenthesis.
 fn hurried(stat: &str) -> Option<bool> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();

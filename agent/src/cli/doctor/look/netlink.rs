@@ -1,5 +1,5 @@
-//! Interfaces, their addresses, and the way to a peer: asked of the kernel by rtnetlink(7), which needs no right and, unlike
-//! /sys, always speaks of the network namespace that one is in.
+//! Interfaces, their addresses, and the way to a peer: asked of the kernel by rtnetlink(7), which needs no
+//! right and, unlike /sys, always speaks of the network namespace that one is in.
 
 use super::super::facts::{Interface, Subnet};
 use baton_shared::prefix::Prefix;
@@ -211,7 +211,8 @@ fn interface(message: &[u8]) -> Option<Interface> {
     Some(found)
 }
 
-/// `struct ifaddrmsg`: family, bits of the prefix, flags, scope, index. On a point-to-point link IFA_LOCAL is the own address.
+/// `struct ifaddrmsg`: family, bits of the prefix, flags, scope, index. On a point-to-point link IFA_LOCAL is
+/// the own address.
 fn address(message: &[u8]) -> Option<(u32, IpAddr, Subnet)> {
     let bits = *message.get(1)?;
     let index = u32_at(message, 4)?;

@@ -84,8 +84,8 @@ fn pairs(settings: &Settings) -> impl Iterator<Item = (&Network, &NodeName, IpAd
     })
 }
 
-/// Connects to the port of every peer on every network, and hangs up. Without what the agent sees of the links it would tell
-/// little.
+/// Connects to the port of every peer on every network, and hangs up. Without what the agent sees of the
+/// links it would tell little.
 pub(super) async fn calls(settings: &Settings, end: Instant) -> Vec<Call> {
     let places = Arc::new(Semaphore::new(CALLS_AT_ONCE));
     let mut under_way = JoinSet::new();

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 /// Of one table: a hundred thousand connections.
 const MAX_TABLE: u64 = 16 << 20;
-/// States as the kernel numbers them (net/tcp_states.h). A UDP socket that is bound, and not connected, has the state CLOSE.
+/// States as the kernel numbers them (net/tcp_states.h). A UDP socket that is bound, and not connected, has
+/// the state CLOSE.
 const ESTABLISHED: u8 = 1;
 const CLOSE: u8 = 7;
 const LISTEN: u8 = 10;
@@ -61,8 +62,8 @@ pub(super) fn table(protocol: &str) -> io::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A line of /proc/net/tcp and its like (proc_pid_net(5)): number, local, remote, state, queues, timers, retransmissions, user,
-/// timeout, inode.
+/// A line of /proc/net/tcp and its like (proc_pid_net(5)): number, local, remote, state, queues, timers,
+/// retransmissions, user, timeout, inode.
 fn row(line: &str) -> Option<Row> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote) = (words.next()?, words.next()?);
@@ -93,7 +94,8 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
-/// Names and numbers of the processes that hold these sockets, as far as this user may see them, until `deadline`.
+/// Names and numbers of the processes that hold these sockets, as far as this user may see them, until
+/// `deadline`.
 pub(super) fn owners(inodes: &[u64], deadline: Instant) -> BTreeMap<u64, (String, u32)> {
     let mut found = BTreeMap::new();
     let wanted: BTreeMap<String, u64> = inodes
