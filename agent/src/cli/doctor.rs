@@ -152,7 +152,7 @@ fn usual() -> Option<PathBuf> {
     named
         .into_iter()
         .chain([USUAL.into()])
-        .find(|file| file.is_file())
+        .find(|file| Config::is_text(file) || file.is_file())
 }
 
 /// Why this user may not read the file, if so. The agent can be asked all the same.
@@ -178,7 +178,7 @@ fn node(file: &Path, target: &Target) -> Result<NodeName, Failure> {
         let names: Vec<&str> = config.nodes.keys().map(NodeName::as_str).collect();
         Failure::usage(format!(
             "which node of {} this is cannot be told by its addresses; say it with --node: {}",
-            file.display(),
+            Config::source(file),
             names.join(", ")
         ))
     })

@@ -48,7 +48,7 @@ pub(super) struct Options {
     url: Option<String>,
     /// Take the address from http.listen of this configuration file; without it and --url:
     /// http://127.0.0.1:7480
-    #[arg(long, value_name = "FILE", env = "BATON_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "BATON_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// This node's name, for --config
     #[arg(long, value_name = "NAME", env = "BATON_NODE")]
@@ -94,7 +94,7 @@ fn place(options: &Options) -> Result<Place, Failure> {
         Some(addr) => Ok(Place::Tcp(addr.to_string())),
         None => Err(Failure::new(format!(
             "{} has no [http], which answers health checks; add: http.listen = \"127.0.0.1:7480\"",
-            file.display()
+            Config::source(file)
         ))),
     }
 }

@@ -42,6 +42,11 @@ impl Config {
         }
     }
 
+    /// Whether [`Config::load`] takes this for the text of a configuration, and not for the path of a file.
+    pub fn is_text(path: &Path) -> bool {
+        inline(path).is_some()
+    }
+
     /// How messages call what [`Config::load`] was given: the path, or the variable if it is the text itself.
     pub fn source(path: &Path) -> String {
         match inline(path) {

@@ -56,6 +56,9 @@ fn listeners(config: &Config) -> Vec<Listener> {
     for address in config.http.iter().flat_map(|http| &http.listen) {
         add("http.listen", *address, false);
     }
+    for address in config.http.iter().flat_map(|http| &http.agent_check) {
+        add("http.agent_check", *address, false);
+    }
     if let Some(ControlListen::Tcp { addr, .. }) = config.control.as_ref().map(|control| &control.listen) {
         add("control.listen", *addr, false);
     }
