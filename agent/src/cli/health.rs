@@ -5,7 +5,7 @@ use super::client::{Client, Place};
 use super::configured;
 use super::out::{Failure, clean, print};
 use super::target;
-use baton_shared::config::parse_duration;
+use baton_shared::config::{Config, parse_duration};
 use baton_shared::id::{NodeName, RoleName};
 use hyper::StatusCode;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
