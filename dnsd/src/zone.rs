@@ -387,7 +387,7 @@ impl Zone {
     fn of_standbys(&self, qtype: u16, source: &impl Source) -> Found<'_> {
         let active = match self.roles.get(self.main).map(|role| source.word(role)) {
             Some(Word::Unknown) => return Found::Unsure,
-            Some(Word::Me(_)) => Some(&self.me).cloned(),
+            Some(Word::Me(_)) => Some(self.me.clone()),
             Some(Word::Other(node, _)) => Some(node),
             Some(Word::Nobody) | None => None,
         };

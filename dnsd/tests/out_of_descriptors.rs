@@ -2,10 +2,12 @@
 //!
 //! The limit is the whole process's, so that this test has one for itself.
 
+mod cluster;
+
 use baton_dnsd::Server;
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
-use baton_shared::id::{ClusterId, ClusterName, ElectorateId, NodeName, RoleName};
+use baton_shared::id::RoleName;
 use baton_shared::view::{Published, View};
 use std::fs::File;
 use std::future::pending;
@@ -59,27 +61,11 @@ fn dns() -> Dns {
     Dns::new(vec!["127.0.0.1:0".parse().unwrap()], "orders.internal".into())
 }
 
+/// Out of touch: every answer is SERVFAIL.
 fn view() -> View {
     View {
-        serial: 1,
-        at: Mono(1),
-        cluster: ClusterName::new("orders").unwrap(),
-        cluster_id: ClusterId(1),
-        me: NodeName::new("a").unwrap(),
-        window: Duration::from_secs(1),
         in_touch_until: Mono::ZERO,
-        waiting_for: Vec::new(),
-        coordinator: None,
-        applied: 0,
-        caught_up: false,
-        paused: false,
-        leaving: false,
-        electorate: ElectorateId(0),
-        joint: false,
-        voters: Vec::new(),
-        roles: Vec::new(),
-        nodes: Vec::new(),
-        alarms: Vec::new(),
+        ..cluster::view("a", &[])
     }
 }
 
