@@ -117,18 +117,24 @@ impl Responder {
         }
     }
 
-    /// Answers a request for a copy of a zone over TCP; `None` if `query` is none, or copies are nobody's.
-    pub async fn copy(&self, query: &[u8], ip: IpAddr, stream: &mut TcpStream) -> Option<io::Result<()>> {
-        let transfers = self.transfers.as_ref().filter(|_| transfer::is_transfer(query))?;
+    /// Whether `query` asks for a copy of a zone, which [`copy`](Responder::copy) answers over TCP; never where copies are nobody's.
+    pub fn copies(&self, query: &[u8]) -> Option<&Transfers> {
+        let transfers = self.transfers.as_ref()?;
+        transfer::is_transfer(query).then_some(transfers)
+    }
+
+    /// Answers a request for a copy of a zone over TCP.
+    pub async fn copy(
+        &self,
+        transfers: &Transfers,
+        query: &[u8],
+        ip: IpAddr,
+        stream: &mut TcpStream,
+    ) -> io::Result<()> {
         let limit = Instant::now() + COPY;
-        Some(
-            async {
-                let _room = timeout_at(limit, transfers.begin()).await?;
-                let messages = self.transfer(transfers, query, ip, Via::Tcp);
-                timeout_at(limit, transfer::write(stream, &messages)).await?
-            }
-            .await,
-        )
+        let _room = timeout_at(limit, transfers.begin()).await?;
+        let messages = self.transfer(transfers, query, ip, Via::Tcp);
+        timeout_at(limit, transfer::write(stream, &messages)).await?
     }
 
     fn transfer(&self, transfers: &Transfers, query: &[u8], ip: IpAddr, via: Via) -> Vec<Vec<u8>> {

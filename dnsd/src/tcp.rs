@@ -5,7 +5,6 @@
 use crate::answer::{IDLE_DECISECONDS, Via};
 use crate::counters::add;
 use crate::responder::Responder;
-use crate::transfer;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -156,14 +155,12 @@ async fn answer_held(
             pending = 0;
         }
         used += PREFIX + query.len();
-        if transfer::is_transfer(query) {
+        if let Some(transfers) = responder.copies(query) {
             // What came before goes first.
             send(stream, &outbox[..pending]).await?;
             pending = 0;
-            if let Some(done) = responder.copy(query, ip, stream).await {
-                done?;
-                continue;
-            }
+            responder.copy(transfers, query, ip, stream).await?;
+            continue;
         }
         let start = pending + PREFIX;
         let out = &mut outbox[start..start + REPLY_MAX];
