@@ -13,6 +13,7 @@
 
 pub mod agreement;
 pub mod application;
+pub mod balancer;
 pub mod binary;
 pub mod case;
 pub mod cgroup;
@@ -28,6 +29,7 @@ pub mod operator;
 pub mod plan;
 pub mod process;
 pub mod report;
+pub mod through;
 pub mod watch;
 
 use std::time::Duration;
