@@ -34,25 +34,18 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// HAProxy by `examples/haproxy/haproxy.cfg`, in front of nodes at these addresses.
+    /// HAProxy by `examples/haproxy/haproxy.cfg`, at `port`, in front of nodes at these addresses.
     #[track_caller]
-    pub fn haproxy(host: &Namespace, at: Ipv4Addr, nodes: [Ipv4Addr; 2]) -> Balancer {
-        let mut changes = Vec::new();
+    pub fn haproxy(host: &Namespace, at: Ipv4Addr, port: u16, nodes: [Ipv4Addr; 2]) -> Balancer {
+        let mut changes = vec![(format!("bind :{LISTEN}"), format!("bind :{port}"))];
         for ((_, written), node) in EXAMPLE_NODES.into_iter().zip(nodes) {
-            let port = |address: String| format!("{address}:{APPLICATION_PORT}");
-            changes.push((port(written.to_owned()), port(node.to_string())));
+            let application = |address: String| format!("{address}:{APPLICATION_PORT}");
+            changes.push((application(written.to_owned()), application(node.to_string())));
         }
-        let text = example("haproxy/haproxy.cfg", &changes);
-        Balancer::haproxy_by(host, (at, LISTEN).into(), &text)
-    }
-
-    /// HAProxy by this configuration, in which it listens at `address`.
-    #[track_caller]
-    pub fn haproxy_by(host: &Namespace, address: SocketAddr, text: &str) -> Balancer {
         let dir = directory();
-        let file = write(&dir, "haproxy.cfg", text);
+        let file = write(&dir, "haproxy.cfg", &example("haproxy/haproxy.cfg", &changes));
         let program = installed("haproxy", "haproxy");
-        Balancer::run(host, address, dir, &program, &["-f", &file])
+        Balancer::run(host, (at, port).into(), dir, &program, &["-f", &file])
     }
 
     /// nginx by `examples/nginx/orders.conf`, on a host whose sidecar answers DNS on 127.0.0.1, at `port`.
@@ -67,7 +60,17 @@ impl Balancer {
     /// nginx with these servers, of which one listens at `address`.
     #[track_caller]
     pub fn nginx_by(host: &Namespace, address: SocketAddr, workers: usize, servers: &str) -> Balancer {
-        let dir = directory();
+        Balancer::nginx_in(directory(), host, address, workers, servers)
+    }
+
+    #[track_caller]
+    fn nginx_in(
+        dir: TempDir,
+        host: &Namespace,
+        address: SocketAddr,
+        workers: usize,
+        servers: &str,
+    ) -> Balancer {
         let servers = write(&dir, "servers.conf", servers);
         let place = dir.path().display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -89,6 +92,19 @@ impl Balancer {
         let server =
             format!("server {{ listen {APPLICATION_PORT}; location / {{ return 200 \"{node}\"; }} }}");
         Balancer::nginx_by(host, (at, APPLICATION_PORT).into(), 1, &server)
+    }
+
+    /// The same without a sidecar: what is asked at `health` is answered with 200 while there is a file `up` in its directory, or else
+    /// with 503.
+    #[track_caller]
+    pub fn plain(host: &Namespace, name: &str, at: Ipv4Addr, health: u16) -> Balancer {
+        let dir = directory();
+        let up = dir.path().join("up").display().to_string();
+        let servers = format!(
+            "server {{ listen {APPLICATION_PORT}; location / {{ return 200 \"{name}\"; }} }}\n\
+             server {{ listen {health}; location / {{ if (-f {up}) {{ return 200; }} return 503; }} }}\n"
+        );
+        Balancer::nginx_in(dir, host, (at, APPLICATION_PORT).into(), 1, &servers)
     }
 
     /// Waits until it answers anything at all: a balancer with nobody behind it says so.

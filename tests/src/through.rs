@@ -8,6 +8,9 @@ use baton_shared::clock::Mono;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// So many answers in a row are no accident of a balancer that takes turns.
+const STEADY: usize = 100;
+
 /// Asks a balancer every 2 ms, and writes down the name in each answer. It ends when dropped.
 #[derive(Debug)]
 pub struct Client {
@@ -50,6 +53,25 @@ impl Client {
         )
     }
 
+    /// Waits until so many answers in a row, all asked for since then, are `node`'s.
+    #[track_caller]
+    pub fn await_steady(&self, node: &str, since: Mono) {
+        until(
+            GENEROUS,
+            &format!("{node} alone answers through {}", self.through),
+            || {
+                let records = self.poller.records();
+                let newest = &records[records.len().saturating_sub(STEADY)..];
+                let recent = newest.len() == STEADY && newest[0].sent >= since;
+                let other = newest.iter().rfind(|record| !is_from(record, node));
+                match (recent, other) {
+                    (true, None) => Ok(()),
+                    other => Err(format!("{other:?}")),
+                }
+            },
+        );
+    }
+
     /// The longest time without an answer from anybody, from the last one before `since` on.
     #[track_caller]
     pub fn gap(&self, since: Mono) -> Duration {
@@ -67,6 +89,13 @@ impl Client {
             .iter()
             .rfind(|r| r.heard.as_ref().is_some_and(|name| name != to));
         other.map_or(Duration::ZERO, |record| record.received.since(first))
+    }
+
+    /// How often nobody answered a question asked since then.
+    pub fn failures(&self, since: Mono) -> usize {
+        let records = self.poller.records();
+        let recent = records.iter().filter(|record| record.sent >= since);
+        recent.filter(|record| record.heard.is_none()).count()
     }
 
     /// How often `node` answered questions asked since then.
