@@ -8,6 +8,7 @@ mod balancers;
 mod beside;
 mod coordinator;
 mod doctor;
+mod examples;
 mod lost;
 mod partition;
 mod planned;
