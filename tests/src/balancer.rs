@@ -2,6 +2,7 @@
 //! and the application behind them, which answers with its node's name whatever its sidecar says.
 
 use crate::deadline::{GENEROUS, until};
+use crate::example::example;
 use crate::nameserver::installed;
 use crate::namespace::Namespace;
 use crate::process::Process;
@@ -148,22 +149,6 @@ impl Balancer {
 }
 
 const LOG: &str = "log";
-
-/// A file of `examples/` with these words replaced; each of them must be in it.
-#[track_caller]
-pub fn example(name: &str, changes: &[(String, String)]) -> String {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    let file = top
-        .expect("the tests are in a workspace")
-        .join("examples")
-        .join(name);
-    let mut text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    for (written, ours) in changes {
-        assert!(text.contains(written), "examples/{name} does not say `{written}`");
-        text = text.replace(written, ours);
-    }
-    text
-}
 
 fn directory() -> TempDir {
     let dir = tempfile::Builder::new().prefix("baton-balancer-").tempdir();

@@ -20,6 +20,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod deadline;
 pub mod doctor;
+pub mod example;
 pub mod fault;
 pub mod lab;
 pub mod load;
