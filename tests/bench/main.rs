@@ -1,5 +1,5 @@
 //! Speed and size, measured in the lab: `cargo bench -p baton-tests [-- SECTION ...]`, as root. Sections: `silent`,
-//! `beside`, `orderly`, `rest`, `rate`, `dns`; all of them if none is named.
+//! `beside`, `orderly`, `rest`, `rate`, `haproxy`, `dns`; all of them if none is named.
 //!
 //! Gaps are what a client on the network `front` sees that asks every node every 2 ms. Each figure stands beside its
 //! target and beside the machine's own noise in the same minutes, without which it means little.
@@ -7,6 +7,7 @@
 mod beside;
 mod dns;
 mod figure;
+mod haproxy;
 mod noise;
 mod orderly;
 mod rate;
@@ -24,19 +25,20 @@ type Measure = fn() -> Vec<Figure>;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let sections: [(&str, Measure); 6] = [
+    let sections: [(&str, Measure); 7] = [
         ("silent", silent::measure),
         ("beside", beside::measure),
         ("orderly", orderly::measure),
         ("rest", rest::measure),
         ("rate", rate::measure),
+        ("haproxy", haproxy::measure),
         ("dns", dns::measure),
     ];
     if let Some(unknown) = wanted
         .iter()
         .find(|name| !sections.iter().any(|(known, _)| known == name))
     {
-        eprintln!("no section {unknown}; there are silent, beside, orderly, rest, rate and dns");
+        eprintln!("no section {unknown}; there are silent, beside, orderly, rest, rate, haproxy and dns");
         std::process::exit(2);
     }
     println!("{}", Figure::HEAD);

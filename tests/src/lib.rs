@@ -13,12 +13,14 @@
 
 pub mod agreement;
 pub mod application;
+pub mod balancer;
 pub mod binary;
 pub mod case;
 pub mod cgroup;
 pub mod cluster;
 pub mod deadline;
 pub mod doctor;
+pub mod example;
 pub mod fault;
 pub mod lab;
 pub mod load;
@@ -28,6 +30,7 @@ pub mod operator;
 pub mod plan;
 pub mod process;
 pub mod report;
+pub mod through;
 pub mod watch;
 
 use std::time::Duration;

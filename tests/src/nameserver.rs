@@ -3,6 +3,7 @@
 //! there, runs in the foreground with one thread, and ends when dropped.
 
 use crate::deadline::{GENEROUS, until};
+use crate::example::{options_of, resolver_example};
 use crate::namespace::Namespace;
 use crate::process::Process;
 use std::fmt;
@@ -18,6 +19,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LINES: usize = 30;
 /// Where Debian puts servers, for a test whose PATH is a plain user's.
 const SBIN: &str = "/usr/sbin";
+
+/// With it a resolver validates: IANA's key of the root, of 2017.
+const ROOT_KEY: &str = ". IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +45,8 @@ pub enum Program {
 pub enum Way {
     /// As servers that answer whatever is asked: BIND `forwarders`, Unbound `forward-zone`, dnsmasq `server=`.
     Forward,
-    /// As the zone's name servers: BIND `static-stub`, Unbound `stub-zone`. The agents must listen on port 53.
+    /// As the zone's name servers, by `examples/bind` and `examples/unbound`, with validation on as an operator has it: BIND
+    /// `static-stub`, Unbound `stub-zone`. The agents are the three there, and listen on port 53.
     Stub,
 }
 
@@ -156,37 +161,46 @@ impl Program {
         let each = |form: &dyn Fn(&SocketAddr) -> String| agents.iter().map(form).collect::<String>();
         match (self, way) {
             (Program::Bind, way) => {
-                let zone = match way {
+                let (options, zone) = match way {
                     Way::Forward => {
                         let agents = each(&|at| format!("{} port {}; ", at.ip(), at.port()));
-                        format!(
+                        let zone = format!(
                             "zone \"{zone}\" {{ type forward; forward only; forwarders {{ {agents}}}; }};\n"
-                        )
+                        );
+                        ("dnssec-validation no;\n".to_owned(), zone)
                     }
                     Way::Stub => {
-                        let agents = each(&|at| format!("{}; ", at.ip()));
-                        format!("zone \"{zone}\" {{ type static-stub; server-addresses {{ {agents}}}; }};\n")
+                        let text = resolver_example("bind/baton.conf", agents);
+                        (format!("dnssec-validation auto;\n{}", options_of(&text)), text)
                     }
                 };
                 let text = format!(
                     "options {{\n directory \"{place}\"; pid-file none; lock-file none; listen-on-v6 {{ none; }};\n \
-                     listen-on port {port} {{ {ip}; }};\n recursion yes; allow-recursion {{ any; }}; \
-                     dnssec-validation no;\n}};\ncontrols {{}};\n{zone}"
+                     listen-on port {port} {{ {ip}; }};\n recursion yes; allow-recursion {{ any; }};\n{options}}};\n\
+                     controls {{}};\n{zone}"
                 );
                 foreground_bind(&write(dir, "named.conf", &text))
             }
             (Program::Unbound, way) => {
-                let (section, key) = match way {
-                    Way::Forward => ("forward-zone", "forward-addr"),
-                    Way::Stub => ("stub-zone", "stub-addr"),
+                let (more, zone) = match way {
+                    Way::Forward => {
+                        let agents = each(&|at| format!("  forward-addr: {}@{}\n", at.ip(), at.port()));
+                        let zone = format!("forward-zone:\n  name: \"{zone}\"\n{agents}");
+                        ("  module-config: \"iterator\"\n".to_owned(), zone)
+                    }
+                    Way::Stub => {
+                        let text = resolver_example("unbound/baton.conf", agents);
+                        (
+                            format!("  trust-anchor: \"{ROOT_KEY}\"\n  private-address: 10.0.0.0/8\n"),
+                            text,
+                        )
+                    }
                 };
-                let agents = each(&|at| format!("  {key}: {}@{}\n", at.ip(), at.port()));
                 let text = format!(
                     "server:\n  directory: \"\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  \
                      interface: {ip}@{port}\n  use-syslog: no\n  logfile: \"\"\n  num-threads: 1\n  \
-                     access-control: 0.0.0.0/0 allow\n  do-not-query-localhost: no\n  do-ip6: no\n  \
-                     module-config: \"iterator\"\nremote-control:\n  control-enable: no\n\
-                     {section}:\n  name: \"{zone}\"\n{agents}"
+                     access-control: 0.0.0.0/0 allow\n  do-not-query-localhost: no\n  do-ip6: no\n{more}\
+                     remote-control:\n  control-enable: no\n{zone}"
                 );
                 owned(&["-d", "-c", &write(dir, "unbound.conf", &text)])
             }

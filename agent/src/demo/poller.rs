@@ -105,7 +105,8 @@ impl Poller<Reply> {
 }
 
 impl<T: Clone + Send + 'static> Poller<T> {
-    fn start(
+    /// Asks anything: `ask` gives what came, and is told when the poller ends. `prepare` runs first, in the new thread.
+    pub fn start(
         prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
         mut ask: impl FnMut(&AtomicBool) -> Option<T> + Send + 'static,
     ) -> Poller<T> {

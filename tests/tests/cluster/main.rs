@@ -4,9 +4,11 @@
 //!
 //! One cluster serves all the variants of a case, one after another: it has to come back to rest after each.
 
+mod balancers;
 mod beside;
 mod coordinator;
 mod doctor;
+mod examples;
 mod lost;
 mod partition;
 mod planned;

@@ -16,6 +16,8 @@ use std::time::Duration;
 const BROKEN: Duration = Duration::from_secs(6);
 /// The longest gap when the active container is stopped in order: an interval of HAProxy's check and one of the client's, and slack.
 const PLANNED: Duration = Duration::from_millis(1500);
+/// The longest gap when the active node is cut off one network: a check of HAProxy and its limit, an interval of the client, and slack.
+const REROUTED: Duration = Duration::from_millis(2500);
 
 #[test]
 #[ignore = "needs Docker: run by .ci/run"]
@@ -95,6 +97,25 @@ fn compose_active_node_off_one_network_stays_and_off_both_another_answers() {
     assert_eq!(stage.settled(), second);
     // The node with the new addresses is a full one, for HAProxy too.
     stage.fails_over(&second, BROKEN, |stage| stage.kill(&format!("baton-{second}")));
+    stage.judge();
+}
+
+#[test]
+#[ignore = "needs Docker: run by .ci/run"]
+fn compose_active_node_off_front_alone_stays_and_clients_reach_it_over_back() {
+    let mut stage = Stage::up();
+    let first = stage.settled();
+    for container in ["baton-a", "baton-b", "witness"] {
+        stage.is_healthy(container);
+    }
+    let lines = stage.heard().len();
+    stage.disconnect(&first, "front");
+    stage.misses_link(&first, "front");
+    stage.stays_served(&first, lines, REROUTED);
+    stage.connect(&first, "front");
+    assert_eq!(stage.settled(), first);
+    // And over `front` again, with what else comes after.
+    stage.fails_over(&first, PLANNED, |stage| stage.stop(&format!("baton-{first}")));
     stage.judge();
 }
 

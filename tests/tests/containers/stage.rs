@@ -7,7 +7,7 @@ use baton_agent::demo::verdict::breaches;
 use baton_shared::clock::Mono;
 use baton_shared::status::Status;
 use baton_shared::view::LinkState;
-use baton_tests::deadline::until;
+use baton_tests::deadline::{hold, until};
 use baton_tests::namespace::Namespace;
 use baton_tests::watch::{Viewpoint, Watch};
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ const PROMISE: Duration = Duration::from_millis(2100);
 const LIMIT: Duration = Duration::from_secs(90);
 /// A sidecar's answer about itself.
 const ASK_LIMIT: Duration = Duration::from_secs(2);
+/// The client asks 30 times.
+const SOME_QUESTIONS: Duration = Duration::from_secs(3);
 const NODES: [&str; 2] = ["a", "b"];
 
 /// The running example.
@@ -231,11 +233,52 @@ impl Stage {
         }
     }
 
-    /// The client's lines in which somebody answers.
+    /// Waits until Docker, by the image's own check, calls a container healthy.
+    #[track_caller]
+    pub fn is_healthy(&self, service: &str) {
+        let id = self.id(service);
+        until(LIMIT, &format!("{service} is healthy"), || {
+            let said = docker(&["inspect", "-f", "{{.State.Health.Status}}", &id]);
+            match said.trim() {
+                "healthy" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        });
+    }
+
+    /// The client's lines.
+    #[track_caller]
+    pub fn heard(&self) -> Vec<String> {
+        let log = docker(&["logs", &self.id("client")]);
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Those in which somebody answers.
     #[track_caller]
     pub fn client(&self) -> Vec<Said> {
-        let log = docker(&["logs", &self.id("client")]);
-        log.lines().filter_map(Said::read).collect()
+        self.heard().iter().filter_map(|line| Said::read(line)).collect()
+    }
+
+    /// Sees that the client, which has said `lines` before, is served by `node` now and for some more questions; it may have waited for
+    /// at most `limit` meanwhile.
+    #[track_caller]
+    pub fn stays_served(&self, node: &str, lines: usize, limit: Duration) {
+        hold(SOME_QUESTIONS);
+        let heard = self.heard();
+        let last = heard.last().and_then(|line| Said::read(line));
+        assert!(
+            last.is_some_and(|said| said.node == node),
+            "the client hears {heard:?}"
+        );
+        for said in heard.iter().skip(lines).filter_map(|line| Said::read(line)) {
+            assert_eq!(said.node, node, "the client hears {heard:?}");
+            let waited = said.after.expect("it is not the first line");
+            println!("{node} reached another way: the client waited {waited:?}");
+            assert!(
+                waited <= limit,
+                "the client waited {waited:?}, and at most {limit:?} is good"
+            );
+        }
     }
 
     #[track_caller]

@@ -9,6 +9,7 @@ use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::{CLIENT, Cluster};
 use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::example::REVERSE;
 use baton_tests::nameserver::{Nameserver, Program, Way, place};
 use baton_tests::namespace::Namespace;
 use baton_tests::plan::{Plan, ZONE};
@@ -135,7 +136,8 @@ impl Drop for Client {
 
 /// Starts a cluster, all resolvers and a client of each, and sees a switchover, a kill and a freeze through them.
 fn through_failovers(dns: &str, ttl: Duration) {
-    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).name_servers(dns));
+    let dns = format!("reverse = \"10.77.1.0/24\"\n{dns}");
+    let mut cluster = Cluster::in_lab(Plan::members(&NAMES).name_servers(&dns));
     cluster.place("a");
     let host = cluster.lab().host(CLIENT).namespace.clone();
     let agents: Vec<SocketAddr> = NAMES
@@ -189,6 +191,9 @@ fn through_failovers(dns: &str, ttl: Duration) {
     cluster.thaw_and_ask(&to);
     cluster.settled();
 
+    for (resolver, _) in resolvers.iter().filter(|(_, way)| *way == Way::Stub) {
+        assert_reverse(&cluster, &host, resolver);
+    }
     for client in &clients {
         let codes = client.codes(Mono::ZERO);
         eprintln!("{:<18} {codes:?}", client.what);
@@ -201,6 +206,30 @@ fn through_failovers(dns: &str, ttl: Duration) {
         );
     }
     cluster.verify();
+}
+
+/// The examples' reverse zone leads to the agents, too.
+#[track_caller]
+fn assert_reverse(cluster: &Cluster, host: &Namespace, resolver: &Nameserver) {
+    let last = cluster.node("b").seat.front.octets()[3];
+    let question = Question::new(&format!("{last}.{REVERSE}"), RecordType::PTR);
+    until(
+        GENEROUS,
+        &format!("{} names an address", resolver.program),
+        || {
+            let reply = host.inside(|| ask(resolver.address, &question.bytes()));
+            let message = read(&reply.map_err(|e| e.to_string())?);
+            let names = message.answers.iter().filter_map(|record| match &record.data {
+                RData::PTR(name) => Some(name.to_string()),
+                _ => None,
+            });
+            let names: Vec<String> = names.collect();
+            match names[..] == [format!("b.node.{ZONE}.")] {
+                true => Ok(()),
+                false => Err(format!("{:?} {names:?}", message.response_code)),
+            }
+        },
+    );
 }
 
 /// Every client has the new address within `budget` of the takeover.

@@ -1,0 +1,236 @@
+//! Behind HAProxy and nginx, started with the configurations of `examples/`: what a client sees through them when the holder is silent,
+//! frozen, killed, switched over, and healed. The application answers everywhere and always: what keeps clients from the wrong node is
+//! the balancer alone, which believes the sidecars.
+
+use crate::WINDOW;
+use baton_shared::clock::Mono;
+use baton_shared::id::Kind;
+use baton_tests::SCHEDULING_SLACK;
+use baton_tests::agreement::Apart;
+use baton_tests::balancer::{Balancer, EXAMPLE_NODES};
+use baton_tests::case::now;
+use baton_tests::cluster::{CLIENT, Cluster};
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::plan::Plan;
+use baton_tests::through::Client;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The observer on the balancers' host, whose name server nginx asks.
+const BALANCER: &str = "lb";
+const HAPROXY_PORT: u16 = 8000;
+const NGINX_PORT: u16 = 8001;
+/// The client asks anew after so long.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// So often it may have to for no other reason than a busy machine; a balancer that goes on asking the former node fails more often.
+const EXCUSED: usize = 3;
+
+/// A balancer, a client through it, and by how much it may be late: what the comments in its configuration say.
+struct Path {
+    client: Client,
+    balancer: Balancer,
+    lag: Duration,
+}
+
+struct Stage {
+    cluster: Cluster,
+    applications: BTreeMap<&'static str, Balancer>,
+    paths: [Path; 2],
+}
+
+impl Stage {
+    /// Two nodes and a witness, as the examples name them, and an observer with both balancers on its host.
+    #[track_caller]
+    fn set() -> Stage {
+        let nodes = EXAMPLE_NODES.map(|(name, _)| name);
+        let mut plan = Plan::members(&nodes).witness("w").window(WINDOW).name_servers("");
+        plan.nodes.push((BALANCER.to_owned(), Kind::Observer));
+        let mut cluster = Cluster::in_lab(plan);
+        cluster.settled();
+        let mut applications = BTreeMap::new();
+        for name in nodes {
+            applications.insert(name, application(&cluster, name));
+        }
+        let seat = |name: &str| cluster.node(name).seat.front;
+        let (host, at) = (cluster.node(BALANCER).namespace.clone(), seat(BALANCER));
+        let haproxy = Balancer::haproxy(&host, at, HAPROXY_PORT, nodes.map(seat));
+        let nginx = Balancer::nginx(&host, at, NGINX_PORT);
+        let from = cluster.lab().host(CLIENT).namespace.clone();
+        let path = |name, balancer: Balancer, lag| Path {
+            client: Client::start(name, &from, balancer.address, PATIENCE),
+            balancer,
+            lag,
+        };
+        let paths = [
+            path("HAProxy", haproxy, Duration::from_millis(100)), // inter
+            path("nginx", nginx, Duration::from_secs(2)),         // twice `valid`
+        ];
+        Stage {
+            cluster,
+            applications,
+            paths,
+        }
+    }
+
+    /// Brings everything to rest with this holder, which answers through both balancers and has for longer than they lag.
+    #[track_caller]
+    fn place(&self, holder: &str) {
+        self.cluster.place(holder);
+        self.at_rest(holder);
+    }
+
+    #[track_caller]
+    fn at_rest(&self, holder: &str) {
+        let since = now();
+        let longest = self.paths.iter().map(|path| path.lag).max().unwrap_or_default();
+        until(GENEROUS, "the balancers know the holder", || {
+            match now() > since + longest {
+                true => Ok(()),
+                false => Err("they may lag".into()),
+            }
+        });
+        let known = now();
+        for path in &self.paths {
+            path.client.await_steady(holder, known);
+        }
+    }
+
+    /// Another node than `from` takes over, within `bound` and the lag of each balancer, for its client. The former node answers no
+    /// client after the first answer of the new one, but for `overlap` of the lag. Gives the new holder.
+    #[track_caller]
+    fn taken_over(&self, since: Mono, from: &str, apart: Apart, bound: Duration, overlap: bool) -> String {
+        let (to, _) = self.cluster.assert_takeover(since, from, apart, bound);
+        self.at_rest(&to);
+        for path in &self.paths {
+            let through = path.client.through;
+            let (gap, both) = (path.client.gap(since), path.client.overlap(since, &to));
+            let allowed = bound + path.lag + PATIENCE;
+            eprintln!("{from} -> {to} through {through}: gap {gap:?}, bound {allowed:?}; overlap {both:?}");
+            let log = || path.balancer.log();
+            assert!(
+                gap <= allowed,
+                "through {through} a gap of {gap:?}, not {allowed:?}\n{}",
+                log()
+            );
+            let known = path.client.await_answer(&to, since).received + path.lag + SCHEDULING_SLACK;
+            let failures = path.client.failures(known);
+            assert!(
+                failures <= EXCUSED,
+                "through {through} {failures} failures since {to} answered\n{}",
+                log()
+            );
+            let allowed = match overlap {
+                true => path.lag + SCHEDULING_SLACK,
+                false => Duration::ZERO,
+            };
+            assert!(
+                both <= allowed,
+                "through {through} {from} answered for {both:?} more\n{}",
+                log()
+            );
+        }
+        to
+    }
+
+    /// The node that was lost is back, and changes nothing: the same one answers, without a gap, and never the former.
+    #[track_caller]
+    fn healed(&self, since: Mono, former: &str, holder: &str) {
+        assert_eq!(self.cluster.settled(), holder, "the role moved back");
+        self.at_rest(holder);
+        for path in &self.paths {
+            let (through, client) = (path.client.through, &path.client);
+            assert_eq!(
+                client.answers(former, since),
+                0,
+                "{former} answered through {through}"
+            );
+            assert!(client.answers(holder, since) > 0, "{holder} did not answer");
+            let gap = client.gap(since);
+            assert!(
+                gap <= SCHEDULING_SLACK,
+                "through {through} a gap of {gap:?} at the healing"
+            );
+        }
+        self.cluster.assert_steady(since, holder);
+    }
+}
+
+#[track_caller]
+fn application(cluster: &Cluster, name: &str) -> Balancer {
+    let node = cluster.node(name);
+    Balancer::application(&node.namespace, name, node.seat.front)
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn holder_silent_behind_balancers_clients_reach_the_other_and_never_the_healed_one() {
+    let mut stage = Stage::set();
+    for (from, _) in EXAMPLE_NODES {
+        stage.place(from);
+        let since = now();
+        stage.cluster.silence(from);
+        let bound = stage.cluster.silent_bound();
+        let to = stage.taken_over(since, from, Apart::cut_off(&[from]), bound, false);
+        let since = now();
+        stage.cluster.heal(from);
+        stage.healed(since, from, &to);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn holder_frozen_with_its_application_behind_balancers_clients_reach_the_other_and_never_the_thawed_one() {
+    let stage = Stage::set();
+    for (from, _) in EXAMPLE_NODES {
+        stage.place(from);
+        let since = now();
+        stage.cluster.freeze(from);
+        stage.applications[from].process.freeze();
+        let apart = Apart {
+            unasked: &[from],
+            ..Apart::NOBODY
+        };
+        let to = stage.taken_over(since, from, apart, stage.cluster.silent_bound(), false);
+        let since = now();
+        stage.applications[from].process.thaw();
+        stage.cluster.thaw_and_ask(from);
+        stage.healed(since, from, &to);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn holder_killed_with_its_application_behind_balancers_clients_reach_the_other_and_never_the_restarted_one() {
+    let mut stage = Stage::set();
+    for (from, _) in EXAMPLE_NODES {
+        stage.place(from);
+        let since = now();
+        stage.cluster.kill(from);
+        stage.applications.remove(from);
+        let to = stage.taken_over(since, from, Apart::NOBODY, stage.cluster.silent_bound(), false);
+        let since = now();
+        stage.applications.insert(from, application(&stage.cluster, from));
+        stage.cluster.start(from);
+        stage.healed(since, from, &to);
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn holder_switched_over_or_stopped_behind_balancers_clients_notice_no_more_than_the_balancers_lag() {
+    let mut stage = Stage::set();
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        stage.place(from);
+        let since = now();
+        stage.cluster.operate("w", &["switchover", "--to", to]);
+        let moved_to = stage.taken_over(since, from, Apart::NOBODY, stage.cluster.orderly_bound(), true);
+        assert_eq!(moved_to, to);
+        // The agent alone: its application goes on answering whoever asks.
+        let since = now();
+        stage.cluster.stop(to);
+        stage.taken_over(since, to, Apart::NOBODY, stage.cluster.orderly_bound(), true);
+        let since = now();
+        stage.cluster.start(to);
+        stage.healed(since, to, from);
+    }
+}
