@@ -63,9 +63,16 @@ impl Slot {
     /// The application may act until then.
     pub fn lend(&self, until: Option<Mono>) {
         let before = self.until.swap(until.map_or(0, |at| at.0), SeqCst);
+        // A lease that is renewed only ends later.
+        if before == 0 && until.is_some() {
+            self.ring();
+        }
+    }
+
+    /// The parent sleeps until what it knows of is due, and of this it does not know.
+    fn ring(&self) {
         let bell = self.bell.load(SeqCst);
-        if before == 0 && until.is_some() && bell > 0 {
-            // The parent sleeps until what it knows of is due, and of this it does not know. A lease that is renewed only ends later.
+        if bell > 0 {
             let one = 1u64.to_ne_bytes();
             // SAFETY: eight bytes of an event that this process inherited and that does not block; a full one rings already.
             unsafe { libc::write(bell, one.as_ptr().cast(), one.len()) };
@@ -80,7 +87,10 @@ impl Slot {
 
     /// The agent stops the application, or does so no more.
     pub fn stopping(&self, yes: bool) {
-        self.stopping.store(yes, SeqCst);
+        // Whom nobody stops any more is to be fenced sooner than whom the agent stops.
+        if self.stopping.swap(yes, SeqCst) && !yes {
+            self.ring();
+        }
     }
 
     fn lent(&self) -> Option<Mono> {
@@ -1293,3 +1303,6 @@ fn say(text: &str) {
         let _ = writeln!(io::stderr(), "baton: {text}");
     }
 }
+
+#[cfg(test)]
+mod tests;
