@@ -31,3 +31,50 @@ fn the_parent_is_woken_for_what_is_due_sooner_than_it_knows_and_for_nothing_else
     slot.lend(None);
     assert!(!rung());
 }
+
+/// A fence that begins now, and one that has succeeded.
+impl Slot {
+    fn fence(&self) -> Option<u64> {
+        self.quiet()
+    }
+
+    /// A fence that began when no promotion was under way has succeeded.
+    pub(crate) fn fence_succeeds(&self) {
+        self.fence_done(self.fence());
+    }
+
+    fn fence_done(&self, since: Option<u64>) {
+        if let Some(since) = since {
+            self.fenced.store(since, SeqCst);
+        }
+    }
+}
+
+#[test]
+fn a_fence_counts_for_what_was_promoted_before_it_began_and_for_nothing_else() {
+    let slot = Slot::default();
+    slot.fence_done(slot.fence());
+    assert!(!slot.is_fenced(), "nothing was ever promoted here");
+    slot.promoted(Epoch(1));
+    let during = slot.fence();
+    slot.promotion_over();
+    slot.fence_done(during);
+    assert!(
+        !slot.is_fenced(),
+        "the promotion may have started it after the fence"
+    );
+    let well = slot.fence();
+    slot.fence_done(well);
+    assert!(slot.is_fenced());
+    slot.promoted(Epoch(1));
+    assert!(!slot.is_fenced(), "promoted again");
+    slot.fence_done(well);
+    slot.promotion_over();
+    assert!(!slot.is_fenced(), "it began before that promotion");
+    // An agent that died during a promotion leaves none under way.
+    slot.promoted(Epoch(2));
+    assert_eq!(slot.fence(), None);
+    slot.begin_anew();
+    slot.fence_done(slot.fence());
+    assert!(slot.is_fenced());
+}
