@@ -181,7 +181,13 @@ impl Runner {
             tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
         }
         let result = match job.action {
-            Action::Promote => self.promote(job).await,
+            Action::Promote => {
+                let result = self.promote(job).await;
+                if let Some(slot) = self.means.slot {
+                    slot.promotion_over();
+                }
+                result
+            }
             Action::Demote => self.demote(job, next.at).await,
         };
         match &result {
@@ -233,7 +239,12 @@ impl Runner {
         if let Some(slot) = self.means.slot {
             slot.stopping(true);
         }
-        let result = self.stop(job, asked).await;
+        let mut result = self.stop(job, asked).await;
+        if let (Err(reason), Some(true)) = (&result, self.means.slot.map(Slot::is_fenced)) {
+            tracing::warn!(role = %job.role, "demote failed, but the fence has stopped the application before: {reason}");
+            self.means.acting.end(&job.role);
+            result = Ok(());
+        }
         if result.is_err() {
             // Before the lease ends the parent does what it can.
             if let Some(slot) = self.means.slot {
@@ -249,6 +260,9 @@ impl Runner {
         let limit = job.process.map_or(Duration::ZERO, |(_, limit)| limit);
         if let Some(application) = application.as_ref().filter(|_| warm) {
             application.demote(limit).await?;
+        }
+        if let Some(application) = application.as_ref().filter(|_| !warm) {
+            application.hold().await;
         }
         let acted = self
             .act(job, |limit| (remaining(limit, asked.elapsed()), Stop::Within))

@@ -108,7 +108,8 @@ impl Reporter {
     }
 
     /// A result, and the verdict after it. False once nobody listens.
-    async fn result(&mut self, healthy: bool, result: Result<String, Failure>) -> bool {
+    /// `anew`: it is told although it is the verdict of before.
+    async fn result(&mut self, healthy: bool, result: Result<String, Failure>, anew: bool) -> bool {
         let good = result.is_ok();
         let reason = result.unwrap_or_else(|failure| failure.reason);
         self.show(Some(Checked {
@@ -117,6 +118,9 @@ impl Reporter {
             reason: reason.clone(),
             at: Mono::now(),
         }));
+        if anew {
+            *self.said() = None;
+        }
         self.say(healthy.into(), &reason).await
     }
 
@@ -279,7 +283,18 @@ async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut r
             Woken::Gone => return,
             Woken::Changed => continue,
             Woken::Due if Instant::now() < pace.due => continue, // it was promoted this moment
-            Woken::Due => asker.ask().await,
+            Woken::Due => {
+                let asked = tokio::select! {
+                    result = asker.ask() => Some(result),
+                    () = tenure_ends(&check, states.clone(), &reporter.role) => None,
+                };
+                let Some(result) = asked else {
+                    asker.give_up();
+                    state = RoleState::Standby; // whatever it is by now: this tenure is over
+                    continue;
+                };
+                result
+            }
             Woken::Died(reason) => Err(Failure { reason, proven: true }),
         };
         // A result of before a demotion says nothing; the change itself is seen to at the next wait.
@@ -289,7 +304,9 @@ async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut r
         }
         let good = result.is_ok();
         let healthy = verdict.after(&result);
-        if !reporter.result(healthy, result).await {
+        // The core forgot at the promotion what it knew; that may have come and gone unseen here.
+        let anew = healthy && now == RoleState::Promoting;
+        if !reporter.result(healthy, result, anew).await {
             return;
         }
         let wanted = now == RoleState::Promoting && !healthy;
@@ -298,6 +315,14 @@ async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut r
             (true, false) => {} // the next one is due as before
             (false, _) => pace.checked(good, wanted),
         }
+    }
+}
+
+/// Where only the active node is checked: once it is that no more. A check that is under way must not outlast it.
+async fn tenure_ends(check: &Check, mut states: watch::Receiver<RoleStates>, role: &RoleName) {
+    let over = states.wait_for(|states| !promoted(state_of(states, role)));
+    if check.standby || over.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

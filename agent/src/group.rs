@@ -21,6 +21,8 @@ pub fn lives(group: Pid) -> bool {
         let mut fields = rest.split_whitespace();
         let dead = matches!(fields.next(), Some("Z" | "X" | "x"));
         let of_group = fields.nth(1).and_then(|id| id.parse().ok()) == Some(group.as_raw_nonzero().get());
+        // A zombie may have threads that run on: their number is the twentieth field.
+        let dead = dead && fields.nth(14).and_then(|count| count.parse().ok()) <= Some(1u32);
         if of_group && !dead {
             return true;
         }

@@ -12,7 +12,7 @@ use baton_shared::clock::Mono;
 use baton_shared::death::DeathNotice;
 use baton_shared::id::{ClusterId, Epoch, NodeName, Owner, RoleName};
 use baton_shared::seal::{Header, Seal};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -55,6 +55,11 @@ pub struct Slot {
     epoch: AtomicU64,
     /// The agent is stopping the application.
     stopping: AtomicBool,
+    /// How many promotions have begun, and how many have ended, however.
+    begun: AtomicU64,
+    over: AtomicU64,
+    /// How many had begun when a fence last succeeded and none was under way; written by the parent.
+    fenced: AtomicU64,
     /// An event that wakes the parent; 0: none.
     bell: AtomicI32,
 }
@@ -63,24 +68,57 @@ impl Slot {
     /// The application may act until then.
     pub fn lend(&self, until: Option<Mono>) {
         let before = self.until.swap(until.map_or(0, |at| at.0), SeqCst);
+        // A lease that is renewed only ends later.
+        if before == 0 && until.is_some() {
+            self.ring();
+        }
+    }
+
+    /// The parent sleeps until what it knows of is due, and of this it does not know.
+    fn ring(&self) {
         let bell = self.bell.load(SeqCst);
-        if before == 0 && until.is_some() && bell > 0 {
-            // The parent sleeps until what it knows of is due, and of this it does not know. A lease that is renewed only ends later.
+        if bell > 0 {
             let one = 1u64.to_ne_bytes();
             // SAFETY: eight bytes of an event that this process inherited and that does not block; a full one rings already.
             unsafe { libc::write(bell, one.as_ptr().cast(), one.len()) };
         }
     }
 
-    /// It is promoted at this epoch.
+    /// An agent begins: no promotion is under way.
+    pub fn begin_anew(&self) {
+        self.over.store(self.begun.load(SeqCst), SeqCst);
+    }
+
+    /// It is promoted at this epoch, until [`promotion_over`](Slot::promotion_over).
     pub fn promoted(&self, epoch: Epoch) {
+        self.begun.fetch_add(1, SeqCst);
         self.epoch.fetch_max(epoch.0, SeqCst);
         self.stopping(false);
     }
 
+    /// A promotion has ended, well or not.
+    pub fn promotion_over(&self) {
+        self.over.fetch_add(1, SeqCst);
+    }
+
+    /// Whether a fence has succeeded since whatever may have started the application: it acts no more, whatever its demote says (H4).
+    pub fn is_fenced(&self) -> bool {
+        let begun = self.begun.load(SeqCst);
+        begun > 0 && self.fenced.load(SeqCst) == begun
+    }
+
+    /// Promotions so far, unless one is under way: that may start the application after a fence.
+    fn quiet(&self) -> Option<u64> {
+        let (over, begun) = (self.over.load(SeqCst), self.begun.load(SeqCst));
+        (over == begun).then_some(begun)
+    }
+
     /// The agent stops the application, or does so no more.
     pub fn stopping(&self, yes: bool) {
-        self.stopping.store(yes, SeqCst);
+        // Whom nobody stops any more is to be fenced sooner than whom the agent stops.
+        if self.stopping.swap(yes, SeqCst) && !yes {
+            self.ring();
+        }
     }
 
     fn lent(&self) -> Option<Mono> {
@@ -324,7 +362,8 @@ impl Managed {
     }
 
     fn gone(&self) -> bool {
-        self.ended.is_some() && test_kill_process_group(self.id) == Err(rustix::io::Errno::SRCH)
+        // The dead that nobody reaps do not count: their own parent may have left the group.
+        self.ended.is_some() && !crate::group::lives(self.id)
     }
 }
 
@@ -332,6 +371,8 @@ impl Managed {
 #[derive(Debug)]
 struct Fencing {
     id: Pid,
+    /// Promotions when it began, if none was under way.
+    since: Option<u64>,
     /// It is killed then; and given up some time later, if that does not end it.
     until: Mono,
     killed: bool,
@@ -786,14 +827,10 @@ impl Parent {
                 managed.ended = Some(fate.words());
                 managed.kill(); // a group without its leader is nobody's
             }
-            if let Some(slot) = self
-                .fencing
-                .iter()
-                .find(|(_, f)| f.id == id)
-                .map(|(slot, _)| *slot)
-            {
+            let of = self.fencing.iter().find(|(_, f)| f.id == id);
+            if let Some((slot, since)) = of.map(|(slot, f)| (*slot, f.since)) {
                 self.fencing.remove(&slot);
-                self.fence_ended(slot, &fate);
+                self.fence_ended(slot, since, &fate);
             }
         }
         self.bury();
@@ -823,8 +860,12 @@ impl Parent {
     }
 
     /// The agent hears of a fence when it has ended, not when it begins: what it promoted meanwhile was stopped too.
-    fn fence_ended(&mut self, slot: usize, fate: &Fate) {
+    fn fence_ended(&mut self, slot: usize, since: Option<u64>, fate: &Fate) {
         let well = matches!(fate, Fate::Exited(0));
+        // A process that runs was killed by nobody, or started since.
+        if let (true, Some(since), false) = (well, since, self.managed.contains_key(&slot)) {
+            self.board.0[slot].fenced.store(since, SeqCst);
+        }
         if !well {
             let role = self.roles().nth(slot).map(|(_, last)| last.role.to_string());
             let role = role.unwrap_or_default();
@@ -849,7 +890,7 @@ impl Parent {
         }
         for slot in given_up {
             self.fencing.remove(&slot);
-            self.fence_ended(slot, &Fate::Stuck);
+            self.fence_ended(slot, None, &Fate::Stuck);
         }
     }
 
@@ -879,9 +920,15 @@ impl Parent {
             return Ok(());
         };
         self.fences.remove(&place);
+        let since = self.board.slot(place).and_then(Slot::quiet);
         let id = spawn(command, &self.environment(place, last, cause))?;
-        let (until, killed) = (Mono::now() + *limit, false);
-        self.fencing.insert(place, Fencing { id, until, killed });
+        let fencing = Fencing {
+            id,
+            since,
+            until: Mono::now() + *limit,
+            killed: false,
+        };
+        self.fencing.insert(place, fencing);
         Ok(())
     }
 
@@ -1008,7 +1055,10 @@ impl Parent {
                     fences.remove(&place);
                     all &= well;
                     if well && cleared {
-                        self.board.0[place].lend(None);
+                        let slot = &self.board.0[place];
+                        slot.lend(None);
+                        // What promoted it is dead, too.
+                        slot.fenced.store(slot.begun.load(SeqCst), SeqCst);
                     }
                 }
             }
@@ -1293,3 +1343,6 @@ fn say(text: &str) {
         let _ = writeln!(io::stderr(), "baton: {text}");
     }
 }
+
+#[cfg(test)]
+mod tests;

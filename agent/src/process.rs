@@ -7,7 +7,7 @@ use crate::group::lives;
 use crate::parent::{Answer, Request};
 use baton_core::Input;
 use baton_core::input;
-use baton_shared::config::{Config, Mode, Process, show_duration};
+use baton_shared::config::{Config, Mode, OnFailure, Process, show_duration};
 use baton_shared::id::{Epoch, RoleName};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::sync::Arc;
@@ -26,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
+/// A manager takes an order within this, or what follows is not held up for it.
+const HOLD: Duration = Duration::from_millis(50);
+
 type Done = oneshot::Sender<Result<(), String>>;
 
 /// What the action runner wants of the application.
@@ -39,6 +42,8 @@ pub enum Order {
         /// Told when it runs.
         done: Done,
     },
+    /// Whatever comes before its demotion, a cold one that ended is not started again meanwhile.
+    Hold,
     /// It shall act no more.
     Demote {
         /// Told when it does not (a cold one: when its process group is gone).
@@ -55,6 +60,11 @@ impl Application {
     pub async fn promote(&self, epoch: Epoch, env: Vec<(String, String)>) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
         self.ask(Order::Promote { epoch, env, done }, answer, START).await
+    }
+
+    /// A cold one that ended is started no more, until it is promoted again.
+    pub async fn hold(&self) {
+        let _ = timeout(HOLD, self.0.send(Order::Hold)).await; // the demotion that follows does not depend on it
     }
 
     /// Has it act no more: a cold one is stopped, within `limit` and a little more.
@@ -181,6 +191,7 @@ impl Manager {
         while let Some(order) = self.orders.recv().await {
             match order {
                 Order::Promote { done, .. } => answer(done, Err("the parent process is gone".to_owned())),
+                Order::Hold => {}
                 Order::Demote { done } => self.vanish(done).await,
             }
         }
@@ -210,6 +221,16 @@ impl Manager {
             .filter(|_| acts)
     }
 
+    /// Whether a promotion that fails counts as done.
+    fn stays(&self) -> bool {
+        let config = self.configs.borrow();
+        let promote = config
+            .roles
+            .get(&self.role)
+            .and_then(|role| role.promote.as_ref());
+        promote.is_some_and(|promote| promote.on_failure == OnFailure::Stay)
+    }
+
     async fn order(&mut self, order: Order) -> Result<(), String> {
         let settings = self.settings();
         match (order, settings) {
@@ -221,6 +242,12 @@ impl Manager {
                     answer(done, Ok(()));
                 } else {
                     self.start(Some(done)).await?;
+                }
+            }
+            (Order::Hold, _) => {
+                self.promoted = None;
+                if matches!(self.run, Run::Waiting(_)) {
+                    self.run = Run::Off;
                 }
             }
             (Order::Demote { done }, settings) => {
@@ -320,6 +347,11 @@ impl Manager {
                 }
             }
             Answer::Started { result: Err(why), .. } => match std::mem::replace(&mut self.run, Run::Off) {
+                // The promotion counts as done; but nobody is active with an application that does not run.
+                Run::Starting(Some(done)) if self.stays() => {
+                    self.ended(why, Duration::ZERO).await;
+                    answer(done, Ok(()));
+                }
                 Run::Starting(Some(done)) => answer(done, Err(why)),
                 Run::Starting(None) => self.ended(why, Duration::ZERO).await,
                 other => self.run = other,

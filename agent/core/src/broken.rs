@@ -55,6 +55,8 @@ pub(crate) enum Rule {
     ReleasedBeforeStopped,
     /// H4: the application begins to stop when the lease ends, not so early that it has stopped by then.
     StopsAtLeaseEnd,
+    /// H4: a role with a fence alone is released as if it had nothing to stop.
+    FenceAloneIsNoDemote,
     /// DESIGN §7: the parent says that its agent is dead before it has fenced the application.
     NoticeBeforeFence,
     /// DESIGN §7: the parent does nothing while its agent is frozen.

@@ -2,6 +2,7 @@
 
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
+use crate::input::Health;
 use crate::output::Level;
 use crate::role::RoleCore;
 use crate::story::Story;
@@ -58,6 +59,11 @@ impl RoleCore {
             self.enter(RoleState::Promoting, "the lease is won".into(), q);
             q.urgent_all = true;
             self.turn_lent(q);
+            if c.checked_only_while_active(&self.name) {
+                // What was seen in a tenure before says nothing of this one.
+                self.health = Health::Untried;
+                self.health_reason = "not checked since it was promoted".into();
+            }
             self.promoting = epoch;
             self.run_promote(q);
             return;

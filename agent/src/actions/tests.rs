@@ -36,6 +36,15 @@ async fn ends_remembered(
     jobs: Vec<Job>,
     pause: impl AsyncFn(usize),
 ) -> Vec<(Action, u64, Result<(), String>)> {
+    ends_at(None, acting, jobs, pause).await
+}
+
+async fn ends_at(
+    slot: Option<&'static Slot>,
+    acting: Acting,
+    jobs: Vec<Job>,
+    pause: impl AsyncFn(usize),
+) -> Vec<(Action, u64, Result<(), String>)> {
     let (mut actions, mut queues) = Actions::new([role()]);
     let (notices, mut heard) = mpsc::channel(16);
     let whose = Whose {
@@ -46,7 +55,7 @@ async fn ends_remembered(
         whose,
         acting,
         application: None,
-        slot: None,
+        slot,
     };
     let runner = tokio::spawn(run(means, queues.remove(0), notices));
     let count = jobs.len();
@@ -371,4 +380,34 @@ async fn a_role_with_nothing_to_promote_is_remembered_too_if_it_is_to_be_demoted
         file(&dir.path().join("acting")).await,
         "baton acting 1\nmain 9\nend"
     );
+}
+
+/// H4: what a fence has stopped is not kept for a demote that always fails.
+#[tokio::test]
+async fn a_demote_that_fails_has_succeeded_once_the_application_is_fenced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (acting, _) = Acting::open(Some(dir.path().to_owned()), &BTreeMap::new());
+    let slot: &'static Slot = Box::leak(Box::default());
+    let demote = |epoch| Job {
+        demote: Some(LIMIT),
+        ..job(Action::Demote, epoch, "exit 1", LIMIT)
+    };
+    let promote = Job {
+        demote: Some(LIMIT),
+        ..job(Action::Promote, 7, "true", LIMIT)
+    };
+    slot.promoted(Epoch(7)); // as the control loop does
+    let promoted = ends_at(Some(slot), acting.clone(), vec![promote], async |_| {}).await;
+    assert_eq!(promoted[0].2, Ok(()));
+    let unfenced = ends_at(Some(slot), acting.clone(), vec![demote(7)], async |_| {}).await;
+    assert!(unfenced[0].2.is_err());
+    assert!(dir.path().join("acting").exists());
+    slot.fence_succeeds();
+    let fenced = ends_at(Some(slot), acting, vec![demote(7)], async |_| {}).await;
+    assert_eq!(fenced[0].2, Ok(()));
+    let start = Instant::now();
+    while dir.path().join("acting").exists() {
+        assert!(start.elapsed() < LIMIT, "it is remembered as acting");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

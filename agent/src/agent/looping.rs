@@ -52,6 +52,7 @@ impl Loop {
         let board = line.board;
         let applications = start_applications(parts, configs, line, &notices, tasks);
         let (actions, unfinished) = start_actions(parts, board, applications, &notices, tasks);
+        let pulse = pulse(parts, unfinished.is_empty())?;
         let (call, called) = mpsc::channel(calls::MAX_CALLS);
         let calls = calls::run(consensus.clone(), called, notices.clone());
         tasks.start("calls to consensus", calls);
@@ -72,7 +73,7 @@ impl Loop {
             calls: call,
             actions,
             states,
-            pulse: pulse(parts)?,
+            pulse,
             notices: noticed,
             messages: heard,
         })
@@ -98,14 +99,15 @@ impl Loop {
 }
 
 /// What the loop feeds: the service manager's watchdog, and the machine's.
-fn pulse(parts: &Parts) -> Result<Pulse, String> {
+/// `settled`: nothing is left over of a run before.
+fn pulse(parts: &Parts, settled: bool) -> Result<Pulse, String> {
     let mut pulse = Pulse::default();
     if let Some(interval) = parts.manager.watchdog() {
         let manager = parts.manager.clone();
         pulse = pulse.beat_manager(interval, move || manager.send("WATCHDOG=1").is_ok());
     }
     if let Some(device) = &parts.config.agent.watchdog {
-        let watchdog = Watchdog::start(device.clone(), parts.config.cluster.window)
+        let watchdog = Watchdog::start(device.clone(), parts.config.cluster.window, settled)
             .map_err(|error| format!("cannot start the watchdog thread: {error}"))?;
         pulse = pulse.feed(watchdog);
     }
@@ -171,6 +173,9 @@ fn start_actions(
             .map(|(_, role)| role.clone()),
     );
     for (place, (jobs, application)) in jobs.into_iter().zip(applications).enumerate() {
+        if let Some(slot) = board.slot(place) {
+            slot.begin_anew();
+        }
         let means = Means {
             whose: whose(config),
             acting: acting.clone(),

@@ -80,6 +80,11 @@ impl Asker {
         }
     }
 
+    /// Ends what was asked, if nobody waits for the answer any more.
+    pub fn give_up(&mut self) {
+        self.what.cut_short(Duration::ZERO);
+    }
+
     /// Ready, with the reason, when the application is known to have died; most probes never know.
     pub async fn death(&mut self) -> String {
         match &mut self.what {

@@ -297,3 +297,39 @@ async fn only_the_active_node_is_checked_when_asked_so() {
     status.store(200, SeqCst);
     assert!(role.verdict().await.0);
 }
+
+#[tokio::test]
+async fn a_role_that_leaves_during_a_check_is_untried_at_once_and_its_next_tenure_has_its_own_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let [go, hangs] = ["go", "hangs"].map(|name| dir.path().join(name));
+    let script = format!(
+        "test -e {} && exit 0; : > {}; exec sleep 600",
+        go.display(),
+        hangs.display()
+    );
+    let check = Check {
+        standby: false,
+        timeout: LIMIT * 10,
+        ..shell(&script)
+    };
+    std::fs::write(&go, "").unwrap();
+    let mut role = Watched::start(check, RoleState::Active);
+    assert!(role.verdict().await.0);
+    std::fs::remove_file(&go).unwrap();
+    until("a check hangs", || hangs.exists()).await;
+    role.enter(RoleState::Standby);
+    assert_eq!(role.health().await.0, Health::Untried);
+    std::fs::write(&go, "").unwrap();
+    role.enter(RoleState::Promoting);
+    assert!(role.verdict().await.0, "nobody waits for the one that hangs");
+}
+
+#[tokio::test]
+async fn while_it_is_promoted_a_good_result_is_told_although_it_was_told_before() {
+    let check = Check {
+        standby: false,
+        ..shell("exit 0")
+    };
+    let mut role = Watched::start_knowing(check, RoleState::Promoting, Some(Health::Healthy));
+    assert!(role.verdict().await.0, "the core forgets at a promotion");
+}

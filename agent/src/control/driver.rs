@@ -474,7 +474,8 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
         });
-        if let Some(slot) = self.slot(&role).filter(|_| action == Action::Promote) {
+        let promotes = self.slot(&role).filter(|_| action == Action::Promote);
+        if let Some(slot) = promotes {
             slot.promoted(epoch);
         }
         let job = Job {
@@ -489,6 +490,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         };
         if let Some(done) = self.io.actions.start(job) {
             self.answers.push_back(done);
+            if let Some(slot) = promotes {
+                slot.promotion_over();
+            }
         }
     }
 

@@ -54,8 +54,9 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog on `device`, at this window. Nothing is opened yet.
-    pub fn start(device: PathBuf, window: Duration) -> io::Result<Watchdog> {
+    /// A watchdog on `device`, at this window. `settled`: nothing is left over of a run before that may have left the device
+    /// running, and it is stopped.
+    pub fn start(device: PathBuf, window: Duration, settled: bool) -> io::Result<Watchdog> {
         let timeout = timeout(window);
         let (words, told) = sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -63,6 +64,9 @@ impl Watchdog {
             .spawn(move || {
                 priority::raise(); // or a busy machine would be reset that still keeps its lease
                 let mut device = Device::new(device, timeout);
+                if settled {
+                    device.settle();
+                }
                 device.run(&told);
             })?;
         Ok(Watchdog {
@@ -128,7 +132,7 @@ struct Device {
     path: PathBuf,
     timeout: Duration,
     file: Option<File>,
-    /// It could not be opened or fed; not tried again before this.
+    /// When it could not be opened; it is not tried again so soon.
     failed: Option<Mono>,
     /// What was said is not said again.
     said: Option<String>,
@@ -156,7 +160,8 @@ impl Device {
     }
 
     fn feed(&mut self, now: Mono) {
-        if self.failed.is_some_and(|at| now.since(at) < AGAIN) {
+        // One that is open resets the machine if it is not fed, so that is tried each time.
+        if self.file.is_none() && self.failed.is_some_and(|at| now.since(at) < AGAIN) {
             return;
         }
         let fed = match &mut self.file {
@@ -181,10 +186,7 @@ impl Device {
                 "its driver has nowayout set, so this node could never give up a role without being reset; unset it",
             ));
         }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(&self.path)?;
+        let mut file = open(&self.path)?;
         let set = set_timeout(&file, self.timeout);
         file.write_all(FEED)?;
         self.file = Some(file);
@@ -208,6 +210,22 @@ impl Device {
         Ok(())
     }
 
+    /// Stops a device that runs since an agent died that held a role, for its parent has stopped the application.
+    fn settle(&mut self) {
+        let rests = |name: &str| attribute(&self.path, name).is_some_and(|text| text == "inactive");
+        if !self.path.exists() || rests("state") || cannot_be_stopped(&self.path) {
+            return;
+        }
+        match open(&self.path).and_then(|mut file| file.write_all(STOP)) {
+            Ok(()) => tracing::debug!("hardware watchdog {}: stopped at the start", self.path.display()),
+            Err(error) => self.warn(format!(
+                "the hardware watchdog {} cannot be stopped: {error}{}; if a former run left it running, it resets this machine",
+                self.path.display(),
+                remedy(&error)
+            )),
+        }
+    }
+
     /// Stops the device: this node holds no role.
     fn stop(&mut self) {
         self.failed = None;
@@ -229,6 +247,14 @@ impl Device {
             self.said = Some(text);
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
 }
 
 fn remedy(error: &io::Error) -> &'static str {
@@ -258,21 +284,22 @@ fn set_timeout(file: &File, timeout: Duration) -> io::Result<Duration> {
     Ok(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// Whether the driver says that the device, once opened, runs for ever. /dev/watchdog is the first of them under another
-/// name.
+/// Whether the driver says that the device, once opened, runs for ever.
 fn cannot_be_stopped(path: &Path) -> bool {
-    let Ok(data) = std::fs::metadata(path) else {
-        return false; // opening it says why
-    };
+    attribute(path, "nowayout").is_some_and(|text| text == "1")
+}
+
+/// What the kernel says of the device under this name. /dev/watchdog is the first of them under another name.
+fn attribute(path: &Path, name: &str) -> Option<String> {
+    let data = std::fs::metadata(path).ok()?; // opening it says why
     if !data.file_type().is_char_device() {
-        return false;
+        return None;
     }
-    let (major, minor) = (libc::major(data.rdev()), libc::minor(data.rdev()));
-    let says = |place: String| std::fs::read_to_string(place).is_ok_and(|text| text.trim() == "1");
-    match (major, minor) {
-        (10, 130) => says("/sys/class/watchdog/watchdog0/nowayout".into()),
-        _ => says(format!("/sys/dev/char/{major}:{minor}/nowayout")),
-    }
+    let place = match (libc::major(data.rdev()), libc::minor(data.rdev())) {
+        (10, 130) => format!("/sys/class/watchdog/watchdog0/{name}"),
+        (major, minor) => format!("/sys/dev/char/{major}:{minor}/{name}"),
+    };
+    Some(std::fs::read_to_string(place).ok()?.trim().to_owned())
 }
 
 #[cfg(test)]
@@ -326,7 +353,7 @@ mod tests {
     #[test]
     fn the_device_is_fed_while_a_role_is_held_and_stopped_after_it() {
         let mut fifo = fifo();
-        let mut watchdog = Watchdog::start(fifo.path.clone(), W).unwrap();
+        let mut watchdog = Watchdog::start(fifo.path.clone(), W, false).unwrap();
         watchdog.turn(Mono::now(), false);
         for held in 0..2 {
             let before = fifo.bytes().len();
@@ -343,12 +370,37 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_a_dead_run_left_running_is_stopped_when_nothing_else_is_left() {
+        for settled in [true, false] {
+            let mut fifo = fifo();
+            let mut watchdog = Watchdog::start(fifo.path.clone(), W, settled).unwrap();
+            watchdog.turn(Mono::now(), false);
+            drop(watchdog); // waits for its thread
+            let expected: &[u8] = if settled { STOP } else { b"" };
+            assert_eq!(fifo.bytes(), expected, "{settled}");
+        }
+    }
+
+    #[test]
+    fn an_open_device_is_fed_again_at_once_after_a_feed_that_failed() {
+        let mut device = Device::new("/dev/full".into(), SHORTEST);
+        device.file = Some(open(&device.path).unwrap());
+        let now = Mono(1_000_000_000_000);
+        device.feed(now);
+        assert!(device.said.is_some(), "it has failed");
+        let fifo = fifo();
+        device.file = Some(open(&fifo.path).unwrap());
+        device.feed(now + Duration::from_millis(200));
+        assert!(device.said.is_none(), "it was fed");
+    }
+
+    #[test]
     fn a_loop_that_does_not_end_in_order_leaves_the_device_running() {
         let mut fifo = fifo();
         let path = fifo.path.clone();
         std::thread::scope(|scope| {
             let looping = scope.spawn(|| {
-                let mut watchdog = Watchdog::start(path, W).unwrap();
+                let mut watchdog = Watchdog::start(path, W, false).unwrap();
                 fifo.turn_until(&mut watchdog, true, |bytes| !bytes.is_empty());
                 panic!("on purpose");
             });

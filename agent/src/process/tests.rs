@@ -27,10 +27,15 @@ fn settings(mode: Mode, restarts: u32) -> Process {
 }
 
 fn stage(process: Process) -> Stage {
+    stage_with(process, None)
+}
+
+fn stage_with(process: Process, promote: Option<config::Action>) -> Stage {
     let role = RoleName::new("main").unwrap();
     let mut config = crate::control::driver::tests::config(None);
     let settings = config::Role {
         process: Some(process),
+        promote,
         ..config::Role::default()
     };
     config.roles.insert(role.clone(), settings);
@@ -171,6 +176,47 @@ async fn demoted_while_it_waits_it_is_not_started_again() {
         timeout(LIMIT, stage.requests.recv()).await.is_err(),
         "nothing is asked for"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn held_while_it_waits_it_is_not_started_again() {
+    let mut stage = stage(settings(Mode::Cold, 9));
+    stage.runs().await;
+    stage.ended().await;
+    stage.news().await;
+    stage.application.hold().await;
+    let asked = timeout(LIMIT, stage.requests.recv()).await;
+    assert!(
+        asked.is_err(),
+        "its demote action runs, and it is asked: {asked:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_cannot_be_started_and_stays_is_told_as_ended_and_started_again() {
+    let promote = config::Action {
+        call: config::Call::Command(vec!["true".into()]),
+        timeout: LIMIT,
+        on_failure: OnFailure::Stay,
+    };
+    let mut stage = stage_with(settings(Mode::Cold, 0), Some(promote));
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    assert!(matches!(stage.request().await, Request::Start { .. }));
+    let (epoch, result) = (Epoch(5), Err("no such file".to_owned()));
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch,
+            result,
+        })
+        .await;
+    // Before the promotion counts as done: the core must not take it for one that runs.
+    let failed = input::Process::Failed("no such file".into());
+    assert_eq!(process_of(stage.news().await), failed);
+    assert_eq!(promotion.await.unwrap(), Ok(()));
+    assert_eq!(stage.started().await, Epoch(5));
+    assert_eq!(process_of(stage.news().await), input::Process::Up);
 }
 
 #[tokio::test(start_paused = true)]

@@ -132,7 +132,7 @@ pub struct Role {
     /// Run when it stops being active.
     pub demote: Option<Action>,
     /// Run by the parent process when the agent died or is frozen while its application may act; a command. It must make sure that
-    /// the application acts no more. Without it the demote command is run then.
+    /// the application acts no more. Without it the demote command is run then; a fence that stands alone is the demote command.
     pub fence: Option<Action>,
     /// Run after each change of this node's state in the role; nothing waits for it.
     pub notify: Option<Action>,

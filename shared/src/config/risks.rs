@@ -1,6 +1,6 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{Call, Config, Host, Node, Role, faces, show_duration};
+use super::{Call, Config, Host, Mode, Node, Process, Role, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
 use std::time::Duration;
@@ -161,6 +161,13 @@ fn told(config: &Config, risks: &mut Vec<String>) {
 /// An application that nobody can stop when the agent cannot.
 fn stopping(config: &Config, risks: &mut Vec<String>) {
     for (name, role) in &config.roles {
+        let told = |process: &Process| process.mode == Mode::Warm && process.demote_signal.is_some();
+        if role.demote.is_none() && role.process.as_ref().is_some_and(told) {
+            risks.push(format!(
+                "the process of role {name} is told by a signal alone that it must act no more, and nobody waits until it does: \
+                 another node may act before that; add actions.demote with a command that waits for it"
+            ));
+        }
         let posts = role.demote.as_ref().map(|demote| &demote.call);
         if matches!(posts, Some(Call::Post(_))) && role.fence.is_none() && role.process.is_none() {
             risks.push(format!(

@@ -132,6 +132,12 @@ fn role(section: &mut Section, window: Duration) -> Role {
         role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
         actions.finish();
     }
+    let told = |process: &Process| process.mode == Mode::Cold || process.demote_signal.is_some();
+    if role.demote.is_none() && !role.process.as_ref().is_none_or(told) {
+        let text = "with mode = \"warm\" it runs on when its node steps down, and nothing tells it of that; add demote_signal, \
+                    or better actions.demote, which can wait until it acts no more";
+        section.problem("process", text);
+    }
     if let Err(text) = role.fits(window) {
         let key = if section.has("actions") {
             "actions"
@@ -140,7 +146,7 @@ fn role(section: &mut Section, window: Duration) -> Role {
         };
         section.problem(key, &text);
     }
-    role
+    role.with_demote()
 }
 
 /// `command` or `post`, `timeout` and `on_failure`, which says what may follow: the first is the default.

@@ -21,6 +21,16 @@ const KILL_SHORTEST: Duration = Duration::from_millis(1);
 const KILL_LONGEST: Duration = Duration::from_millis(50);
 
 impl Role {
+    /// A fence alone is how the application is stopped in order, too: were it kept for the parent, a role would be given up while its
+    /// application acts (H4).
+    #[must_use]
+    pub fn with_demote(mut self) -> Role {
+        if self.demote.is_none() && self.process.is_none() {
+            self.demote = self.fence.take();
+        }
+        self
+    }
+
     /// Whether stopping this application takes any time: else the lease may be used to its very end.
     pub fn stops(&self) -> bool {
         self.demote.is_some() || self.fence.is_some() || self.process.is_some()

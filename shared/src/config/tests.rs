@@ -323,7 +323,7 @@ fn grpc_and_process_checks_have_few_keys() {
 #[test]
 fn a_cold_process_is_checked_only_where_it_runs() {
     let cold = ["process.command=[\"a\"]", "check.tcp=localhost:1"];
-    let warm = [&cold[..], &["process.mode=warm"]].concat();
+    let warm = [&cold[..], &["process.mode=warm", "process.demote_signal=SIGUSR2"]].concat();
     for (sets, standby) in [(&cold[..], false), (&warm, true), (&cold[1..], true)] {
         let config = Dir::new().config(SMALL, sets);
         let check = config.roles.values().next().unwrap().check.clone().unwrap();
@@ -344,6 +344,31 @@ fn several_roles_have_tables_of_their_own() {
     let names: Vec<&str> = config.roles.keys().map(RoleName::as_str).collect();
     assert_eq!(names, ["mail", "orders"]);
     assert!(config.roles.values().next().unwrap().demote.is_some());
+}
+
+#[test]
+fn a_fence_alone_is_the_demote_and_beside_another_way_it_stays_the_harder_one() {
+    let fence = "actions.fence={command=[\"kill\"], timeout=\"200ms\", on_failure=\"release\"}";
+    let main = |more: &[&str]| {
+        let sets = [&[fence], more].concat();
+        Dir::new()
+            .config(SMALL, &sets)
+            .roles
+            .into_values()
+            .next()
+            .unwrap()
+    };
+    let alone = main(&[]);
+    assert!(alone.fence.is_none());
+    let demote = alone.demote.as_ref().unwrap();
+    assert_eq!(demote.on_failure, OnFailure::Release);
+    assert_eq!(
+        alone.last_resort(),
+        Some((&["kill".to_owned()][..], demote.timeout))
+    );
+    for other in ["actions.demote.command=[\"true\"]", "process.command=[\"a\"]"] {
+        assert!(main(&[other]).fence.is_some(), "{other}");
+    }
 }
 
 #[test]

@@ -98,6 +98,9 @@ impl Shape {
         let mut config = config(&nodes, self.networks(), self.roles(), W);
         for (place, role) in config.roles.values_mut().enumerate() {
             *role = self.settings(place);
+            if !broken!(FenceAloneIsNoDemote) {
+                *role = std::mem::take(role).with_demote();
+            }
         }
         World::new(config, seed)
     }

@@ -105,6 +105,7 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::CachedFlag], S1, any, 100),
     sabotage(&[Rule::ReleasedBeforeStopped], RELEASED, any, 100),
     sabotage(&[Rule::StopsAtLeaseEnd], APPLICATION, stopping, 400),
+    sabotage(&[Rule::FenceAloneIsNoDemote], APPLICATION, stopping, 100),
     sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
     sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
     sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),

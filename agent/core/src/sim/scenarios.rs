@@ -270,8 +270,8 @@ fn untried_application_is_active_only_once_its_check_was_good() {
     assert_eq!(w.active_now()[0].0, 1);
 }
 
-#[test]
-fn node_whose_application_failed_a_check_only_made_there_is_not_next_again() {
+/// Three members, whose applications are checked only where they are active.
+fn checked_only_while_active() -> Scene {
     let mut config = nodes(&[Kind::Member; 3]);
     let second = Duration::from_secs(1);
     config.roles.get_mut(&role()).unwrap().check = Some(Check {
@@ -283,7 +283,29 @@ fn node_whose_application_failed_a_check_only_made_there_is_not_next_again() {
         delay: Duration::ZERO,
         standby: false,
     });
-    let mut w = Scene(World::new(config, 10));
+    Scene(World::new(config, 10))
+}
+
+#[test]
+fn holder_that_comes_back_is_active_only_once_it_was_checked_in_this_tenure() {
+    let mut w = checked_only_while_active();
+    w.settle();
+    w.nodes[1].first_check = false;
+    w.give_health(1, &role(), Health::Healthy); // of a tenure before: its check hangs, and says nothing more
+    w.kill(0, false);
+    w.run(Duration::from_secs(3));
+    assert!(w.active_now().is_empty(), "not checked in this tenure");
+    let view = w.nodes[1].view.as_ref().unwrap();
+    assert_eq!(view.roles[0].state, RoleState::Promoting);
+    w.set_health(1, &role(), true);
+    w.run(Duration::from_millis(100));
+    assert_eq!(w.active_now()[0].0, 1);
+}
+
+#[test]
+fn node_whose_application_failed_a_check_only_made_there_is_not_next_again() {
+    let mut w = checked_only_while_active();
+    let second = Duration::from_secs(1);
     w.settle();
     w.set_health(0, &role(), false);
     assert_eq!(w.until_active_but(0, second).0, 1);

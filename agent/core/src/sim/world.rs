@@ -247,6 +247,7 @@ impl World {
             view: None,
             cluster: ClusterId(0),
             healthy: roles.iter().map(|role| (role.clone(), true)).collect(),
+            first_check: true,
             unfit_since: roles.iter().map(|role| (role.clone(), self.now)).collect(),
             stopped: false,
             leaving: false,

@@ -382,6 +382,10 @@ fn bad_values_say_what_would_be_right() {
             r#"[actions.notify] needs one of command or post; add a line like: command = ["/usr/local/bin/role-changed"]"#,
         ),
         (
+            "process={command=[\"a\"], mode=\"warm\"}",
+            r#"process: with mode = "warm" it runs on when its node steps down, and nothing tells it of that; add demote_signal, or better actions.demote, which can wait until it acts no more"#,
+        ),
+        (
             "actions.fence={timeout=\"100ms\"}",
             r#"[actions.fence] lacks "command"; add a line like: command = ["/usr/local/bin/kill-serving"]"#,
         ),

@@ -63,6 +63,10 @@ fn each_risk_is_named() {
             &["actions.demote.post=http://localhost:8080/stop"],
             "demote of role main is a POST, which a frozen or killed agent cannot send; add actions.fence",
         ),
+        (
+            &["process={command=[\"a\"], mode=\"warm\", demote_signal=\"SIGUSR2\"}"],
+            "the process of role main is told by a signal alone that it must act no more, and nobody waits until it does",
+        ),
     ] {
         let sets: Vec<&str> = THREE.iter().chain(more).copied().collect();
         let text = risks(&sets);
@@ -80,6 +84,19 @@ fn a_demote_by_post_is_no_risk_where_something_harder_follows() {
         let text = risks(&sets);
         assert!(!text.contains("POST"), "{harder}: {text}");
     }
+}
+
+#[test]
+fn a_warm_process_whose_demote_is_an_action_is_no_risk() {
+    let sets: Vec<&str> = THREE
+        .into_iter()
+        .chain([
+            "process={command=[\"a\"], mode=\"warm\"}",
+            "actions.demote.command=[\"true\"]",
+        ])
+        .collect();
+    let text = risks(&sets);
+    assert!(!text.contains("signal alone"), "{text}");
 }
 
 #[test]

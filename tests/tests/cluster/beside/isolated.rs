@@ -1,7 +1,7 @@
 //! The holder hears nobody. Its application has stopped, of whatever sort it is, before another node's starts: that is what the lead of
 //! the lease is for.
 
-use super::{DAEMON, FENCED, HANG, PROCESS, end, taken_over, three_at};
+use super::{DAEMON, FENCE_ALONE, FENCED, HANG, PROCESS, end, taken_over, three_at};
 use crate::NAMES;
 use baton_shared::view::RoleState;
 use baton_tests::agreement::Apart;
@@ -60,4 +60,10 @@ fn isolated_holder_has_demoted_by_command() {
 fn isolated_holder_whose_demote_hangs_has_fenced() {
     isolated(1000, FENCED);
     isolated(300, FENCED);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_with_a_fence_alone_has_run_it() {
+    isolated(1000, FENCE_ALONE);
 }

@@ -40,6 +40,10 @@ const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--dae
                       \"test ! -e {dir}/hang || exec sleep 1000; exec \\\"$@\\\" --stop\", \"sh\", {application}] }\n\
                       fence = { command = [{application}, \"--stop\"] }\n";
 
+/// One that is stopped by a fence alone.
+const FENCE_ALONE: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                           fence = { command = [{application}, \"--stop\"] }\n";
+
 /// Three members at the default window, and these tables.
 #[track_caller]
 fn three_with(more: &str) -> Cluster {

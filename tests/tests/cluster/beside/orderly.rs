@@ -1,6 +1,6 @@
 //! Stops that are asked for.
 
-use super::{PROCESS, end, taken_over, three_at, three_with};
+use super::{FENCE_ALONE, PROCESS, end, taken_over, three_at, three_with};
 use crate::NAMES;
 use baton_shared::clock::Mono;
 use baton_tests::agreement::Apart;
@@ -31,6 +31,20 @@ fn parent_told_to_stop_hands_over_in_order() {
         let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
+    }
+    end(cluster);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn switched_over_with_a_fence_alone_the_application_has_stopped_first() {
+    let cluster = three_with(FENCE_ALONE);
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        cluster.applications().acting(holder, since);
+        cluster.applications().assert_apart();
+        cluster.applications().assert_no_orphans(&[holder]);
     }
     end(cluster);
 }

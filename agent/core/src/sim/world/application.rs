@@ -110,7 +110,11 @@ impl World {
         doing.ended = true;
         let (epoch, action, result) = (doing.epoch, doing.action, doing.result.clone());
         if action == Action::Demote {
+            // With neither an action nor a process, "done" stops nothing.
+            let stops = |role: &Role| role.demote.is_some() || role.process.is_some();
+            let stops = machine.settings(role).is_some_and(stops);
             match (machine.app(role), &result) {
+                (App::Stopping(since), Ok(())) if !stops => self.stop_failed(n, role, since),
                 (_, Ok(())) => self.has_stopped(n, role),
                 (App::Stopping(since), Err(_)) => self.stop_failed(n, role, since),
                 _ => {}

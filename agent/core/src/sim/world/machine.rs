@@ -45,6 +45,8 @@ pub(in crate::sim) struct Machine {
     pub view: Option<View>,
     pub cluster: ClusterId,
     pub healthy: BTreeMap<RoleName, bool>,
+    /// Where only the active node is checked: the first check after a promotion ends.
+    pub first_check: bool,
     /// Since when, in true time, it must not be put in line for a role; `None` while it may be.
     pub unfit_since: BTreeMap<RoleName, u64>,
     pub stopped: bool,

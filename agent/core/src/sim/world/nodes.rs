@@ -179,6 +179,17 @@ impl World {
     }
 
     pub(super) fn run_action(&mut self, n: usize, role: RoleName, epoch: Epoch, action: Action) {
+        let check = self.config.roles.get(&role).and_then(|role| role.check.as_ref());
+        let checked = self.nodes[n].first_check && check.is_some_and(|check| !check.standby);
+        if action == Action::Promote && checked {
+            // The first check of this tenure.
+            let health = Input::Health {
+                role: role.clone(),
+                health: self.nodes[n].healthy[&role].into(),
+                reason: "as the simulator says".into(),
+            };
+            self.to(n, MS, health);
+        }
         if self.nodes[n].settings(&role).is_some() {
             return self.act_on_application(n, &role, epoch, action);
         }
