@@ -1,10 +1,13 @@
 //! `/health` per second: the agent on one core, and nginx returning a fixed 200 on one worker on the same core, one round after the
 //! other, with `wrk` on another core. With keep-alive connections, and with one connection for each request.
 //!
+//! Where `wrk` is what ends the climb, the processor time of a request tells more than the rate.
+//!
 //! Ratios are made within a round, so that what the machine does besides strikes both.
 
 use crate::NAMES;
 use crate::figure::Figure;
+use crate::rest::used;
 use baton_tests::balancer::Balancer;
 use baton_tests::cluster::Cluster;
 use baton_tests::namespace::Namespace;
@@ -28,6 +31,8 @@ const PORT: u16 = 8080;
 struct Load {
     per_second: f64,
     p99_ms: f64,
+    /// Of the server.
+    cost_us: f64,
 }
 
 pub fn measure() -> Vec<Figure> {
@@ -45,7 +50,8 @@ pub fn measure() -> Vec<Figure> {
          location / {{ return 200 '{{\"active\":true,\"node\":\"a\",\"role\":\"main\",\"epoch\":1780000000000}}'; }} }}"
     );
     let nginx = Balancer::nginx_by(host, at, 1, &server);
-    pin(host, cluster.process(&holder).agent().expect("the agent runs"));
+    let agent = cluster.process(&holder).agent().expect("the agent runs");
+    pin(host, agent);
     let worker = children(nginx.process.id());
     assert_eq!(worker.len(), 1, "nginx has one worker");
     pin(host, worker[0]);
@@ -56,8 +62,8 @@ pub fn measure() -> Vec<Figure> {
     ] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            ours.push(load(host, node.http, headers));
-            theirs.push(load(host, at, headers));
+            ours.push(load(host, node.http, agent, headers));
+            theirs.push(load(host, at, worker[0], headers));
         }
         figures.extend(compare(how, &ours, &theirs, target));
     }
@@ -66,6 +72,7 @@ pub fn measure() -> Vec<Figure> {
 
 fn compare(how: &str, ours: &[Load], theirs: &[Load], target: f64) -> Vec<Figure> {
     let rates = |all: &[Load]| all.iter().map(|load| load.per_second).collect::<Vec<_>>();
+    let costs = |all: &[Load]| all.iter().map(|load| load.cost_us).collect::<Vec<_>>();
     let tails = |all: &[Load]| all.iter().map(|load| load.p99_ms).collect::<Vec<_>>();
     let ratios = |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(a, b)| a / b).collect();
     let own = format!("/health of the active node, {how}");
@@ -88,6 +95,12 @@ fn compare(how: &str, ours: &[Load], theirs: &[Load], target: f64) -> Vec<Figure
             ratios(&tails(ours), &tails(theirs)),
             "x",
         ),
+        Figure::amounts(format!("  processor time, {how}"), costs(ours), "us/request"),
+        Figure::amounts(
+            format!("  processor time, of nginx's, {how}"),
+            ratios(&costs(ours), &costs(theirs)),
+            "x",
+        ),
     ]
 }
 
@@ -100,7 +113,7 @@ fn pin(host: &Namespace, id: u32) {
 }
 
 /// Asks as fast as answers come.
-fn load(host: &Namespace, server: SocketAddr, headers: &[&str]) -> Load {
+fn load(host: &Namespace, server: SocketAddr, id: u32, headers: &[&str]) -> Load {
     let url = format!("http://{server}/health");
     let line = [
         &[
@@ -119,16 +132,25 @@ fn load(host: &Namespace, server: SocketAddr, headers: &[&str]) -> Load {
         &[&url],
     ]
     .concat();
+    let before = used(id);
     let printed = host.run("taskset", &line);
+    let spent = used(id) - before;
     let after = |name: &str| {
         let line = printed.lines().find_map(|line| line.trim().strip_prefix(name));
         line.unwrap_or_else(|| panic!("wrk says no {name}:\n{printed}"))
             .trim()
     };
     assert!(!printed.contains("Non-2xx"), "not all were 200:\n{printed}");
+    let answered = printed
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "));
+    let answered: f64 = answered
+        .and_then(|(count, _)| count.parse().ok())
+        .expect("wrk counts");
     let load = Load {
         per_second: after("Requests/sec:").parse().expect("a rate is a number"),
         p99_ms: milliseconds(after("99%")),
+        cost_us: spent * 1e6 / answered,
     };
     eprintln!("{server} {headers:?}: {load:?}");
     load

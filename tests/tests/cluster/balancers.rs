@@ -112,7 +112,14 @@ impl Stage {
                 "through {through} a gap of {gap:?}, not {allowed:?}\n{}",
                 log()
             );
-            let known = path.client.await_answer(&to, since).received + path.lag + SCHEDULING_SLACK;
+            let first = path.client.await_answer(&to, since).received;
+            let late = first.since(since);
+            assert!(
+                late <= allowed + SCHEDULING_SLACK,
+                "{to} answered through {through} after {late:?}\n{}",
+                log()
+            );
+            let known = first + path.lag + SCHEDULING_SLACK;
             let failures = path.client.failures(known);
             assert!(
                 failures <= EXCUSED,
