@@ -11,6 +11,7 @@ use baton_tests::agreement::Apart;
 use baton_tests::balancer::{Balancer, EXAMPLE_NODES};
 use baton_tests::case::now;
 use baton_tests::cluster::{CLIENT, Cluster};
+use baton_tests::fault::Loss;
 use baton_tests::plan::{HTTP_PORT, Plan};
 use baton_tests::through::Client;
 use std::fs::File;
@@ -102,14 +103,12 @@ impl Stage {
         let (from, to) = (from, 1 - from);
         self.floor.await_steady(PLAIN[from], Mono::ZERO);
         let since = now();
+        // The second is healthy first: cutting off takes some milliseconds, which must not count as HAProxy's.
+        self.plain[to].set(true);
         match silent {
-            true => self
-                .cluster
-                .lab()
-                .lose(PLAIN[from], baton_tests::fault::Loss::all()),
+            true => self.cluster.lab().lose(PLAIN[from], Loss::all()),
             false => self.plain[from].set(false),
         }
-        self.plain[to].set(true);
         self.floor.await_steady(PLAIN[to], since);
         let gap = self.floor.gap(since);
         if silent {

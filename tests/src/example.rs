@@ -28,17 +28,27 @@ pub fn example(name: &str, changes: &[(String, String)]) -> String {
 /// A resolver's example, with these agents in it, and the reverse zone of their network.
 #[track_caller]
 pub fn resolver_example(name: &str, agents: &[SocketAddr]) -> String {
-    assert_eq!(
-        agents.len(),
-        EXAMPLE_AGENTS.len(),
-        "the examples have as many agents"
-    );
-    let pairs = EXAMPLE_AGENTS.into_iter().zip(agents);
-    let mut changes: Vec<_> = pairs
-        .map(|(written, agent)| (written.to_owned(), agent.ip().to_string()))
-        .collect();
+    let mut changes = addresses(agents);
     changes.push((EXAMPLE_REVERSE.to_owned(), REVERSE.to_owned()));
     example(name, &changes)
+}
+
+/// The example of a parent zone, with these agents in it. Its third one is a witness `w`; the cluster's is `c`.
+#[track_caller]
+pub fn delegation_example(agents: &[SocketAddr]) -> String {
+    let mut changes = addresses(agents);
+    changes.push(("w.node".to_owned(), "c.node".to_owned()));
+    example("bind/delegation.zone", &changes)
+}
+
+#[track_caller]
+fn addresses(agents: &[SocketAddr]) -> Vec<(String, String)> {
+    let written = EXAMPLE_AGENTS.into_iter();
+    assert_eq!(agents.len(), written.len(), "the examples have as many agents");
+    let pairs = written.zip(agents);
+    pairs
+        .map(|(written, agent)| (written.to_owned(), agent.ip().to_string()))
+        .collect()
 }
 
 /// What BIND's example has for `options { }`, which cannot be in a file that is included: in a comment.

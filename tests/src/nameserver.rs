@@ -3,7 +3,7 @@
 //! there, runs in the foreground with one thread, and ends when dropped.
 
 use crate::deadline::{GENEROUS, until};
-use crate::example::{options_of, resolver_example};
+use crate::example::{delegation_example, options_of, resolver_example};
 use crate::namespace::Namespace;
 use crate::process::Process;
 use std::fmt;
@@ -48,6 +48,8 @@ pub enum Way {
     /// As the zone's name servers, by `examples/bind` and `examples/unbound`, with validation on as an operator has it: BIND
     /// `static-stub`, Unbound `stub-zone`. The agents are the three there, and listen on port 53.
     Stub,
+    /// Not at all: the parent zone is its own, by `examples/bind/delegation.zone`, and delegates to the three agents there.
+    Delegation,
 }
 
 /// A zone in master file format (RFC 1035 §5).
@@ -173,6 +175,11 @@ impl Program {
                         let text = resolver_example("bind/baton.conf", agents);
                         (format!("dnssec-validation auto;\n{}", options_of(&text)), text)
                     }
+                    Way::Delegation => {
+                        let file = write(dir, "delegation.zone", &delegation_example(agents));
+                        let zone = format!("zone \"internal\" {{ type primary; file \"{file}\"; }};\n");
+                        ("dnssec-validation no;\n".to_owned(), zone)
+                    }
                 };
                 let text = format!(
                     "options {{\n directory \"{place}\"; pid-file none; lock-file none; listen-on-v6 {{ none; }};\n \
@@ -181,14 +188,14 @@ impl Program {
                 );
                 foreground_bind(&write(dir, "named.conf", &text))
             }
-            (Program::Unbound, way) => {
+            (Program::Unbound, Way::Forward | Way::Stub) => {
                 let (more, zone) = match way {
                     Way::Forward => {
                         let agents = each(&|at| format!("  forward-addr: {}@{}\n", at.ip(), at.port()));
                         let zone = format!("forward-zone:\n  name: \"{zone}\"\n{agents}");
                         ("  module-config: \"iterator\"\n".to_owned(), zone)
                     }
-                    Way::Stub => {
+                    _ => {
                         let text = resolver_example("unbound/baton.conf", agents);
                         (
                             format!("  trust-anchor: \"{ROOT_KEY}\"\n  private-address: 10.0.0.0/8\n"),

@@ -22,11 +22,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Resolvers, and how each is told of the agents.
-const RESOLVERS: [(Program, Way); 5] = [
+const RESOLVERS: [(Program, Way); 6] = [
     (Program::Unbound, Way::Forward),
     (Program::Unbound, Way::Stub),
     (Program::Bind, Way::Forward),
     (Program::Bind, Way::Stub),
+    (Program::Bind, Way::Delegation),
     (Program::Dnsmasq, Way::Forward),
 ];
 
