@@ -4,6 +4,7 @@ use super::active::{active, no_such_role};
 use super::agent_check::AgentCheck;
 use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
 use super::connection::{Face, Http};
+use super::crowd::Peer;
 use super::feed::Feed;
 use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
@@ -265,7 +266,7 @@ impl Board {
     }
 
     /// Answers `/events`: a stream, or the history as JSON to those who ask for it.
-    pub(super) fn events(&self, query: Option<&str>, headers: &HeaderMap) -> Answer {
+    pub(super) fn events(&self, query: Option<&str>, headers: &HeaderMap, from: Peer) -> Answer {
         let accepts = |what: &str| {
             headers
                 .get(ACCEPT)
@@ -290,7 +291,7 @@ impl Board {
             .get("last-event-id")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .unwrap_or(0);
-        match self.feed.subscribe(seen, Mono::now()) {
+        match self.feed.subscribe(seen, Mono::now(), from) {
             Some(pieces) => events(pieces),
             None => refusal(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -311,10 +312,10 @@ pub(super) struct Reader {
 }
 
 impl Face for Reader {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
         Counters::add(&self.board.handle.counters.http_requests);
         if grpc::is_call(&request) {
-            return grpc::call(self, request).await;
+            return grpc::call(self, request, from).await;
         }
         let method = request.method();
         if !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS) {
@@ -324,25 +325,25 @@ impl Face for Reader {
             return last(refusal(StatusCode::PAYLOAD_TOO_LARGE, "no body is taken here"));
         }
         if method == Method::OPTIONS {
-            return bare(self.options(&request).await, READ);
+            return bare(self.options(&request, from).await, READ);
         }
-        self.read(request.uri().path(), &request).await
+        self.read(request.uri().path(), &request, from).await
     }
 }
 
 impl Reader {
     /// OPTIONS of a check is the check without a body: HAProxy's `option httpchk` asks so, without a path at `/`, and
     /// must not take a standby for active.
-    async fn options(&self, request: &Request<Incoming>) -> Answer {
+    async fn options(&self, request: &Request<Incoming>, from: Peer) -> Answer {
         match request.uri().path() {
-            "/" | "*" => self.read("/health", request).await,
-            "/live" | "/ready" => self.read(request.uri().path(), request).await,
-            path if path.starts_with("/health") => self.read(path, request).await,
+            "/" | "*" => self.read("/health", request, from).await,
+            "/live" | "/ready" => self.read(request.uri().path(), request, from).await,
+            path if path.starts_with("/health") => self.read(path, request, from).await,
             _ => text(StatusCode::NO_CONTENT, ""),
         }
     }
 
-    async fn read(&self, path: &str, request: &Request<Incoming>) -> Answer {
+    async fn read(&self, path: &str, request: &Request<Incoming>, from: Peer) -> Answer {
         let Handle {
             published, counters, ..
         } = &self.board.handle;
@@ -363,7 +364,7 @@ impl Reader {
             },
             "/active" => active(published, default, query, Mono::now()),
             "/status" => self.board.status(query).await,
-            "/events" => self.board.events(query, request.headers()),
+            "/events" => self.board.events(query, request.headers(), from),
             "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
             "/" => text(StatusCode::OK, INDEX),
             _ => match path.strip_prefix("/health/") {

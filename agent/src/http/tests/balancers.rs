@@ -1,6 +1,7 @@
 //! The checks listener as balancers talk to it: agent-check, gRPC, plain text, the PROXY protocol.
 
-use super::super::connection::{Face, Http};
+use super::super::connection::{Face, Http, MAX_MULTIPLEXED};
+use super::super::crowd::{Peer, Visitor};
 use super::super::patience::Patience;
 use super::super::serve::Serve;
 use super::checks::{Running, checks_with, http};
@@ -308,6 +309,57 @@ async fn http2_has_the_same_answers_and_rests_without_being_cut_off_while_a_watc
 }
 
 #[tokio::test]
+async fn http2_at_rest_is_let_go_although_it_pings() {
+    let patience = Patience {
+        idle: Duration::from_millis(300),
+        ..Patience::USUAL
+    };
+    let run = checks_with(published(), http(false, 100), patience);
+    let mut stream = TcpStream::connect(run.addr).await.unwrap();
+    // RFC 9113, sections 3.4, 6.5 and 6.7.
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let ping = async {
+        let mut answer = [0; 256];
+        while stream.write_all(b"\0\0\x08\x06\0\0\0\0\0baton...").await.is_ok()
+            && stream.read(&mut answer).await.is_ok_and(|n| n > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, ping)
+        .await
+        .expect("an idle connection is kept for ever");
+}
+
+#[tokio::test]
+async fn one_http2_connection_more_than_there_is_room_for_is_heard_and_the_longest_at_rest_goes() {
+    let run = checks_with(published(), http(false, 2 * MAX_MULTIPLEXED), Patience::USUAL);
+    let mut all = Vec::new();
+    for _ in 0..MAX_MULTIPLEXED {
+        let mut client = Client::connect(run.addr).await;
+        assert_eq!(client.get("/health").await.status(), 503);
+        all.push(client);
+    }
+    let counters = &run.handle.counters;
+    assert_eq!(counters.http_evicted.load(Relaxed), 0);
+    let mut watch = all[0].watch("").await;
+    assert_eq!(watch.next().await, Ok(2));
+
+    let mut more = Client::connect(run.addr).await;
+    assert_eq!(more.get("/health").await.status(), 503);
+    assert!(counters.http_evicted.load(Relaxed) > 0);
+    assert_eq!(counters.http_refused.load(Relaxed), 0);
+    // The second had rested longest, for the first watches; the last had hardly begun to.
+    assert!(timeout(LIMIT, all[1].sender.ready()).await.unwrap().is_err());
+    assert_eq!(all[MAX_MULTIPLEXED - 1].get("/health").await.status(), 503);
+    run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
+    assert_eq!(watch.next().await, Ok(1));
+}
+
+#[tokio::test]
 async fn plain_text_is_one_line() {
     let run = run(published(), |_| {});
     for (path, headers, body) in [
@@ -445,7 +497,11 @@ impl AsyncWrite for Counted {
 struct Fixed;
 
 impl Face for Fixed {
-    async fn answer(self: &Arc<Self>, _request: Request<Incoming>) -> super::super::answer::Answer {
+    async fn answer(
+        self: &Arc<Self>,
+        _request: Request<Incoming>,
+        _from: Peer,
+    ) -> super::super::answer::Answer {
         let status = super::super::answer::StatusCode::OK;
         super::super::answer::json_text(status, fixture::view().me.to_string())
     }
@@ -461,7 +517,7 @@ async fn head_and_body_leave_in_one_write() {
     };
     let (_stop, stopped) = watch::channel(());
     let http = Arc::new(Http::new(Arc::new(Fixed), Patience::USUAL));
-    let serving = tokio::spawn(http.serve(counted, stopped));
+    let serving = tokio::spawn(http.serve(counted, Visitor::alone(), stopped));
     for answered in 1..=3 {
         client
             .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
