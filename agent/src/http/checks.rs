@@ -54,7 +54,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
 /// Confirmations under way at once: they share the control loop's queue with operators, who must find room in it.
 const MAX_CONFIRMING: usize = MAX_WAITING / 4;
 
-/// Agent-checks at once, which are over in a moment.
+/// Agent-checks at once, where nobody says otherwise.
 const MAX_AGENT_CHECKS: usize = 1024;
 
 /// Bound sockets of the checks listener.
@@ -64,6 +64,7 @@ pub struct Checks {
     agent_check: Vec<TcpListener>,
     certificates: Option<Arc<Certificates>>,
     config: config::Http,
+    agent_checks: usize,
 }
 
 impl Checks {
@@ -80,7 +81,15 @@ impl Checks {
                 None => None,
             },
             config: config.clone(),
+            agent_checks: MAX_AGENT_CHECKS,
         })
+    }
+
+    /// Takes no more connections at once than these, whatever is configured.
+    pub fn at_most(mut self, connections: usize, agent_checks: usize) -> Checks {
+        self.config.max_connections = self.config.max_connections.min(connections);
+        self.agent_checks = agent_checks;
+        self
     }
 
     /// What TLS is spoken with, if it is.
@@ -120,12 +129,7 @@ impl Checks {
             connections,
             counters: counters.clone(),
         };
-        let reader = Arc::new(Reader {
-            board: Board::new(handle),
-            confirm: self.config.confirm,
-            codes: self.config.codes,
-            confirming: Semaphore::new(MAX_CONFIRMING),
-        });
+        let reader = Arc::new(Reader::new(handle, &self.config));
         let http = Http::new(reader.clone(), patience)
             .proxy_protocol(self.config.proxy_protocol)
             .tls(self.certificates.clone());
@@ -153,7 +157,7 @@ impl Checks {
                     limits(self.config.max_connections),
                     shutdown
                 ),
-                serve(agents, agent_check, limits(MAX_AGENT_CHECKS), agents_end),
+                serve(agents, agent_check, limits(self.agent_checks), agents_end),
             )
         };
         tokio::select! {
@@ -332,6 +336,16 @@ impl Face for Reader {
 }
 
 impl Reader {
+    /// Reads from what `handle` publishes.
+    pub(super) fn new(handle: Handle, config: &config::Http) -> Reader {
+        Reader {
+            board: Board::new(handle),
+            confirm: config.confirm,
+            codes: config.codes,
+            confirming: Semaphore::new(MAX_CONFIRMING),
+        }
+    }
+
     /// OPTIONS of a check is the check without a body: HAProxy's `option httpchk` asks so, without a path at `/`, and
     /// must not take a standby for active.
     async fn options(&self, request: &Request<Incoming>, from: Peer) -> Answer {

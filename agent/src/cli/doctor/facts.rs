@@ -287,7 +287,7 @@ pub(super) struct Rights {
     pub agent_pid: Option<u32>,
     /// The doctor runs as root.
     pub root: bool,
-    /// Open files, at most (soft limit).
+    /// Open files, at most (hard limit: the agent raises the soft one).
     pub open_files: Option<u64>,
     /// A thread runs with real-time priority or a negative niceness, or may.
     pub prompt: Option<bool>,

@@ -1,9 +1,7 @@
 //! The checks listener as balancers talk to it: agent-check, gRPC, plain text, the PROXY protocol.
 
-use super::super::connection::{Face, Http, MAX_MULTIPLEXED};
-use super::super::crowd::{Peer, Visitor};
+use super::super::connection::MAX_MULTIPLEXED;
 use super::super::patience::Patience;
-use super::super::serve::Serve;
 use super::checks::{Running, checks_with, http};
 use super::fixture::{self, published, role, view};
 use super::{LIMIT, talk};
@@ -24,14 +22,11 @@ use hyper::header::CONTENT_TYPE;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 fn run(published: Arc<Published>, change: impl FnOnce(&mut config::Http)) -> Running {
@@ -178,15 +173,18 @@ async fn grpc_check_in_confirm_mode_needs_the_word_of_a_majority() {
 }
 
 /// An HTTP/2 client.
-struct Client {
+pub(super) struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
     _tasks: Tasks,
 }
 
 impl Client {
     async fn connect(addr: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(addr).await.unwrap()).await
+    }
+
+    pub(super) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Client {
         let tasks = Tasks::default();
-        let stream = TcpStream::connect(addr).await.unwrap();
         let (sender, connection) = http2::handshake(tasks.executor(), TokioIo::new(stream))
             .await
             .unwrap();
@@ -208,7 +206,11 @@ impl Client {
     }
 
     async fn watch(&mut self, service: &str) -> Watch {
-        let request = Request::post(format!("http://x{WATCH}"))
+        Watch(self.call(WATCH, service).await)
+    }
+
+    pub(super) async fn call(&mut self, method: &str, service: &str) -> Incoming {
+        let request = Request::post(format!("http://x{method}"))
             .header(CONTENT_TYPE, "application/grpc+proto")
             .body(Full::new(Bytes::from(question(service))))
             .unwrap();
@@ -217,7 +219,7 @@ impl Client {
             .unwrap()
             .unwrap();
         assert_eq!(answer.status(), 200);
-        Watch(answer.into_body())
+        answer.into_body()
     }
 }
 
@@ -443,98 +445,4 @@ async fn proxy_headers_are_skipped_where_configured_and_named_where_not() {
     assert_eq!(talk(stream, REQUEST).await.status, 200);
     let endless = [b"PROXY ", &[b'x'; 4096][..]].concat();
     assert_eq!(send(behind.addr, &endless).await.status, 400);
-}
-
-/// A stream that counts what is written at once.
-struct Counted {
-    stream: tokio::io::DuplexStream,
-    writes: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        self.writes.fetch_add(1, Relaxed);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        self.writes.fetch_add(1, Relaxed);
-        let whole: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
-        Pin::new(&mut self.stream).poll_write(cx, &whole)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-struct Fixed;
-
-impl Face for Fixed {
-    async fn answer(
-        self: &Arc<Self>,
-        _request: Request<Incoming>,
-        _from: Peer,
-    ) -> super::super::answer::Answer {
-        let status = super::super::answer::StatusCode::OK;
-        super::super::answer::json_text(status, fixture::view().me.to_string())
-    }
-}
-
-#[tokio::test]
-async fn head_and_body_leave_in_one_write() {
-    let (mut client, stream) = tokio::io::duplex(64 * 1024);
-    let writes = Arc::new(AtomicUsize::new(0));
-    let counted = Counted {
-        stream,
-        writes: writes.clone(),
-    };
-    let (_stop, stopped) = watch::channel(());
-    let http = Arc::new(Http::new(Arc::new(Fixed), Patience::USUAL));
-    let serving = tokio::spawn(http.serve(counted, Visitor::alone(), stopped));
-    for answered in 1..=3 {
-        client
-            .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\na") {
-            assert_ne!(
-                timeout(LIMIT, client.read_buf(&mut answer))
-                    .await
-                    .unwrap()
-                    .unwrap(),
-                0
-            );
-        }
-        assert_eq!(writes.load(Relaxed), answered);
-    }
-    drop(client);
-    timeout(LIMIT, serving).await.unwrap().unwrap();
 }
