@@ -59,6 +59,7 @@ pub(super) fn clock(start: Reading) -> Clock {
     Clock {
         stepped_ms: end.wall - start.wall - watched_ms,
         watched_ms,
+        loop_late_ms: None,
         synchronised: kernel.map(|(synchronised, _)| synchronised),
         rate_ppm: kernel.map(|(_, rate)| rate),
         chrony_slew_ppm: chrony(),
