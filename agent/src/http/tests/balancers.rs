@@ -3,7 +3,7 @@
 use super::super::connection::MAX_MULTIPLEXED;
 use super::super::patience::Patience;
 use super::checks::{Running, checks_with, http};
-use super::fixture::{self, published, role, view};
+use super::fixture::{published, role, view};
 use super::{LIMIT, talk};
 use crate::checks::grpc;
 use crate::grpc::{WATCH, question, status};

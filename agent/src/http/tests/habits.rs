@@ -66,7 +66,7 @@ async fn http_1_0_is_answered_and_kept_only_when_asked_for() {
 /// An answer with its body, which is JSON.
 async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut answer = Vec::new();
-    while !answer.ends_with(b"}") {
+    while !answer.trim_ascii_end().ends_with(b"}") {
         let read = timeout(LIMIT, stream.read_buf(&mut answer)).await.unwrap();
         assert_ne!(read.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
     }
@@ -142,13 +142,14 @@ fn connection(tls: Option<Arc<Certificates>>) -> (DuplexStream, Arc<AtomicUsize>
 
 /// Each answer to a GET in one write.
 async fn one_each(mut client: impl AsyncRead + AsyncWrite + Unpin, writes: &AtomicUsize) {
-    for _ in 0..3 {
+    for asked in 0..4 {
         let before = writes.load(Relaxed);
         let request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
         client.write_all(request).await.unwrap();
         client.flush().await.unwrap();
         assert!(answer(&mut client).await.starts_with("HTTP/1.1 503 "));
-        assert_eq!(writes.load(Relaxed) - before, 1);
+        // With the first, TLS sends its tickets (RFC 8446 §4.6.1).
+        assert!(asked == 0 || writes.load(Relaxed) - before == 1);
     }
 }
 
@@ -163,7 +164,6 @@ async fn head_and_body_leave_in_one_write_with_tls_and_without() {
     let certificates = Arc::new(Certificates::load(&files).unwrap());
     let (client, writes, serving) = connection(Some(certificates));
     let client = tls::shake(client, tls::FIRST[0], "http/1.1").await.unwrap();
-    // The first word after the handshake may be more than an answer: tickets (RFC 8446 §4.6.1).
     one_each(client, &writes).await;
     timeout(LIMIT, serving).await.unwrap().unwrap();
 }
