@@ -15,6 +15,7 @@ mod tasks;
 use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
+use crate::descriptors;
 use crate::parent::Line;
 use baton_dnsd::Passed;
 use baton_shared::clock::Mono;
@@ -147,7 +148,7 @@ async fn start(
 ) -> Result<Running, String> {
     let store = Store::open(config.storage.as_deref())?;
     let mine = resolver::mine(&config).await?;
-    let sockets = Sockets::bind(&config, &mine, passed)?;
+    let sockets = Sockets::bind(&config, &mine, passed, descriptors::share(&config))?;
     let addresses = Arc::new(Addresses::default());
     Known::default().fill(&config, &mine, &addresses);
     let view = first_view(&config, &addresses, Mono::now());

@@ -122,6 +122,8 @@ pub struct Counters {
     pub http_connections: AtomicU64,
     /// HTTP connections refused: too many.
     pub http_refused: AtomicU64,
+    /// HTTP connections closed to make room for others.
+    pub http_evicted: AtomicU64,
     /// Flushes of promises to disk.
     pub flushes: AtomicU64,
     /// Time they took in all, in nanoseconds.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod consensus;
 pub mod control;
 pub mod demo;
+pub mod descriptors;
 pub mod group;
 pub mod grpc;
 pub mod handle;

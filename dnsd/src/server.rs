@@ -30,6 +30,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     pushes: Pushes,
     counters: Arc<Counters>,
+    connections: usize,
 }
 
 impl Server {
@@ -57,7 +58,14 @@ impl Server {
             listeners,
             pushes: Pushes::new(dns)?,
             counters: Arc::default(),
+            connections: tcp::CONNECTIONS_MAX,
         })
+    }
+
+    /// Takes no more connections at once than these on each address.
+    pub fn at_most(self, connections: usize) -> Server {
+        let connections = self.connections.min(connections);
+        Server { connections, ..self }
     }
 
     /// Makes cookies with `secret` (RFC 9018 §5), which all nodes of a cluster share, so that each knows the others'. Without
@@ -107,7 +115,7 @@ impl Server {
         let mut of_threads: Vec<Vec<UdpSocket>> = Vec::new();
         for Listener { addr, udp, tcp } in self.listeners {
             let of_tcp = responder.clone();
-            tasks.spawn(async move { (Some(addr), "TCP", tcp::serve(tcp, of_tcp).await) });
+            tasks.spawn(async move { (Some(addr), "TCP", tcp::serve(tcp, of_tcp, self.connections).await) });
             // Threads of their own even for one socket: on the runtime, whose workers wake one another for each batch, an
             // answer costs more than half as much again. Where more sockets were passed for one address, some threads have no
             // socket of the others.

@@ -15,8 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connections of one listener; at 24 KiB each, 12 MiB. More wait in the backlog.
-const CONNECTIONS_MAX: usize = 512;
+/// Connections of one listener, if no less is allowed; at 24 KiB each, 12 MiB. More wait in the backlog.
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// Connections of one client (IPv6: of one /64): resolvers reuse a few, and sixteen clients cannot lock out the rest.
 const PER_CLIENT_MAX: usize = 32;
 /// Between two complete queries, and for a client to take its answers (RFC 7766 §6.2.3: a few seconds).
@@ -33,8 +33,12 @@ const OUTBOX: usize = 2 * REPLY_MAX;
 /// Octets of the length in front of each message (RFC 1035 §4.2.2).
 const PREFIX: usize = 2;
 
-/// Accepts and answers on `listener`; ends only with the reason why it cannot go on.
-pub(crate) async fn serve(listener: std::net::TcpListener, responder: Arc<Responder>) -> io::Error {
+/// Accepts and answers on `listener`, `most` at once; ends only with the reason why it cannot go on.
+pub(crate) async fn serve(
+    listener: std::net::TcpListener,
+    responder: Arc<Responder>,
+    most: usize,
+) -> io::Error {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return error,
@@ -44,7 +48,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, responder: Arc<Respon
     let mut accepting = true;
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+            accepted = listener.accept(), if connections.len() < most => match accepted {
                 Ok((stream, peer)) => {
                     accepting = true;
                     let ip = peer.ip().to_canonical();

@@ -4,6 +4,7 @@
 //! writes goes to the log, line by line, and no faster than a person could use: a command that prints without end fills
 //! neither the log nor a processor.
 
+use crate::descriptors;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::future::Future;
 use std::io;
@@ -203,6 +204,7 @@ fn spawn(run: &Run<'_>) -> Result<Group, String> {
 }
 
 fn start(mut command: Command, program: &str) -> Result<Group, String> {
+    descriptors::give_back(&mut command);
     let leader = command.spawn().map_err(|error| cannot(program, &error))?;
     let id = leader
         .id()

@@ -1,6 +1,7 @@
 //! The faces whose sockets are bound, and their start.
 
 use super::tasks::Tasks;
+use crate::descriptors::Shares;
 use crate::handle::Handle;
 use crate::http;
 use baton_dnsd::Passed;
@@ -16,13 +17,15 @@ pub struct Faces {
 }
 
 impl Faces {
-    /// Binds their sockets, or uses those of name servers that were passed. The error is one line that says what to do.
-    pub fn bind(config: &Config, passed: Passed) -> Result<Faces, String> {
+    /// Binds their sockets, or uses those of name servers that were passed; none takes more connections than its share. The
+    /// error is one line that says what to do.
+    pub fn bind(config: &Config, passed: Passed, shares: Shares) -> Result<Faces, String> {
+        let checks = config.http.as_ref().map(http::Checks::bind).transpose()?;
         Ok(Faces {
-            checks: config.http.as_ref().map(http::Checks::bind).transpose()?,
+            checks: checks.map(|checks| checks.at_most(shares.http, shares.agent_check)),
             control: config.control.as_ref().map(http::Control::bind).transpose()?,
             dns: match &config.dns {
-                Some(dns) => Some(bind_dns(config, dns, passed)?),
+                Some(dns) => Some(bind_dns(config, dns, passed)?.at_most(shares.dns)),
                 None => None,
             },
         })

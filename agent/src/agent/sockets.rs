@@ -3,6 +3,7 @@
 use super::faces::Faces;
 use crate::addresses::resolver::on_network;
 use crate::control::port::Port;
+use crate::descriptors::Shares;
 use baton_dnsd::Passed;
 use baton_shared::config::{Config, Network};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -25,7 +26,12 @@ pub struct Sockets {
 impl Sockets {
     /// Binds them all, but those that the service manager has passed; `mine` is this node's address on each network. The error is
     /// one line that says what to do.
-    pub fn bind(config: &Config, mine: &[Option<IpAddr>], passed: Passed) -> Result<Sockets, String> {
+    pub fn bind(
+        config: &Config,
+        mine: &[Option<IpAddr>],
+        passed: Passed,
+        shares: Shares,
+    ) -> Result<Sockets, String> {
         let (mut ports, mut listeners) = (Vec::new(), Vec::new());
         for (network, ip) in config.networks.iter().zip(mine) {
             let Some(ip) = ip else {
@@ -44,7 +50,7 @@ impl Sockets {
         Ok(Sockets {
             ports,
             listeners,
-            faces: Faces::bind(config, passed)?,
+            faces: Faces::bind(config, passed, shares)?,
         })
     }
 }

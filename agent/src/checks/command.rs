@@ -5,6 +5,7 @@
 //! line. It is not begun anew while a killed one is still there (stuck in the kernel, on a dead disk): a check that hangs
 //! every second must not fill the machine with processes.
 
+use crate::descriptors;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -125,15 +126,17 @@ fn start(words: &[String]) -> Result<(Running, Receiver), String> {
     let cannot = |error: io::Error| format!("cannot run \"{program}\": {error}");
     let (pipe, end) = io::pipe().map_err(cannot)?;
     let pipe = Receiver::from_owned_fd(pipe.into()).map_err(cannot)?;
-    let leader = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(end.try_clone().map_err(cannot)?)
         .stderr(end)
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(cannot)?;
+        .kill_on_drop(true);
+    descriptors::give_back(&mut command);
+    let leader = command.spawn().map_err(cannot)?;
+    drop(command); // with its end of the pipe
     let id = leader.id().and_then(|id| i32::try_from(id).ok());
     let group = id.and_then(Pid::from_raw);
     Ok((Running { leader, group }, pipe))

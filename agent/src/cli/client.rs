@@ -2,6 +2,7 @@
 
 use super::out::{Failure, clean};
 use super::stream::Stream;
+use super::tls;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -34,6 +35,8 @@ pub(super) enum Place {
     Unix(PathBuf),
     /// Host and port.
     Tcp(String),
+    /// Host and port of this machine, behind TLS.
+    Tls(String),
 }
 
 impl fmt::Display for Place {
@@ -41,6 +44,7 @@ impl fmt::Display for Place {
         match self {
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
             Place::Tcp(address) => write!(f, "http://{address}"),
+            Place::Tls(address) => write!(f, "https://{address}"),
         }
     }
 }
@@ -161,7 +165,7 @@ impl Client {
             HOST,
             match &self.place {
                 Place::Unix(_) => "localhost",
-                Place::Tcp(address) => address,
+                Place::Tcp(address) | Place::Tls(address) => address,
             },
         );
         if let Some(token) = &self.token {
@@ -176,6 +180,10 @@ impl Client {
         match &self.place {
             Place::Unix(path) => self.exchange(UnixStream::connect(path), request).await,
             Place::Tcp(address) => self.exchange(TcpStream::connect(address), request).await,
+            Place::Tls(address) => {
+                let connect = async { tls::connect(TcpStream::connect(address).await?, address).await };
+                self.exchange(connect, request).await
+            }
         }
     }
 

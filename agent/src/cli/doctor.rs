@@ -8,11 +8,12 @@ mod judge;
 mod look;
 mod show;
 
+use super::client::Place;
 use super::configured;
 use super::health::nearest;
 use super::out::{Failure, coloured, on_terminal, print};
 use super::target::Target;
-use baton_shared::config::{Config, Host};
+use baton_shared::config::{Config, Http};
 use baton_shared::id::NodeName;
 use facts::Facts;
 use finding::Severity;
@@ -121,7 +122,9 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         unreadable: None,
         storage: None,
         client: Err(String::new()),
+        named: Vec::new(),
         peers: BTreeMap::new(),
+        checks: None,
         app_ports: options.app_port.clone(),
     };
     let mut config = None;
@@ -137,7 +140,9 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         let loaded = readable.loaded;
         subject.settings = Some(look::settings(file, &loaded.config, loaded.warnings, refused));
         subject.storage = loaded.config.storage.clone();
+        subject.named = look::named(&loaded.config);
         subject.peers = peers(file, &loaded.config, target);
+        subject.checks = loaded.config.http.as_ref().and_then(listener);
         config = Some(loaded.config);
     }
     // A file that was merely found says less than the environment.
@@ -184,23 +189,22 @@ fn node(file: &Path, target: &Target) -> Result<NodeName, Failure> {
     })
 }
 
+/// Where this node's agent answers checks.
+fn listener(http: &Http) -> Option<Place> {
+    let addr = nearest(&http.listen)?.to_string();
+    Some(match http.tls {
+        Some(_) => Place::Tls(addr),
+        None => Place::Tcp(addr),
+    })
+}
+
 /// Where the peers' checks listeners are, as the file has them.
 fn peers(file: &Path, config: &Config, target: &Target) -> BTreeMap<NodeName, SocketAddr> {
     let others = config.nodes.iter().filter(|(name, _)| **name != config.me);
-    let address = |(name, node): (&NodeName, &baton_shared::config::Node)| {
+    let address = |(name, _): (&NodeName, &baton_shared::config::Node)| {
         let listen = load(file, Some(name), target).ok()?.loaded.config.http?.listen;
         let outside = listen.iter().find(|addr| !addr.ip().is_loopback());
-        let addr = outside.copied().or_else(|| nearest(&listen))?;
-        let own = node.addresses.iter().find_map(|host| match host {
-            Some(Host::Ip(ip)) => Some(*ip),
-            _ => None,
-        });
-        let ip = if addr.ip().is_unspecified() {
-            own?
-        } else {
-            addr.ip()
-        };
-        Some((name.clone(), SocketAddr::new(ip, addr.port())))
+        Some((name.clone(), outside.copied().or_else(|| nearest(&listen))?))
     };
     others.filter_map(address).collect()
 }

@@ -5,7 +5,7 @@ use super::client::{Client, Place};
 use super::configured;
 use super::out::{Failure, clean, print};
 use super::target;
-use baton_shared::config::{Config, parse_duration};
+use baton_shared::config::{Config, HEALTH_STATES, parse_duration};
 use baton_shared::id::{NodeName, RoleName};
 use hyper::StatusCode;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,8 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7480)
 /// Ask the agent of this machine whether it is alive, active or ready
 ///
 /// Asks its checks listener ([http] listen) and prints one line. Made for the health check of a container,
-/// and for scripts: no other program is needed, and no key is read.
+/// and for scripts: no other program is needed, and no key is read. Where the listener speaks TLS, so does this, to
+/// whatever certificate: it asks this machine.
 ///
 /// Use the default, --live, to decide whether to restart a container: a standby is alive, and restarting it
 /// would only weaken the cluster. Use --ready to decide whether to go on with a rolling update.
@@ -43,7 +44,7 @@ pub(super) struct Options {
     /// With --active: for this role; by default main, or the only one
     #[arg(long, value_name = "ROLE", requires = "active", conflicts_with_all = ["live", "ready"])]
     role: Option<RoleName>,
-    /// The checks listener, such as http://127.0.0.1:7480
+    /// The checks listener, such as http://127.0.0.1:7480, or https:// with [http] tls
     #[arg(long, value_name = "ADDRESS")]
     url: Option<String>,
     /// Take the address from http.listen of this configuration file; without it and --url:
@@ -70,27 +71,51 @@ async fn ask(options: &Options) -> Result<(), Failure> {
     let client = Client::new(place(options)?, None);
     let (status, text) = client.probe(&path(options), options.timeout).await?;
     let line = told(&text);
-    match status {
-        StatusCode::OK => print(&format!("{}: {line}\n", word(options, true))),
-        StatusCode::SERVICE_UNAVAILABLE => Err(Failure::new(format!("{}: {line}", word(options, false)))),
-        status => Err(Failure::new(format!(
+    match verdict(options.active, status, &text) {
+        Some(true) => print(&format!("{}: {line}\n", word(options, true))),
+        Some(false) => Err(Failure::new(format!("{}: {line}", word(options, false)))),
+        None => Err(Failure::new(format!(
             "the checks listener answers {status}: {line}"
         ))),
     }
 }
 
+/// Yes or no, if it is an answer. What status stands for a state is a matter of configuration (`[http] codes`), so whether a node
+/// is active is asked of the body alone.
+fn verdict(active: bool, status: StatusCode, text: &[u8]) -> Option<bool> {
+    if !active {
+        return match status {
+            StatusCode::OK => Some(true),
+            StatusCode::SERVICE_UNAVAILABLE => Some(false),
+            _ => None,
+        };
+    }
+    let answer: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let state = answer["state"].as_str()?;
+    HEALTH_STATES
+        .contains(&state)
+        .then_some(state == HEALTH_STATES[0])
+}
+
 fn place(options: &Options) -> Result<Place, Failure> {
     // An address that was given for this command counts more than a file that the environment names.
     if let Some(url) = &options.url {
-        return target::parse(url);
+        return Ok(match url.strip_prefix("https://") {
+            Some(rest) => match target::parse(&format!("http://{rest}"))? {
+                Place::Tcp(address) => Place::Tls(address),
+                other => other,
+            },
+            None => target::parse(url)?,
+        });
     }
     let Some(file) = &options.config else {
         return Ok(Place::Tcp(USUAL.to_string()));
     };
     let readable = configured::load(file, options.node.as_ref(), &options.set)
         .map_err(|error| Failure::new(error.to_string()))?;
-    let listen = readable.loaded.config.http.map(|http| http.listen);
-    match nearest(&listen.unwrap_or_default()) {
+    let http = readable.loaded.config.http.unwrap_or_default();
+    match nearest(&http.listen) {
+        Some(addr) if http.tls.is_some() => Ok(Place::Tls(addr.to_string())),
         Some(addr) => Ok(Place::Tcp(addr.to_string())),
         None => Err(Failure::new(format!(
             "{} has no [http], which answers health checks; add: http.listen = \"127.0.0.1:7480\"",
@@ -160,6 +185,24 @@ mod tests {
             let expected = nearest_is.map(|addr| addr.parse().unwrap());
             assert_eq!(nearest(&parse(&listen)), expected, "{listen:?}");
         }
+    }
+
+    #[test]
+    fn whether_a_node_is_active_is_told_by_the_body_whatever_the_status() {
+        for (status, text, active) in [
+            (200, r#"{"state":"active","reason":""}"#, Some(true)),
+            (429, r#"{"state":"active","reason":""}"#, Some(true)),
+            (503, r#"{"state":"standby"}"#, Some(false)),
+            (200, r#"{"state":"standby"}"#, Some(false)),
+            (200, r#"{"state":"Active"}"#, None),
+            (404, r#"{"error":"no role \"x\""}"#, None),
+            (200, "<h1>active</h1>", None),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(verdict(true, status, text.as_bytes()), active, "{status} {text}");
+        }
+        let live = |status: u16| verdict(false, StatusCode::from_u16(status).unwrap(), b"{}");
+        assert_eq!([200, 503, 404].map(live), [Some(true), Some(false), None]);
     }
 
     #[test]

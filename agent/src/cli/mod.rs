@@ -23,6 +23,7 @@ pub(crate) mod table;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wall;
 
 use clap::Parser;

@@ -6,6 +6,7 @@
 //! (<https://github.com/haproxy/haproxy/issues/1839>), so that without `agent-send` a check takes 0.2 s.
 
 use super::checks::Reader;
+use super::crowd::Visitor;
 use super::health::{Standing, State};
 use super::serve::{Serve, part};
 use baton_shared::clock::Mono;
@@ -36,7 +37,7 @@ pub(super) struct AgentCheck {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serve<S> for AgentCheck {
-    async fn serve(self: Arc<Self>, mut stream: S, _stopped: watch::Receiver<()>) {
+    async fn serve(self: Arc<Self>, mut stream: S, _visitor: Visitor, _stopped: watch::Receiver<()>) {
         let dialogue = async {
             let asked = self.question(&mut stream).await;
             let line = self.line(&asked).await;

@@ -4,6 +4,7 @@ use super::active::{active, no_such_role};
 use super::agent_check::AgentCheck;
 use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
 use super::connection::{Face, Http};
+use super::crowd::Peer;
 use super::feed::Feed;
 use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
@@ -53,7 +54,7 @@ const READ: &str = "GET, HEAD, OPTIONS";
 /// Confirmations under way at once: they share the control loop's queue with operators, who must find room in it.
 const MAX_CONFIRMING: usize = MAX_WAITING / 4;
 
-/// Agent-checks at once, which are over in a moment.
+/// Agent-checks at once, where nobody says otherwise.
 const MAX_AGENT_CHECKS: usize = 1024;
 
 /// Bound sockets of the checks listener.
@@ -63,6 +64,7 @@ pub struct Checks {
     agent_check: Vec<TcpListener>,
     certificates: Option<Arc<Certificates>>,
     config: config::Http,
+    agent_checks: usize,
 }
 
 impl Checks {
@@ -79,7 +81,15 @@ impl Checks {
                 None => None,
             },
             config: config.clone(),
+            agent_checks: MAX_AGENT_CHECKS,
         })
+    }
+
+    /// Takes no more connections at once than these, whatever is configured.
+    pub fn at_most(mut self, connections: usize, agent_checks: usize) -> Checks {
+        self.config.max_connections = self.config.max_connections.min(connections);
+        self.agent_checks = agent_checks;
+        self
     }
 
     /// What TLS is spoken with, if it is.
@@ -119,12 +129,7 @@ impl Checks {
             connections,
             counters: counters.clone(),
         };
-        let reader = Arc::new(Reader {
-            board: Board::new(handle),
-            confirm: self.config.confirm,
-            codes: self.config.codes,
-            confirming: Semaphore::new(MAX_CONFIRMING),
-        });
+        let reader = Arc::new(Reader::new(handle, &self.config));
         let http = Http::new(reader.clone(), patience)
             .proxy_protocol(self.config.proxy_protocol)
             .tls(self.certificates.clone());
@@ -152,7 +157,7 @@ impl Checks {
                     limits(self.config.max_connections),
                     shutdown
                 ),
-                serve(agents, agent_check, limits(MAX_AGENT_CHECKS), agents_end),
+                serve(agents, agent_check, limits(self.agent_checks), agents_end),
             )
         };
         tokio::select! {
@@ -265,7 +270,7 @@ impl Board {
     }
 
     /// Answers `/events`: a stream, or the history as JSON to those who ask for it.
-    pub(super) fn events(&self, query: Option<&str>, headers: &HeaderMap) -> Answer {
+    pub(super) fn events(&self, query: Option<&str>, headers: &HeaderMap, from: Peer) -> Answer {
         let accepts = |what: &str| {
             headers
                 .get(ACCEPT)
@@ -290,7 +295,7 @@ impl Board {
             .get("last-event-id")
             .and_then(|value| value.to_str().ok()?.trim().parse().ok())
             .unwrap_or(0);
-        match self.feed.subscribe(seen, Mono::now()) {
+        match self.feed.subscribe(seen, Mono::now(), from) {
             Some(pieces) => events(pieces),
             None => refusal(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -311,10 +316,10 @@ pub(super) struct Reader {
 }
 
 impl Face for Reader {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
         Counters::add(&self.board.handle.counters.http_requests);
         if grpc::is_call(&request) {
-            return grpc::call(self, request).await;
+            return grpc::call(self, request, from).await;
         }
         let method = request.method();
         if !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS) {
@@ -324,25 +329,35 @@ impl Face for Reader {
             return last(refusal(StatusCode::PAYLOAD_TOO_LARGE, "no body is taken here"));
         }
         if method == Method::OPTIONS {
-            return bare(self.options(&request).await, READ);
+            return bare(self.options(&request, from).await, READ);
         }
-        self.read(request.uri().path(), &request).await
+        self.read(request.uri().path(), &request, from).await
     }
 }
 
 impl Reader {
+    /// Reads from what `handle` publishes.
+    pub(super) fn new(handle: Handle, config: &config::Http) -> Reader {
+        Reader {
+            board: Board::new(handle),
+            confirm: config.confirm,
+            codes: config.codes,
+            confirming: Semaphore::new(MAX_CONFIRMING),
+        }
+    }
+
     /// OPTIONS of a check is the check without a body: HAProxy's `option httpchk` asks so, without a path at `/`, and
     /// must not take a standby for active.
-    async fn options(&self, request: &Request<Incoming>) -> Answer {
+    async fn options(&self, request: &Request<Incoming>, from: Peer) -> Answer {
         match request.uri().path() {
-            "/" | "*" => self.read("/health", request).await,
-            "/live" | "/ready" => self.read(request.uri().path(), request).await,
-            path if path.starts_with("/health") => self.read(path, request).await,
+            "/" | "*" => self.read("/health", request, from).await,
+            "/live" | "/ready" => self.read(request.uri().path(), request, from).await,
+            path if path.starts_with("/health") => self.read(path, request, from).await,
             _ => text(StatusCode::NO_CONTENT, ""),
         }
     }
 
-    async fn read(&self, path: &str, request: &Request<Incoming>) -> Answer {
+    async fn read(&self, path: &str, request: &Request<Incoming>, from: Peer) -> Answer {
         let Handle {
             published, counters, ..
         } = &self.board.handle;
@@ -363,7 +378,7 @@ impl Reader {
             },
             "/active" => active(published, default, query, Mono::now()),
             "/status" => self.board.status(query).await,
-            "/events" => self.board.events(query, request.headers()),
+            "/events" => self.board.events(query, request.headers(), from),
             "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
             "/" => text(StatusCode::OK, INDEX),
             _ => match path.strip_prefix("/health/") {

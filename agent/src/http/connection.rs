@@ -2,6 +2,7 @@
 //! port; by configuration inside TLS, or behind a header of the PROXY protocol.
 
 use super::answer::{Answer, Body};
+use super::crowd::{Peer, Visitor};
 use super::opening::{self, Opening, Rewound};
 use super::patience::{Busy, Patience, Patient, Phase};
 use super::serve::{Serve, part};
@@ -25,8 +26,9 @@ use tokio::sync::{Semaphore, watch};
 
 /// A request's header, and what is read ahead of it. Checks need 300 bytes; proxies add some.
 const MAX_HEADER: u16 = 16 * 1024;
-/// HTTP/2 connections at once. Each costs more than one of HTTP/1, and a checker needs one.
-const MAX_MULTIPLEXED: usize = 1024;
+/// HTTP/2 connections at once. Each costs more than one of HTTP/1, and a checker needs one. For one more the longest at rest is
+/// closed.
+pub(super) const MAX_MULTIPLEXED: usize = 1024;
 /// Requests at once on one of them: a watch and a check for each of a few roles.
 const MAX_STREAMS: u32 = 32;
 /// What a peer may send ahead on a stream, and on a connection: questions are of a few bytes.
@@ -37,7 +39,11 @@ const MAX_READY: usize = 64 * 1024;
 /// Answers requests.
 pub(super) trait Face: Send + Sync + 'static {
     /// Answers one request.
-    fn answer(self: &Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+    fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        from: Peer,
+    ) -> impl Future<Output = Answer> + Send;
 }
 
 /// Serves a face.
@@ -81,7 +87,12 @@ impl<F: Face> Http<F> {
         }
     }
 
-    async fn talk<S>(&self, mut stream: S, phase: Phase, stopped: &mut watch::Receiver<()>) -> io::Result<()>
+    async fn talk<S>(
+        &self,
+        mut stream: S,
+        visitor: &Visitor,
+        stopped: &mut watch::Receiver<()>,
+    ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -92,7 +103,7 @@ impl<F: Face> Http<F> {
         };
         match (opening, &self.tls) {
             (Ok(Opening::Tls), Some(tls)) => {
-                let handshake = tls.accept(Rewound::new(early, stream), self.patience);
+                let handshake = tls.accept(Rewound::new(early, stream), self.patience, visitor);
                 let mut stream = tokio::select! {
                     stream = handshake => stream?,
                     _ = stopped.changed() => return Ok(()),
@@ -102,10 +113,10 @@ impl<F: Face> Http<F> {
                     opening = opening::read(&mut stream, &mut early) => opening?,
                     _ = stopped.changed() => return Ok(()),
                 };
-                Box::pin(self.speak(stream, early, opening, phase, stopped)).await
+                Box::pin(self.speak(stream, early, opening, visitor, stopped)).await
             }
             (Ok(_), Some(_)) => refuse(&mut stream, "this address speaks TLS; ask with https://").await,
-            (Ok(opening), None) => self.speak(stream, early, opening, phase, stopped).await,
+            (Ok(opening), None) => self.speak(stream, early, opening, visitor, stopped).await,
             (Err(why), _) => refuse(&mut stream, &why).await,
         }
     }
@@ -115,7 +126,7 @@ impl<F: Face> Http<F> {
         stream: S,
         early: Vec<u8>,
         opening: Opening,
-        phase: Phase,
+        visitor: &Visitor,
         stopped: &mut watch::Receiver<()>,
     ) -> io::Result<()>
     where
@@ -123,12 +134,11 @@ impl<F: Face> Http<F> {
     {
         let stream = Rewound::new(early, stream);
         if opening != Opening::Http2 {
-            return one_by_one(stream, &self.face, phase, stopped).await;
+            return one_by_one(stream, &self.face, visitor, stopped).await;
         }
-        let Ok(_room) = self.multiplexed.try_acquire() else {
-            return Err(io::Error::other("too many HTTP/2 connections"));
-        };
-        Box::pin(multiplexed(stream, &self.face, phase, stopped)).await
+        let (room, limit) = (&self.multiplexed, self.patience.header);
+        let _room = visitor.room(room, Phase::is_multiplexed, limit).await?;
+        Box::pin(multiplexed(stream, &self.face, visitor, stopped)).await
     }
 
     /// Reads the first bytes, and past a header of the PROXY protocol. The inner error is for whoever wrote the balancer's
@@ -171,10 +181,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Face,
 {
-    async fn serve(self: Arc<Self>, stream: S, mut stopped: watch::Receiver<()>) {
-        let phase = Phase::default();
-        let patient = Patient::new(stream, self.patience, phase.clone());
-        if let Err(error) = self.talk(patient, phase, &mut stopped).await {
+    async fn serve(self: Arc<Self>, stream: S, visitor: Visitor, mut stopped: watch::Receiver<()>) {
+        let patient = Patient::new(stream, self.patience, visitor.phase.clone());
+        if let Err(error) = self.talk(patient, &visitor, &mut stopped).await {
             tracing::debug!(%error, "HTTP connection ended");
         }
     }
@@ -184,19 +193,20 @@ where
 async fn one_by_one<S, F>(
     stream: S,
     face: &Arc<F>,
-    phase: Phase,
+    visitor: &Visitor,
     stopped: &mut watch::Receiver<()>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Face,
 {
+    let (phase, from) = (&visitor.phase, visitor.from);
     let service = service_fn(|request| {
         phase.answering();
         let phase = phase.clone();
         let face = face.clone();
         async move {
-            let answer = face.answer(request).await;
+            let answer = face.answer(request, from).await;
             phase.answered();
             Ok::<Answer, Infallible>(answer)
         }
@@ -220,19 +230,20 @@ where
 async fn multiplexed<S, F>(
     stream: S,
     face: &Arc<F>,
-    phase: Phase,
+    visitor: &Visitor,
     stopped: &mut watch::Receiver<()>,
 ) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Face,
 {
+    let (phase, from) = (visitor.phase.clone(), visitor.from);
     phase.multiplexed();
     let service = service_fn(move |request| {
         let busy = phase.busy();
         let face = face.clone();
         async move {
-            let answer = face.answer(request).await;
+            let answer = face.answer(request, from).await;
             Ok::<_, Infallible>(answer.map(|body| Multiplexed {
                 _busy: body.goes_on().then_some(busy),
                 body,

@@ -3,6 +3,7 @@
 use super::answer::{Answer, StatusCode, json, last, wrong_method};
 use super::checks::Board;
 use super::connection::{Face, Http};
+use super::crowd::Peer;
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
 use super::serve::{Limits, Listener, serve};
@@ -132,7 +133,7 @@ struct Operators {
 }
 
 impl Face for Operators {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
         if !self.admits(request.headers()) {
             let error = "this control listener needs the token: `Authorization: Bearer ...`, or BATON_TOKEN for `baton`";
             let mut answer = last(done(Err((StatusCode::UNAUTHORIZED, error.into()))));
@@ -143,7 +144,7 @@ impl Face for Operators {
         }
         let path = request.uri().path().to_owned();
         match path.as_str() {
-            "/v1/status" | "/status" | "/v1/events" | "/events" => self.read(&path, &request).await,
+            "/v1/status" | "/status" | "/v1/events" | "/events" => self.read(&path, &request, from).await,
             "/v1/switchover" | "/v1/drain" | "/v1/undrain" | "/v1/pause" | "/v1/resume" | "/v1/reload"
             | "/v1/bootstrap" => {
                 if request.method() != Method::POST {
@@ -177,14 +178,14 @@ impl Operators {
             })
     }
 
-    async fn read(&self, path: &str, request: &Request<Incoming>) -> Answer {
+    async fn read(&self, path: &str, request: &Request<Incoming>, from: Peer) -> Answer {
         if !(request.method() == Method::GET || request.method() == Method::HEAD) {
             return last(wrong_method("GET, HEAD"));
         }
         if path.ends_with("status") {
             self.board.status(request.uri().query()).await
         } else {
-            self.board.events(request.uri().query(), request.headers())
+            self.board.events(request.uri().query(), request.headers(), from)
         }
     }
 

@@ -6,14 +6,17 @@
 //! hold up the control loop: it only reads.
 
 use super::VERSION;
+use super::crowd::Peer;
 use baton_shared::clock::Mono;
 use baton_shared::status::{Status, gist};
 use baton_shared::view::{Event, Published};
 use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Streams at once. Each costs little, but a status is a few kilobytes, ten times a second at worst.
@@ -27,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const GLANCE: Duration = Duration::from_millis(4);
 /// Requests held back at once. One more is answered at once, and its sender asks again after a pause of its own.
 const MAX_HELD: usize = 128;
-/// Followers of the gist at once: gRPC clients that watch.
+/// Followers of the gist at once: gRPC clients that watch. In `confirm` mode each asks a majority whenever it changes.
 const MAX_FOLLOWERS: usize = 128;
 /// A comment is sent after so long without anything else, so that proxies keep the connection and the dead are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -40,26 +43,46 @@ pub(super) struct Feed {
     gist: watch::Sender<Option<u64>>,
     /// Rung by who begins to wait.
     called: Notify,
-    /// Room for those who follow.
-    followers: Arc<Semaphore>,
+    /// Room for those who wait once.
+    held: Semaphore,
+    /// Those who follow, oldest first; whoever is dropped here is let go.
+    followers: Mutex<Vec<(Peer, oneshot::Sender<Infallible>)>>,
 }
 
 /// Follows the gist, from change to change.
 pub(super) struct Follower {
     gist: watch::Receiver<Option<u64>>,
-    _room: OwnedSemaphorePermit,
+    let_go: oneshot::Receiver<Infallible>,
 }
 
 impl Follower {
-    /// Ready when the gist has changed; false at the end of the face.
+    /// Ready when the gist has changed; false at the end of the face, or when the place is needed for another.
     pub(super) async fn changed(&mut self) -> bool {
-        self.gist.changed().await.is_ok() && self.gist.borrow_and_update().is_some()
+        tokio::select! {
+            changed = self.gist.changed() => changed.is_ok() && self.gist.borrow_and_update().is_some(),
+            _ = &mut self.let_go => false,
+        }
     }
+}
+
+/// Whose place goes to a newcomer from `from`, when all are taken: the oldest of the address that has most, if that has
+/// more even afterwards. So nobody can take all places, and two with as many do not take them from each other in turn.
+fn displaced(all: impl Iterator<Item = Peer> + Clone, from: Peer) -> Option<usize> {
+    let mut held: BTreeMap<Peer, usize> = BTreeMap::new();
+    for peer in all.clone() {
+        *held.entry(peer).or_default() += 1;
+    }
+    let (most, count) = held.iter().max_by_key(|(_, count)| **count)?;
+    let own = held.get(&from).copied().unwrap_or(0);
+    all.clone()
+        .position(|peer| peer == *most)
+        .filter(|_| own + 1 < *count)
 }
 
 #[derive(Default)]
 struct Told {
-    clients: Vec<mpsc::Sender<Bytes>>,
+    /// Oldest first; whoever is dropped here is let go.
+    clients: Vec<(Peer, mpsc::Sender<Bytes>)>,
     /// Number of the newest event sent.
     number: u64,
     /// The status sent, without what changes all the time.
@@ -76,7 +99,8 @@ impl Feed {
             told: Mutex::default(),
             gist: watch::Sender::new(Some(0)),
             called: Notify::new(),
-            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            held: Semaphore::new(MAX_HELD),
+            followers: Mutex::default(),
         }
     }
 
@@ -101,10 +125,9 @@ impl Feed {
 
     /// Waits until the gist is another than `seen`, for `wait` at most. Ends early with the face, and for one too many.
     pub(super) async fn news(&self, seen: u64, wait: Duration) {
-        let following = MAX_FOLLOWERS - self.followers.available_permits();
-        if self.gist.receiver_count() >= MAX_HELD + following {
+        let Ok(_room) = self.held.try_acquire() else {
             return;
-        }
+        };
         let mut gist = self.gist.subscribe();
         self.glance(Mono::now());
         self.called.notify_one();
@@ -112,13 +135,23 @@ impl Feed {
     }
 
     /// Follows the gist from now on; `None` at the end of the face, and for one too many.
-    pub(super) fn follow(&self) -> Option<Follower> {
-        let room = self.followers.clone().try_acquire_owned().ok()?;
+    pub(super) fn follow(&self, from: Peer) -> Option<Follower> {
+        let let_go = {
+            let mut all = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|(_, place)| !place.is_closed());
+            if all.len() >= MAX_FOLLOWERS {
+                let oldest = displaced(all.iter().map(|(peer, _)| *peer), from)?;
+                all.remove(oldest);
+            }
+            let (place, let_go) = oneshot::channel();
+            all.push((from, place));
+            let_go
+        };
         let gist = self.gist.subscribe();
         let open = gist.borrow().is_some();
         self.glance(Mono::now());
         self.called.notify_one();
-        open.then_some(Follower { gist, _room: room })
+        open.then_some(Follower { gist, let_go })
     }
 
     /// Wakes those who wait, if the gist has changed.
@@ -131,11 +164,15 @@ impl Feed {
     }
 
     /// A new client, who has seen the history up to `after`; `None` if there are too many already.
-    pub(super) fn subscribe(&self, after: u64, now: Mono) -> Option<mpsc::Receiver<Bytes>> {
+    pub(super) fn subscribe(&self, after: u64, now: Mono, from: Peer) -> Option<mpsc::Receiver<Bytes>> {
         let mut told = self.told();
-        told.clients.retain(|client| !client.is_closed());
-        if told.closed || told.clients.len() >= MAX_CLIENTS {
+        told.clients.retain(|(_, client)| !client.is_closed());
+        if told.closed {
             return None;
+        }
+        if told.clients.len() >= MAX_CLIENTS {
+            let oldest = displaced(told.clients.iter().map(|(peer, _)| *peer), from)?;
+            told.clients.remove(oldest);
         }
         self.look(&mut told, now);
         let mut text = String::from("retry: 1000\n\n");
@@ -149,7 +186,7 @@ impl Feed {
         told.steady.get_or_insert_with(|| steady(&status));
         let (client, pieces) = mpsc::channel(MAX_BEHIND);
         client.try_send(text.into()).ok()?;
-        told.clients.push(client);
+        told.clients.push((from, client));
         Some(pieces)
     }
 
@@ -194,7 +231,7 @@ impl Feed {
             told.at = now;
             let text = Bytes::from(text);
             told.clients
-                .retain(|client| client.try_send(text.clone()).is_ok());
+                .retain(|(_, client)| client.try_send(text.clone()).is_ok());
         }
     }
 }
@@ -255,8 +292,8 @@ mod tests {
             .events
             .store(Arc::new(vec![fixture::event(1), fixture::event(2)]));
         let feed = Feed::new(published.clone());
-        let mut early = feed.subscribe(0, Mono(1)).unwrap();
-        let mut late = feed.subscribe(1, Mono(1)).unwrap();
+        let mut early = feed.subscribe(0, Mono(1), None).unwrap();
+        let mut late = feed.subscribe(1, Mono(1), None).unwrap();
         let first = all(&mut early);
         assert!(first.contains("id: 1\n") && first.contains("id: 2\n"), "{first}");
         assert!(first.contains("event: status\n"), "{first}");
@@ -280,7 +317,7 @@ mod tests {
         let role = fixture::role("main");
         published.guards[&role].open(baton_shared::id::Epoch(7), Mono(50));
         let feed = Feed::new(published);
-        let mut client = feed.subscribe(0, Mono(10)).unwrap();
+        let mut client = feed.subscribe(0, Mono(10), None).unwrap();
         assert!(all(&mut client).contains(r#""active":"a""#));
         feed.look(&mut feed.told(), Mono(49));
         assert_eq!(all(&mut client), "");
@@ -294,7 +331,7 @@ mod tests {
     fn a_check_that_sees_the_same_again_is_no_news() {
         let published = fixture::published();
         let feed = Feed::new(published.clone());
-        let mut client = feed.subscribe(0, Mono(1)).unwrap();
+        let mut client = feed.subscribe(0, Mono(1), None).unwrap();
         all(&mut client);
         let mut saw = |reason: &str, at| {
             published.checks[&fixture::role("main")].store(Some(Arc::new(Checked {
@@ -353,7 +390,7 @@ mod tests {
         let published = fixture::published();
         let feed = Feed::new(published.clone());
         let seen = gist(&published, Mono(1));
-        let _held: Vec<_> = (0..MAX_HELD).map(|_| feed.gist.subscribe()).collect();
+        let _held = feed.held.try_acquire_many(MAX_HELD as u32).unwrap();
         let start = tokio::time::Instant::now();
         feed.news(seen, Duration::from_secs(10)).await;
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -363,8 +400,8 @@ mod tests {
     async fn followers_are_bounded_and_take_no_room_from_those_who_wait() {
         let published = fixture::published();
         let feed = Feed::new(published.clone());
-        let mut all: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow().unwrap()).collect();
-        assert!(feed.follow().is_none());
+        let mut all: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow(None).unwrap()).collect();
+        assert!(feed.follow(None).is_none());
         let seen = gist(&published, Mono(1));
         let start = tokio::time::Instant::now();
         feed.news(seen, Duration::from_secs(10)).await;
@@ -373,7 +410,55 @@ mod tests {
         feed.close();
         let ended = async { while one.changed().await {} };
         assert_eq!(timeout(Duration::from_secs(1), ended).await, Ok(()));
-        assert!(feed.follow().is_none());
+        assert!(feed.follow(None).is_none());
+    }
+
+    #[test]
+    fn a_place_is_taken_from_who_has_most_and_never_back_and_forth() {
+        let peer = |n: u8| Some(std::net::IpAddr::from([10, 0, 0, n]));
+        for (all, from, makes_way) in [
+            (vec![1, 1, 1, 1], 2, Some(0)),
+            (vec![2, 1, 1, 1], 3, Some(1)),
+            (vec![2, 1, 1, 1], 2, Some(1)),
+            (vec![2, 2, 1, 1], 3, Some(0)),
+            // Who has as many would have more afterwards.
+            (vec![2, 2, 1, 1], 2, None),
+            (vec![2, 1, 1], 2, None),
+            (vec![1, 2, 3, 4], 5, None),
+            (vec![1, 1, 1, 1], 1, None),
+        ] {
+            let got = displaced(all.iter().map(|n| peer(*n)), peer(from));
+            // Of two that have most, either may be the one.
+            let most = got.is_some_and(|n| n < 2) && makes_way == Some(0);
+            assert!(got == makes_way || most, "{all:?}, {from}: {got:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_client_with_all_the_watches_and_streams_makes_way_for_another() {
+        let [greedy, modest] = [1, 2].map(|n| Some(std::net::IpAddr::from([10, 0, 0, n])));
+        let feed = Feed::new(fixture::published());
+        let mut watches: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow(greedy).unwrap()).collect();
+        assert!(feed.follow(greedy).is_none());
+        let mut other = feed.follow(modest).expect("a place for another client");
+        let let_go = timeout(Duration::from_secs(10), watches[0].changed()).await;
+        assert_eq!(let_go, Ok(false), "the oldest keeps its place");
+        for kept in [&mut watches[1], &mut other] {
+            assert!(timeout(Duration::ZERO, kept.changed()).await.is_err());
+        }
+
+        let mut streams: Vec<_> = (0..MAX_CLIENTS)
+            .map(|_| feed.subscribe(0, Mono(1), greedy).unwrap())
+            .collect();
+        assert!(feed.subscribe(0, Mono(1), greedy).is_none());
+        let mut other = feed.subscribe(0, Mono(1), modest).expect("a place for another");
+        let is_open = |stream: &mut mpsc::Receiver<Bytes>| {
+            assert_ne!(all(stream), "");
+            !stream.is_closed()
+        };
+        let [mut oldest, mut next] = [0, 1].map(|_| streams.remove(0));
+        let open = [&mut oldest, &mut next, &mut other].map(is_open);
+        assert_eq!(open, [false, true, true]);
     }
 
     #[test]
@@ -381,17 +466,17 @@ mod tests {
         let published = fixture::published();
         let feed = Feed::new(published.clone());
         let mut all: Vec<_> = (0..MAX_CLIENTS)
-            .map(|_| feed.subscribe(0, Mono(1)).unwrap())
+            .map(|_| feed.subscribe(0, Mono(1), None).unwrap())
             .collect();
-        assert!(feed.subscribe(0, Mono(1)).is_none());
+        assert!(feed.subscribe(0, Mono(1), None).is_none());
         all.pop();
-        assert!(feed.subscribe(0, Mono(1)).is_some());
+        assert!(feed.subscribe(0, Mono(1), None).is_some());
         for n in 1..=MAX_BEHIND as u64 {
             published.events.store(Arc::new(vec![fixture::event(n)]));
             feed.look(&mut feed.told(), Mono(2));
         }
         assert!(feed.told().clients.is_empty());
         feed.close();
-        assert!(feed.subscribe(0, Mono(1)).is_none());
+        assert!(feed.subscribe(0, Mono(1), None).is_none());
     }
 }

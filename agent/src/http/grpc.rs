@@ -3,6 +3,7 @@
 
 use super::answer::{Answer, Body, Telling, Told, grpc};
 use super::checks::Reader;
+use super::crowd::Peer;
 use super::feed::Follower;
 use super::health::State;
 use crate::grpc::{CHECK, Serving, WATCH, answer, service};
@@ -44,7 +45,7 @@ pub(super) fn is_call(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers a call.
-pub(super) async fn call(reader: &Arc<Reader>, request: Request<Incoming>) -> Answer {
+pub(super) async fn call(reader: &Arc<Reader>, request: Request<Incoming>, from: Peer) -> Answer {
     let watch = match request.uri().path() {
         CHECK => false,
         WATCH => true,
@@ -71,7 +72,7 @@ pub(super) async fn call(reader: &Arc<Reader>, request: Request<Incoming>) -> An
     };
     let role = reader.role(asked).cloned();
     match (watch, role) {
-        (true, role) => match reader.board.feed.follow() {
+        (true, role) => match reader.board.feed.follow(from) {
             Some(follower) => grpc(Body::Told(Some(tell(Watching {
                 reader: reader.clone(),
                 role,
@@ -145,7 +146,7 @@ fn tell(mut watching: Watching) -> Telling {
                 next: Some(tell(watching)),
             },
             None => Told {
-                frame: trailers(Code::Unavailable, "the agent is stopping"),
+                frame: trailers(Code::Unavailable, "the watch is over; watch again"),
                 next: None,
             },
         }

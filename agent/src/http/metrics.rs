@@ -409,8 +409,13 @@ fn counted(page: &mut Page, c: &Counters, now: Mono) {
     );
     page.counter(
         "baton_http_refused_total",
-        "Connections refused: too many.",
+        "Connections refused: too many, and nobody at rest.",
         &c.http_refused,
+    );
+    page.counter(
+        "baton_http_evicted_total",
+        "Connections at rest that were closed to make room for others.",
+        &c.http_evicted,
     );
     page.counter("baton_flushes_total", "Flushes of promises to disk.", &c.flushes);
     page.family(

@@ -10,6 +10,7 @@ mod answer;
 mod checks;
 mod connection;
 mod control;
+mod crowd;
 mod feed;
 mod grpc;
 mod health;

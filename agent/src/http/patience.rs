@@ -1,13 +1,15 @@
 //! How long a connection may keep us waiting: a stream that fails by itself when its peer is too slow.
 //!
 //! hyper's own header timer also ends connections that merely rest between two requests, and allocates per request. This
-//! one tells the two apart. On HTTP/2, where answers overlap, the peer has a rest's time for everything while none is made. It costs one clock reading per request, and no timer is touched until one has run out.
+//! one tells the two apart. On HTTP/2, where answers overlap, the peer has a rest's time for everything while none is made,
+//! and what the protocol itself says, such as answers to PING, is no sign of life. It costs one clock reading per request,
+//! and no timer is touched until one has run out.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -34,9 +36,16 @@ impl Patience {
     };
 }
 
-/// What a connection is doing, shared by its stream and its handler.
-#[derive(Clone, Default)]
-pub(super) struct Phase(Arc<AtomicU32>);
+/// What a connection is doing and since when, shared by its stream, its handler, and who must find room for others.
+#[derive(Clone)]
+pub(super) struct Phase(Arc<Doing>);
+
+struct Doing {
+    what: AtomicU32,
+    /// When the present phase began, or the peer last took something: nanoseconds after `origin`.
+    since: AtomicU64,
+    origin: Instant,
+}
 
 /// A request is awaited, or on its way in.
 const HEADER: u32 = 0;
@@ -44,28 +53,77 @@ const HEADER: u32 = 0;
 const ANSWERING: u32 = 1;
 /// Between two requests.
 const IDLE: u32 = 2;
+/// TLS is being agreed on.
+const HANDSHAKE: u32 = 3;
 /// HTTP/2, with nothing to answer; plus one for each answer that is being made.
 const MULTIPLEXED: u32 = 1 << 16;
 
 impl Phase {
+    /// Waits for the first request from now on. `origin` is one instant for all who are compared.
+    pub(super) fn new(origin: Instant) -> Phase {
+        let phase = Phase(Arc::new(Doing {
+            what: AtomicU32::new(HEADER),
+            since: AtomicU64::new(0),
+            origin,
+        }));
+        phase.anew();
+        phase
+    }
+
+    fn anew(&self) {
+        let nanos = u64::try_from(self.0.origin.elapsed().as_nanos());
+        self.0.since.store(nanos.unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// When that began, or the peer last took something.
+    pub(super) fn since(&self) -> Instant {
+        self.0.origin + Duration::from_nanos(self.0.since.load(Relaxed))
+    }
+
+    /// No answer is being made.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(self.0.what.load(Relaxed), HEADER | IDLE | HANDSHAKE | MULTIPLEXED)
+    }
+
+    /// It speaks HTTP/2.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.0.what.load(Relaxed) >= MULTIPLEXED
+    }
+
+    /// It is agreeing on TLS.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.0.what.load(Relaxed) == HANDSHAKE
+    }
+
+    /// TLS comes first.
+    pub(super) fn handshaking(&self) {
+        self.0.what.store(HANDSHAKE, Relaxed);
+    }
+
+    /// TLS is agreed on; the time for it and for the first request is one.
+    pub(super) fn shaken(&self) {
+        self.0.what.store(HEADER, Relaxed);
+    }
+
     /// The request is complete.
     pub(super) fn answering(&self) {
-        self.0.store(ANSWERING, Relaxed);
+        self.0.what.store(ANSWERING, Relaxed);
     }
 
     /// The answer is made.
     pub(super) fn answered(&self) {
-        self.0.store(IDLE, Relaxed);
+        self.0.what.store(IDLE, Relaxed);
     }
 
     /// The connection speaks HTTP/2: requests overlap, and what comes in need not be one.
     pub(super) fn multiplexed(&self) {
-        self.0.store(MULTIPLEXED, Relaxed);
+        self.0.what.store(MULTIPLEXED, Relaxed);
     }
 
     /// One more answer is being made, until the value is dropped. Only after [`Phase::multiplexed`].
     pub(super) fn busy(&self) -> Busy {
-        self.0.fetch_add(1, Relaxed);
+        self.anew();
+        self.0.what.fetch_add(1, Relaxed);
         Busy(self.clone())
     }
 }
@@ -75,7 +133,8 @@ pub(super) struct Busy(Phase);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        self.0.anew();
+        self.0.0.what.fetch_sub(1, Relaxed);
     }
 }
 
@@ -84,8 +143,6 @@ pub(super) struct Patient<S> {
     stream: S,
     patience: Patience,
     phase: Phase,
-    /// When the present phase began, or the peer last took something.
-    since: Instant,
     /// Since when the peer takes nothing.
     stuck: Option<Instant>,
     /// Rings no later than the deadline; earlier does no harm.
@@ -93,23 +150,21 @@ pub(super) struct Patient<S> {
 }
 
 impl<S> Patient<S> {
-    /// Starts waiting for the first request.
+    /// A stream that has just begun `phase`.
     pub(super) fn new(stream: S, patience: Patience, phase: Phase) -> Patient<S> {
-        let since = Instant::now();
         Patient {
             stream,
             patience,
-            phase,
-            since,
             stuck: None,
-            alarm: Box::pin(sleep_until(since + patience.header)),
+            alarm: Box::pin(sleep_until(phase.since() + patience.header)),
+            phase,
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let reading = match self.phase.0.load(Relaxed) {
-            HEADER => Some(self.since + self.patience.header),
-            IDLE | MULTIPLEXED => Some(self.since + self.patience.idle),
+        let reading = match self.phase.0.what.load(Relaxed) {
+            HEADER | HANDSHAKE => Some(self.phase.since() + self.patience.header),
+            IDLE | MULTIPLEXED => Some(self.phase.since() + self.patience.idle),
             _ => None,
         };
         let writing = self.stuck.map(|since| since + self.patience.write);
@@ -139,7 +194,9 @@ impl<S> Patient<S> {
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Ready(_) => {
-                self.since = Instant::now();
+                if !self.phase.is_multiplexed() {
+                    self.phase.anew();
+                }
                 self.stuck = None;
             }
             Poll::Pending => {
@@ -160,9 +217,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         match &result {
             Poll::Ready(_) => {
-                let phase = &self.phase.0;
-                if phase.compare_exchange(IDLE, HEADER, Relaxed, Relaxed).is_ok() {
-                    self.since = Instant::now();
+                let what = &self.phase.0.what;
+                if what.compare_exchange(IDLE, HEADER, Relaxed, Relaxed).is_ok() {
+                    self.phase.anew();
                 }
             }
             Poll::Pending => self.endure(cx)?,

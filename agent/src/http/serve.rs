@@ -1,5 +1,7 @@
-//! Accepting connections and seeing them through: one task each, all in one set, under limits, drained at the end.
+//! Accepting connections and seeing them through: one task each, all in one set, under limits, drained at the end. When the
+//! room is taken, those who have rested longest make way: whoever comes with a question is heard (`crowd`).
 
+use super::crowd::{Crowd, Peer, Visitor};
 use crate::handle::Counters;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -25,34 +27,39 @@ const MAX_PARTING: u64 = 64 * 1024;
 /// Sees one connection through.
 pub(super) trait Serve<S>: Send + Sync + 'static {
     /// Ends with the connection; soon, once `stopped` changes.
-    fn serve(self: Arc<Self>, stream: S, stopped: watch::Receiver<()>) -> impl Future<Output = ()> + Send;
+    fn serve(
+        self: Arc<Self>,
+        stream: S,
+        visitor: Visitor,
+        stopped: watch::Receiver<()>,
+    ) -> impl Future<Output = ()> + Send;
 }
 
 /// Accepts connections.
 pub(super) trait Listener: Send + 'static {
     /// What is accepted.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// Accepts one.
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Self::Stream>>;
+    /// Accepts one, and says who it is from.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Peer)>>;
 }
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
-        TcpListener::poll_accept(self, cx).map_ok(|(stream, _)| stream)
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
+        TcpListener::poll_accept(self, cx).map_ok(|(stream, from)| (stream, Some(from.ip())))
     }
 }
 
 impl Listener for UnixListener {
     type Stream = UnixStream;
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixStream>> {
-        UnixListener::poll_accept(self, cx).map_ok(|(stream, _)| stream)
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, Peer)>> {
+        UnixListener::poll_accept(self, cx).map_ok(|(stream, _)| (stream, None))
     }
 }
 
 /// How much is served at once.
 pub(super) struct Limits {
-    /// Connections at once; more are closed unheard.
+    /// Connections at once; for one more, those who have rested longest are closed.
     pub connections: usize,
     /// Where connections are counted.
     pub counters: Option<Arc<Counters>>,
@@ -66,6 +73,7 @@ pub(super) async fn serve<L: Listener>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), String> {
     let (stop, stopped) = watch::channel(());
+    let crowd = Crowd::new(limits.counters.clone());
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut turn: usize = 0;
@@ -74,8 +82,8 @@ pub(super) async fn serve<L: Listener>(
         turn = turn.wrapping_add(1);
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
-                ended.map_err(|error| format!("a connection's task failed: {error}"))?;
+            Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                crowd.left(ended)?;
                 continue;
             }
             accepted = accept(&listeners, turn) => accepted,
@@ -83,22 +91,30 @@ pub(super) async fn serve<L: Listener>(
         let failed_before = failing;
         failing = false;
         match accepted {
-            Ok(stream) if tasks.len() < limits.connections => {
+            Ok((stream, from)) => {
+                if !room(&crowd, &mut tasks, limits.connections).await? {
+                    crowd.refused();
+                    continue;
+                }
+                let visitor = crowd.visitor(from);
+                let phase = visitor.phase.clone();
                 let open = Open::new(limits.counters.clone());
-                let serving = server.clone().serve(stream, stopped.clone());
-                tasks.spawn(async move {
+                let serving = server.clone().serve(stream, visitor, stopped.clone());
+                let task = tasks.spawn(async move {
                     serving.await;
                     drop(open);
                 });
-            }
-            Ok(stream) => {
-                drop(stream);
-                if let Some(counters) = &limits.counters {
-                    Counters::add(&counters.http_refused);
-                }
+                crowd.came(phase, task);
             }
             Err(error) if passing(&error) => {}
             Err(error) => {
+                if is_exhausted(&error) && crowd.make_room(|_| true) > 0 {
+                    // Theirs come back with them.
+                    if let Some(ended) = tasks.join_next_with_id().await {
+                        crowd.left(ended)?;
+                    }
+                    continue;
+                }
                 failing = true;
                 if !failed_before {
                     tracing::warn!(%error, "cannot accept HTTP connections; trying again until it works");
@@ -123,8 +139,27 @@ pub(super) async fn serve<L: Listener>(
     Ok(())
 }
 
+/// Sees to it that there is room for one more; false if nobody can be asked to leave for it.
+async fn room(crowd: &Crowd, tasks: &mut JoinSet<()>, most: usize) -> Result<bool, String> {
+    while let Some(ended) = tasks.try_join_next_with_id() {
+        crowd.left(ended)?;
+    }
+    if tasks.len() < most {
+        return Ok(true);
+    }
+    if crowd.make_room(|_| true) == 0 {
+        return Ok(false);
+    }
+    while tasks.len() >= most
+        && let Some(ended) = tasks.join_next_with_id().await
+    {
+        crowd.left(ended)?;
+    }
+    Ok(true)
+}
+
 /// The next connection of any listener; each in turn is asked first.
-async fn accept<L: Listener>(listeners: &[L], turn: usize) -> io::Result<L::Stream> {
+async fn accept<L: Listener>(listeners: &[L], turn: usize) -> io::Result<(L::Stream, Peer)> {
     poll_fn(|cx| {
         for n in 0..listeners.len() {
             if let Poll::Ready(result) =
@@ -144,6 +179,11 @@ fn passing(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
     )
+}
+
+/// No descriptor is left, to this process or to anybody.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Ends a connection after the last word to it. Closed with bytes unread, it would be reset, and the word with it (RFC 9112
@@ -183,7 +223,7 @@ mod tests {
     struct Nothing;
 
     impl<S: Send + 'static> Serve<S> for Nothing {
-        async fn serve(self: Arc<Self>, _stream: S, _stopped: watch::Receiver<()>) {}
+        async fn serve(self: Arc<Self>, _stream: S, _visitor: Visitor, _stopped: watch::Receiver<()>) {}
     }
 
     /// A listener without descriptors.
@@ -191,7 +231,7 @@ mod tests {
 
     impl Listener for Exhausted {
         type Stream = TcpStream;
-        fn poll_accept(&self, _cx: &mut Context<'_>) -> Poll<io::Result<TcpStream>> {
+        fn poll_accept(&self, _cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
             self.0.fetch_add(1, Relaxed);
             Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)))
         }

@@ -1,7 +1,8 @@
 //! TLS of the checks listener: its certificate and key, and how they change while the agent runs. Files that cannot be used
 //! never replace those that can: a balancer that trusts the old certificate goes on being answered.
 
-use super::patience::Patience;
+use super::crowd::Visitor;
+use super::patience::{Patience, Phase};
 use arc_swap::ArcSwap;
 use baton_shared::config;
 use rustls::ServerConfig;
@@ -22,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 const LOOK: Duration = Duration::from_secs(5);
 /// Longest file: a certificate with its chain is of a few kilobytes.
 const LONGEST: u64 = 1 << 20;
-/// Handshakes at once. Each costs a signature, and memory until it is done.
+/// Handshakes at once. Each costs a signature, and memory until it is done. For one more the longest under way is given up.
 const MAX_HANDSHAKES: usize = 1024;
 /// What is spoken inside, by preference (RFC 7301, RFC 9113 §3.2).
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -122,17 +123,24 @@ impl Certificates {
     }
 
     /// The server's side of a handshake, under the certificate of the moment, bounded in time and number.
-    pub(super) async fn accept<S>(&self, stream: S, patience: Patience) -> io::Result<TlsStream<S>>
+    pub(super) async fn accept<S>(
+        &self,
+        stream: S,
+        patience: Patience,
+        visitor: &Visitor,
+    ) -> io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Ok(_room) = self.handshakes.try_acquire() else {
-            return Err(io::Error::other("too many TLS handshakes at once"));
-        };
+        let (room, limit) = (&self.handshakes, patience.header);
+        let _room = visitor.room(room, Phase::is_handshaking, limit).await?;
+        visitor.phase.handshaking();
         let acceptor = TlsAcceptor::from(self.current.load_full());
-        timeout(patience.header, acceptor.accept(stream))
+        let stream = timeout(limit, acceptor.accept(stream))
             .await
-            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
+        visitor.phase.shaken();
+        Ok(stream)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{Call, Config, Host, Mode, Node, Process, Role, faces, show_duration};
+use super::{Call, Config, HEALTH_STATES, Host, Mode, Node, Process, Role, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
 use std::time::Duration;
@@ -22,6 +22,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     told(config, &mut risks);
     stopping(config, &mut risks);
     listeners(config, &mut risks);
+    codes(config, &mut risks);
     risks
 }
 
@@ -197,6 +198,18 @@ fn listeners(config: &Config, risks: &mut Vec<String>) {
             "{key} {addr} is an address of node {name}, and {} cannot listen on it; write \"{{{network}}}:{}\"",
             config.me,
             addr.port()
+        ));
+    }
+}
+
+/// A state that is not active and looks like it: balancers take any 2xx for healthy, and some any 3xx.
+fn codes(config: &Config, risks: &mut Vec<String>) {
+    let Some(http) = &config.http else { return };
+    let states = HEALTH_STATES.iter().zip(http.codes.0).skip(1);
+    for (state, code) in states.filter(|(_, code)| *code < 400) {
+        risks.push(format!(
+            "http.codes: {state} = {code} makes a node that is not active look healthy to everybody who goes by the status of \
+             /health; take it out, and let the one check that wants it ask for /health?{state}={code}"
         ));
     }
 }

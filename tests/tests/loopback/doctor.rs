@@ -54,6 +54,30 @@ fn health(cluster: &Cluster, name: &str, arguments: &[&str]) -> (Option<i32>, St
     (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
+#[test]
+fn health_is_asked_by_tls_where_the_listener_speaks_it() {
+    let mut cluster = Cluster::unstarted(Plan::members(&NAMES).window(WINDOW));
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src/http/tests/tls/first");
+    let sets = ["cert", "key"].map(|what| {
+        let extension = if what == "cert" { "crt" } else { what };
+        format!("http.tls.{what}=file:{files}.{extension}")
+    });
+    let sets = ["--set", &sets[0], "--set", &sets[1]];
+    cluster.start_with("a", &sets);
+    until(GENEROUS, "a is alive", || match health(&cluster, "a", &sets) {
+        (Some(0), said) if said.starts_with("alive: ") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let (status, said) = health(&cluster, "a", &[&sets[..], &["--active"]].concat());
+    assert!(status == Some(1) && said.contains("not active: "), "{said}");
+    let url = format!("https://{}", cluster.node("a").http);
+    let (status, said) = health(&cluster, "a", &["--url", &url]);
+    assert!(status == Some(0) && said.starts_with("alive: "), "{said}");
+    // Without TLS it would be answered, but not by the agent's word.
+    let (status, said) = health(&cluster, "a", &[]);
+    assert!(status == Some(1) && said.contains("https://"), "{said}");
+}
+
 fn wrong(diagnosis: &Diagnosis) -> Vec<String> {
     let of_the_node = |found: &&baton_tests::doctor::Found| {
         found.severity != "note" && !OF_THIS_MACHINE.contains(&found.about.as_str())

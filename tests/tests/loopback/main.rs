@@ -3,6 +3,7 @@
 mod bad_input;
 mod beside;
 mod confirm;
+mod crowds;
 mod damaged;
 mod doctor;
 mod failover;

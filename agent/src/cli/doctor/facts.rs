@@ -87,7 +87,7 @@ pub(super) struct Settings {
     /// Networks, in their order.
     pub networks: Vec<Network>,
     /// The addresses of all nodes on each network, in the networks' order; none where there is no address, or
-    /// a name.
+    /// a name that has none.
     pub nodes: BTreeMap<NodeName, Vec<Option<IpAddr>>>,
     /// What this node is to listen on.
     pub listeners: Vec<Listener>,
@@ -141,6 +141,8 @@ pub(super) struct Clock {
     pub synchronised: Option<bool>,
     /// By how much the kernel lets its clocks run fast, in millionths: tick and frequency of adjtimex(2).
     pub rate_ppm: Option<f64>,
+    /// The longest that the agent's loop was ever late, in milliseconds, by its own account.
+    pub loop_late_ms: Option<f64>,
     /// How fast a running chronyd may slew, in millionths, if its configuration can be read.
     pub chrony_slew_ppm: Option<f64>,
 }
@@ -259,8 +261,10 @@ pub(super) struct Holder {
 pub(super) struct Traffic {
     /// The port.
     pub port: AppPort,
-    /// How many, by client.
+    /// How many, by client that is no node.
     pub clients: BTreeMap<IpAddr, usize>,
+    /// How many, by node: the application's own, such as replication, or those of a balancer beside it.
+    pub peers: BTreeMap<NodeName, usize>,
 }
 
 /// The storage directory.
@@ -287,7 +291,7 @@ pub(super) struct Rights {
     pub agent_pid: Option<u32>,
     /// The doctor runs as root.
     pub root: bool,
-    /// Open files, at most (soft limit).
+    /// Open files, at most (hard limit: the agent raises the soft one).
     pub open_files: Option<u64>,
     /// A thread runs with real-time priority or a negative niceness, or may.
     pub prompt: Option<bool>,

@@ -7,10 +7,12 @@ mod settings;
 mod sockets;
 
 pub(super) use paths::whose;
-pub(super) use settings::settings;
+pub(super) use settings::{named, settings};
 
 use super::facts::{Agent, AppPort, Facts, Holder, Rights, Settings, Spread, Storage, Traffic, Unseen};
+use crate::addresses::resolver;
 use crate::cli::client::{Client, Place};
+use baton_shared::config::Host;
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
 use baton_shared::view::PeerState;
@@ -31,6 +33,8 @@ const WATCHED: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_millis(1_500);
 /// For the processes to be found that hold some sockets.
 const SEARCH: Duration = Duration::from_millis(500);
+/// Names whose addresses are asked for.
+const MAX_NAMES: usize = 256;
 /// Peers that are asked for their version.
 const MAX_ASKED: usize = 32;
 
@@ -44,8 +48,12 @@ pub(super) struct Subject {
     pub storage: Option<PathBuf>,
     /// The way to the agent, or why there is none.
     pub client: Result<Client, String>,
-    /// Where each peer's checks listener is.
+    /// Names in the configuration that stand for addresses: of which node, and on which network.
+    pub named: Vec<(NodeName, usize, Host)>,
+    /// Where each peer's checks listener is; at no address: at the first that the node has.
     pub peers: BTreeMap<NodeName, SocketAddr>,
+    /// Where this node's agent shows its measurements.
+    pub checks: Option<Place>,
     /// Ports of the application that the command line names.
     pub app_ports: Vec<u16>,
 }
@@ -64,12 +72,17 @@ pub(super) async fn look(subject: Subject) -> Facts {
         ..Facts::default()
     };
     let answers = facts.status().is_some();
+    if let Some(settings) = &mut facts.settings {
+        let missed = resolve(subject.named, settings).await;
+        facts.unseen.extend(missed);
+    }
     facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts).await;
     match facts.settings.clone() {
         Some(settings) => {
             paths::ways(&settings, &mut facts);
             if answers {
-                let (calls, versions) = (paths::calls(&settings, end), versions(&subject.peers));
+                let peers = outside(&subject.peers, &settings);
+                let (calls, versions) = (paths::calls(&settings, end), versions(&peers));
                 (facts.calls, facts.versions) = tokio::join!(calls, versions);
                 not_asked(&settings, &mut facts);
             } else {
@@ -87,9 +100,68 @@ pub(super) async fn look(subject: Subject) -> Facts {
         disk.seen(end, &mut facts).await;
     }
     facts.wakeups = timeout_at(end, wakeups).await.ok().and_then(Result::ok).flatten();
+    let loop_late_ms = match &subject.checks {
+        Some(place) if answers => loop_late_ms(place).await,
+        _ => None,
+    };
     sleep_until(watched).await;
     facts.clock = machine::clock(start);
+    facts.clock.loop_late_ms = loop_late_ms;
     facts
+}
+
+/// Finds the addresses of all names at once, within [`ASK`]. Says which of them have none.
+async fn resolve(named: Vec<(NodeName, usize, Host)>, settings: &mut Settings) -> Option<Unseen> {
+    let mut under_way = JoinSet::new();
+    for (node, n, host) in named.into_iter().take(MAX_NAMES) {
+        under_way.spawn(async move {
+            let asked = timeout(ASK, resolver::look_up(&host)).await;
+            let ips = asked.ok().and_then(Result::ok).unwrap_or_default();
+            (node, n, host, ips)
+        });
+    }
+    let (mut found, mut missing) = (Vec::new(), BTreeSet::new());
+    while let Some(one) = under_way.join_next().await {
+        let Ok((node, n, host, ips)) = one else { continue };
+        if ips.is_empty() {
+            missing.insert(host.to_string());
+        }
+        found.push((node, n, ips));
+    }
+    found.sort();
+    settings::place(found, |ip| std::net::UdpSocket::bind((ip, 0)).is_ok(), settings);
+    (!missing.is_empty()).then(|| Unseen {
+        what: "some networks".into(),
+        why: format!(
+            "no address was found within {:.1} s for {}",
+            ASK.as_secs_f64(),
+            missing.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    })
+}
+
+/// Where the peers' checks listeners are, as far as that is known.
+fn outside(peers: &BTreeMap<NodeName, SocketAddr>, settings: &Settings) -> BTreeMap<NodeName, SocketAddr> {
+    let at = |(name, addr): (&NodeName, &SocketAddr)| {
+        let ip = match addr.ip().is_unspecified() {
+            true => settings.nodes.get(name)?.iter().copied().flatten().next()?,
+            false => addr.ip(),
+        };
+        Some((name.clone(), SocketAddr::new(ip, addr.port())))
+    };
+    peers.iter().filter_map(at).collect()
+}
+
+/// The longest that the agent's loop was ever late, as its metrics say.
+async fn loop_late_ms(place: &Place) -> Option<f64> {
+    let client = Client::new(place.clone(), None);
+    let (_, text) = client.probe("/metrics", ASK).await.ok()?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix("baton_loop_late_max_seconds "))?;
+    let seconds: f64 = value.trim().parse().ok()?;
+    Some(seconds * 1e3)
 }
 
 /// The storage directory, looked at on a thread of its own.
@@ -258,7 +330,8 @@ fn holders(settings: &Settings, facts: &mut Facts) {
         .collect();
 }
 
-/// Connections from elsewhere to the application. The nodes themselves are no clients: they replicate.
+/// Connections from elsewhere to the application. Those of the nodes are counted apart, for the application may replicate; this node's
+/// own are the check's.
 fn traffic(named: &[u16], facts: &mut Facts) {
     let mut ports = facts
         .settings
@@ -280,23 +353,25 @@ fn traffic(named: &[u16], facts: &mut Facts) {
         Ok(rows) => rows,
         Err(error) => return facts.miss("traffic to the application", error.to_string()),
     };
-    let nodes = facts.settings.as_ref().map(|settings| &settings.nodes);
-    let nodes: BTreeSet<IpAddr> = nodes
-        .into_iter()
-        .flat_map(|nodes| nodes.values().flatten().flatten().copied())
+    let nodes = facts.settings.iter().flat_map(|settings| &settings.nodes);
+    let nodes: BTreeMap<IpAddr, NodeName> = nodes
+        .flat_map(|(name, ips)| ips.iter().flatten().map(|ip| (*ip, name.clone())))
         .collect();
-    let elsewhere = |ip: IpAddr| !ip.is_loopback() && !facts.is_own(ip) && !nodes.contains(&ip);
+    let elsewhere = |ip: IpAddr| !ip.is_loopback() && !facts.is_own(ip);
     let all = ports.into_iter().map(|port| {
-        let mut clients = BTreeMap::new();
+        let (mut clients, mut peers) = (BTreeMap::new(), BTreeMap::new());
         for row in rows
             .iter()
             .filter(|row| row.connected() && row.local.port() == port.port)
         {
-            if elsewhere(row.remote.ip()) {
-                *clients.entry(row.remote.ip()).or_default() += 1;
+            let ip = row.remote.ip();
+            match nodes.get(&ip) {
+                _ if !elsewhere(ip) => {}
+                Some(node) => *peers.entry(node.clone()).or_default() += 1,
+                None => *clients.entry(ip).or_default() += 1,
             }
         }
-        Traffic { port, clients }
+        Traffic { port, clients, peers }
     });
     facts.traffic = all.collect();
 }

@@ -1,10 +1,9 @@
 //! The checks listener as balancers talk to it: agent-check, gRPC, plain text, the PROXY protocol.
 
-use super::super::connection::{Face, Http};
+use super::super::connection::MAX_MULTIPLEXED;
 use super::super::patience::Patience;
-use super::super::serve::Serve;
 use super::checks::{Running, checks_with, http};
-use super::fixture::{self, published, role, view};
+use super::fixture::{published, role, view};
 use super::{LIMIT, talk};
 use crate::checks::grpc;
 use crate::grpc::{WATCH, question, status};
@@ -23,14 +22,11 @@ use hyper::header::CONTENT_TYPE;
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
 fn run(published: Arc<Published>, change: impl FnOnce(&mut config::Http)) -> Running {
@@ -177,15 +173,18 @@ async fn grpc_check_in_confirm_mode_needs_the_word_of_a_majority() {
 }
 
 /// An HTTP/2 client.
-struct Client {
+pub(super) struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
     _tasks: Tasks,
 }
 
 impl Client {
     async fn connect(addr: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(addr).await.unwrap()).await
+    }
+
+    pub(super) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Client {
         let tasks = Tasks::default();
-        let stream = TcpStream::connect(addr).await.unwrap();
         let (sender, connection) = http2::handshake(tasks.executor(), TokioIo::new(stream))
             .await
             .unwrap();
@@ -207,7 +206,11 @@ impl Client {
     }
 
     async fn watch(&mut self, service: &str) -> Watch {
-        let request = Request::post(format!("http://x{WATCH}"))
+        Watch(self.call(WATCH, service).await)
+    }
+
+    pub(super) async fn call(&mut self, method: &str, service: &str) -> Incoming {
+        let request = Request::post(format!("http://x{method}"))
             .header(CONTENT_TYPE, "application/grpc+proto")
             .body(Full::new(Bytes::from(question(service))))
             .unwrap();
@@ -216,7 +219,7 @@ impl Client {
             .unwrap()
             .unwrap();
         assert_eq!(answer.status(), 200);
-        Watch(answer.into_body())
+        answer.into_body()
     }
 }
 
@@ -308,6 +311,57 @@ async fn http2_has_the_same_answers_and_rests_without_being_cut_off_while_a_watc
 }
 
 #[tokio::test]
+async fn http2_at_rest_is_let_go_although_it_pings() {
+    let patience = Patience {
+        idle: Duration::from_millis(300),
+        ..Patience::USUAL
+    };
+    let run = checks_with(published(), http(false, 100), patience);
+    let mut stream = TcpStream::connect(run.addr).await.unwrap();
+    // RFC 9113, sections 3.4, 6.5 and 6.7.
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .await
+        .unwrap();
+    let ping = async {
+        let mut answer = [0; 256];
+        while stream.write_all(b"\0\0\x08\x06\0\0\0\0\0baton...").await.is_ok()
+            && stream.read(&mut answer).await.is_ok_and(|n| n > 0)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, ping)
+        .await
+        .expect("an idle connection is kept for ever");
+}
+
+#[tokio::test]
+async fn one_http2_connection_more_than_there_is_room_for_is_heard_and_the_longest_at_rest_goes() {
+    let run = checks_with(published(), http(false, 2 * MAX_MULTIPLEXED), Patience::USUAL);
+    let mut all = Vec::new();
+    for _ in 0..MAX_MULTIPLEXED {
+        let mut client = Client::connect(run.addr).await;
+        assert_eq!(client.get("/health").await.status(), 503);
+        all.push(client);
+    }
+    let counters = &run.handle.counters;
+    assert_eq!(counters.http_evicted.load(Relaxed), 0);
+    let mut watch = all[0].watch("").await;
+    assert_eq!(watch.next().await, Ok(2));
+
+    let mut more = Client::connect(run.addr).await;
+    assert_eq!(more.get("/health").await.status(), 503);
+    assert!(counters.http_evicted.load(Relaxed) > 0);
+    assert_eq!(counters.http_refused.load(Relaxed), 0);
+    // The second had rested longest, for the first watches; the last had hardly begun to.
+    assert!(timeout(LIMIT, all[1].sender.ready()).await.unwrap().is_err());
+    assert_eq!(all[MAX_MULTIPLEXED - 1].get("/health").await.status(), 503);
+    run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
+    assert_eq!(watch.next().await, Ok(1));
+}
+
+#[tokio::test]
 async fn plain_text_is_one_line() {
     let run = run(published(), |_| {});
     for (path, headers, body) in [
@@ -391,94 +445,4 @@ async fn proxy_headers_are_skipped_where_configured_and_named_where_not() {
     assert_eq!(talk(stream, REQUEST).await.status, 200);
     let endless = [b"PROXY ", &[b'x'; 4096][..]].concat();
     assert_eq!(send(behind.addr, &endless).await.status, 400);
-}
-
-/// A stream that counts what is written at once.
-struct Counted {
-    stream: tokio::io::DuplexStream,
-    writes: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        self.writes.fetch_add(1, Relaxed);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        self.writes.fetch_add(1, Relaxed);
-        let whole: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
-        Pin::new(&mut self.stream).poll_write(cx, &whole)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-struct Fixed;
-
-impl Face for Fixed {
-    async fn answer(self: &Arc<Self>, _request: Request<Incoming>) -> super::super::answer::Answer {
-        let status = super::super::answer::StatusCode::OK;
-        super::super::answer::json_text(status, fixture::view().me.to_string())
-    }
-}
-
-#[tokio::test]
-async fn head_and_body_leave_in_one_write() {
-    let (mut client, stream) = tokio::io::duplex(64 * 1024);
-    let writes = Arc::new(AtomicUsize::new(0));
-    let counted = Counted {
-        stream,
-        writes: writes.clone(),
-    };
-    let (_stop, stopped) = watch::channel(());
-    let http = Arc::new(Http::new(Arc::new(Fixed), Patience::USUAL));
-    let serving = tokio::spawn(http.serve(counted, stopped));
-    for answered in 1..=3 {
-        client
-            .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\na") {
-            assert_ne!(
-                timeout(LIMIT, client.read_buf(&mut answer))
-                    .await
-                    .unwrap()
-                    .unwrap(),
-                0
-            );
-        }
-        assert_eq!(writes.load(Relaxed), answered);
-    }
-    drop(client);
-    timeout(LIMIT, serving).await.unwrap().unwrap();
 }

@@ -316,34 +316,38 @@ async fn events_stream_history_then_news_and_end_with_the_agent() {
     assert_eq!(run.task.await.unwrap(), Ok(()));
 }
 
-#[tokio::test]
-async fn too_many_connections_are_closed_and_counted() {
-    let run = checks_with(published(), http(false, 2), Patience::USUAL);
-    let mut kept = Vec::new();
-    for _ in 0..2 {
-        let mut stream = TcpStream::connect(run.addr).await.unwrap();
+/// Whether it is still there, and answers.
+async fn answers(stream: &mut TcpStream) -> bool {
+    let asked = async {
         stream
             .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            .await
-            .unwrap();
-        assert_ne!(stream.read(&mut [0; 1024]).await.unwrap(), 0);
-        kept.push(stream);
-    }
-    let mut third = TcpStream::connect(run.addr).await.unwrap();
-    let got = tokio::time::timeout(LIMIT, third.read(&mut [0; 16]))
-        .await
-        .unwrap();
-    assert!(matches!(got, Ok(0) | Err(_)));
-    assert_eq!(run.handle.counters.http_refused.load(Relaxed), 1);
-    kept.clear();
-    // Room again, as soon as the two are noticed to have gone.
-    let answered = async {
-        while run.handle.counters.http_connections.load(Relaxed) > 0 {
-            tokio::task::yield_now().await;
-        }
-        run.get("/health").await.status
+            .await?;
+        stream.read(&mut [0; 1024]).await
     };
-    assert_eq!(tokio::time::timeout(LIMIT, answered).await, Ok(503));
+    let read = tokio::time::timeout(LIMIT, asked).await;
+    read.expect("neither answered nor closed").is_ok_and(|n| n > 0)
+}
+
+#[tokio::test]
+async fn when_all_places_are_taken_the_longest_at_rest_makes_way_for_a_new_check() {
+    let run = checks_with(published(), http(false, 2), Patience::USUAL);
+    let mut early = TcpStream::connect(run.addr).await.unwrap();
+    let mut late = TcpStream::connect(run.addr).await.unwrap();
+    assert!(answers(&mut early).await && answers(&mut late).await && answers(&mut early).await);
+    // Each is heard.
+    let mut fresh = TcpStream::connect(run.addr).await.unwrap();
+    assert!(answers(&mut fresh).await);
+    assert!(!answers(&mut late).await, "nobody made way");
+    assert!(answers(&mut early).await, "the wrong one made way");
+    let counters = &run.handle.counters;
+    assert_eq!(counters.http_evicted.load(Relaxed), 1);
+    assert_eq!(counters.http_refused.load(Relaxed), 0);
+    assert_eq!(counters.http_connections.load(Relaxed), 2);
+    // One that has not even asked can go, too.
+    let _silent = TcpStream::connect(run.addr).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(run.get("/health").await.status, 503);
+    }
 }
 
 #[tokio::test]

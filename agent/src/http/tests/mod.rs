@@ -5,6 +5,7 @@ mod checks;
 mod control;
 pub(crate) mod fixture;
 mod fuzz;
+mod habits;
 mod load;
 mod real;
 mod tls;

@@ -13,17 +13,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Certificates for localhost that sign themselves, good for a hundred years, and their keys.
-const FIRST: [&str; 2] = [include_str!("tls/first.crt"), include_str!("tls/first.key")];
+pub(super) const FIRST: [&str; 2] = [include_str!("tls/first.crt"), include_str!("tls/first.key")];
 const SECOND: [&str; 2] = [include_str!("tls/second.crt"), include_str!("tls/second.key")];
 
-fn write(dir: &Path, [cert, key]: [&str; 2]) -> config::Tls {
+pub(super) fn write(dir: &Path, [cert, key]: [&str; 2]) -> config::Tls {
     let files = config::Tls {
         cert: dir.join("crt"),
         key: dir.join("key"),
@@ -50,6 +50,17 @@ async fn connect(
     protocol: &str,
     first: &[u8],
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut stream = TcpStream::connect(run.addr).await.unwrap();
+    stream.write_all(first).await.unwrap();
+    shake(stream, trusted, protocol).await
+}
+
+/// The client's side of a handshake, which trusts one certificate.
+pub(super) async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    trusted: &str,
+    protocol: &str,
+) -> std::io::Result<TlsStream<S>> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(trusted.as_bytes()).unwrap())
@@ -61,8 +72,6 @@ async fn connect(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![protocol.into()];
-    let mut stream = TcpStream::connect(run.addr).await.unwrap();
-    stream.write_all(first).await.unwrap();
     let name = ServerName::try_from("localhost").unwrap();
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
     timeout(LIMIT, connecting)

@@ -67,11 +67,30 @@ fn each_risk_is_named() {
             &["process={command=[\"a\"], mode=\"warm\", demote_signal=\"SIGUSR2\"}"],
             "the process of role main is told by a signal alone that it must act no more, and nobody waits until it does",
         ),
+        (
+            &["http.codes={ standby = 200, unknown = 429 }"],
+            "http.codes: standby = 200 makes a node that is not active look healthy",
+        ),
+        (
+            &["http.codes={ demoting = 302 }"],
+            "http.codes: demoting = 302 makes",
+        ),
     ] {
         let sets: Vec<&str> = THREE.iter().chain(more).copied().collect();
         let text = risks(&sets);
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
+}
+
+#[test]
+fn codes_that_only_name_failures_are_no_risk() {
+    let sets = [
+        &THREE[..],
+        &["http.codes={ active = 204, standby = 429, unknown = 500 }"],
+    ]
+    .concat();
+    let text = risks(&sets);
+    assert!(!text.contains("http.codes"), "{text}");
 }
 
 #[test]

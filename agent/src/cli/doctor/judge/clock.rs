@@ -3,6 +3,7 @@
 
 use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
+use crate::cli::wall::short_ms;
 
 /// A wall clock that moves by more against CLOCK_BOOTTIME was stepped: slewing moves both alike.
 const STEP_MS: f64 = 10.0;
@@ -10,6 +11,8 @@ const STEP_MS: f64 = 10.0;
 const ALLOWED_PPM: f64 = 10_000.0;
 /// Crystals are within 500 ppm, and so is the kernel's own discipline: more is somebody's haste.
 const UNUSUAL_PPM: f64 = 1_000.0;
+/// Of the window.
+const LATE: f64 = 0.5;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     let clock = &facts.clock;
@@ -25,6 +28,7 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
              systemd-timesyncd). Leases do not depend on it, the times of events do",
         ));
     }
+    stood_still(facts, out);
     if let Some(ppm) = clock.rate_ppm.filter(|ppm| ppm.abs() >= UNUSUAL_PPM) {
         let percent = ppm.abs() / 1e4;
         let way = if ppm > 0.0 { "fast" } else { "slow" };
@@ -55,6 +59,27 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
             "clock",
             "the kernel does not count its wall clock as synchronised",
             "run chrony or systemd-timesyncd here (in a container or VM: on its host), so that events of all nodes can be compared",
+        ));
+    }
+}
+
+/// What the running agent has seen: a machine that did not run for a while, as when a VM is paused, moved or saved.
+fn stood_still(facts: &Facts, out: &mut Vec<Finding>) {
+    let (Some(late), Some(settings)) = (facts.clock.loop_late_ms, &facts.settings) else {
+        return;
+    };
+    if late >= LATE * settings.window_ms {
+        out.push(Finding::risk(
+            "processor",
+            format!(
+                "since its start the agent did not run for {} at a time, and the window is {}: a holder that stands still so \
+                 long is close to losing its role, or has lost it",
+                short_ms(late),
+                short_ms(settings.window_ms)
+            ),
+            "if this is a VM, see whether it was paused, moved or saved at that time (confirm = true under [http] guards against \
+             that); else give the agent priority (CAP_SYS_NICE) or the machine less to do; `baton events` tells what it cost. \
+             Forgotten when the agent is started again",
         ));
     }
 }

@@ -30,6 +30,15 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
                 process: Some((name, pid)),
                 ..
             }) if name == AGENT => own.entry(*pid).or_default().push(key),
+            Some(holder) if kept(holder) && key == "dns.listen" => out.push(Finding::note(
+                "port",
+                format!(
+                    "{key}: systemd holds port {} for the agent, which does not run: questions wait for it",
+                    address.port()
+                ),
+                "start the agent. If `systemctl list-sockets` shows another unit than baton-dns.socket there, stop and disable that \
+                 one",
+            )),
             Some(holder) => out.push(taken(holder, key, address.port())),
             None => unbindable(facts, key, address, out),
         }
@@ -68,6 +77,11 @@ fn unbindable(facts: &Facts, key: &str, address: SocketAddr, out: &mut Vec<Findi
     }
 }
 
+/// Held by the service manager for a service that it starts on demand, or hands the socket to (systemd.socket(5)).
+fn kept(holder: &Holder) -> bool {
+    matches!(&holder.process, Some((name, 1)) if name == "systemd")
+}
+
 fn taken(holder: &Holder, key: &str, port: u16) -> Finding {
     let process = holder.process.as_ref();
     let stub = port == 53 && STUBS.contains(&holder.address.ip());
@@ -84,6 +98,12 @@ fn taken(holder: &Holder, key: &str, port: u16) -> Finding {
         );
     }
     let (who, remedy) = match process {
+        Some((name, _)) if kept(holder) => (
+            format!("a socket unit of {name}"),
+            format!(
+                "see which with `systemctl list-sockets`; `systemctl disable --now` it, or choose another port in {key}"
+            ),
+        ),
         Some((name, pid)) => (
             format!("{name} (process {pid})"),
             format!("stop {name} if it should not run, or choose another port in {key}"),

@@ -15,7 +15,8 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
             out.push(Finding::risk(
                 "limits",
                 format!(
-                    "at most {limit} files may be open, and http.max_connections = {} needs about {wanted}",
+                    "at most {limit} files may be open, and http.max_connections = {} needs about {wanted}: fewer connections are \
+                     taken",
                     settings.max_connections
                 ),
                 format!("set LimitNOFILE={wanted} in the unit (Docker: --ulimit nofile={wanted}), or lower http.max_connections"),

@@ -184,6 +184,7 @@ fn well() -> Facts {
             watched_ms: 1000.0,
             synchronised: Some(true),
             rate_ppm: Some(-12.0),
+            loop_late_ms: Some(12.0),
             chrony_slew_ppm: Some(500.0),
         },
         wakeups: Some(spread(0.1)),
@@ -403,6 +404,13 @@ fn clocks_that_jump_differ_or_run_at_another_rate_are_found() {
         Note,
         "clock",
         &["synchronised"],
+    );
+    assert_eq!(clock(|c| c.loop_late_ms = Some(499.0)), []);
+    assert_one(
+        &clock(|c| c.loop_late_ms = Some(1_250.0)),
+        Risk,
+        "processor",
+        &["did not run for 1.2", "confirm = true"],
     );
     let found = with_status(|s| s.nodes[1].clock_skew_ms = -4_000);
     assert_one(&found, Risk, "clock", &["b is 4.0 s behind"]);
@@ -751,6 +759,28 @@ fn a_port_that_is_taken_is_explained() {
     assert_one(&found, Broken, "port", &["UDP port 53", "dnsmasq (process 99)"]);
     let found = taken("0.0.0.0:53", None);
     assert_one(&found, Broken, "port", &["another process", "ss -tulpn"]);
+    // baton-dns.socket, while the agent is down; the same of another's port is in the way.
+    let found = taken("0.0.0.0:53", Some(("systemd", 1)));
+    assert_one(
+        &found,
+        Note,
+        "port",
+        &["systemd holds port 53 for the agent", "list-sockets"],
+    );
+    let found = ports(|facts| {
+        let mut holder = holder("0.0.0.0:7480", Some(("systemd", 1)));
+        holder.wanted = "10.0.1.11:7480".parse().unwrap();
+        facts.holders = vec![holder];
+    });
+    assert_one(
+        &found,
+        Broken,
+        "port",
+        &["a socket unit of systemd", "list-sockets"],
+    );
+    // Not process 1: somebody's own service manager.
+    let found = taken("0.0.0.0:53", Some(("systemd", 99)));
+    assert_one(&found, Broken, "port", &["systemd (process 99)"]);
     let found = taken("0.0.0.0:53", Some(("baton", 99)));
     assert_one(
         &found,
@@ -792,7 +822,29 @@ fn traffic(facts: &mut Facts, role: Option<&str>) {
             source: "--app-port".into(),
         },
         clients: BTreeMap::from([(ip("10.0.1.50"), 3), (ip("10.0.1.51"), 9)]),
+        peers: BTreeMap::new(),
     }];
+}
+
+#[test]
+fn nodes_that_talk_to_a_standbys_application_are_noted() {
+    let with_peers = |active: &'static str| {
+        with(|facts| {
+            traffic(facts, None);
+            facts.traffic[0].clients.clear();
+            facts.traffic[0].peers = BTreeMap::from([(name("b"), 4)]);
+            if let Agent::Answers(status) = &mut facts.agent {
+                status.roles[0].active = Some(name(active));
+            }
+        })
+    };
+    assert_one(
+        &with_peers("b"),
+        Note,
+        "traffic",
+        &["port 8080", "the machines of b (4)", "replicates", "GET /health"],
+    );
+    assert_eq!(with_peers("a"), []);
 }
 
 #[test]

@@ -11,11 +11,35 @@ const NAMED: usize = 5;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     let Some(status) = facts.status() else { return };
-    for traffic in facts.traffic.iter().filter(|traffic| !traffic.clients.is_empty()) {
-        if let Some(active) = active_elsewhere(status, traffic) {
+    for traffic in &facts.traffic {
+        let Some(active) = active_elsewhere(status, traffic) else {
+            continue;
+        };
+        if !traffic.clients.is_empty() {
             out.push(misled(status, traffic, &active));
         }
+        if !traffic.peers.is_empty() {
+            out.push(beside(status, traffic, &active));
+        }
     }
+}
+
+/// Nodes that talk to the application here: it may be their applications, and it may be a balancer on their machines.
+fn beside(status: &Status, traffic: &Traffic, active: &str) -> Finding {
+    let named = traffic
+        .peers
+        .iter()
+        .map(|(node, count)| format!("{node} ({count})"));
+    Finding::note(
+        "traffic",
+        format!(
+            "connections to the application's port {} are open on {}, although {active}; they come from the machines of {}",
+            traffic.port.port,
+            status.node,
+            listed(named)
+        ),
+        "well if the application replicates that way; if a balancer runs there, let it check GET /health of each node's agent",
+    )
 }
 
 /// Who is active for what the port serves, if it is certain that this node is not.

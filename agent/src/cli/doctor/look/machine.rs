@@ -59,6 +59,7 @@ pub(super) fn clock(start: Reading) -> Clock {
     Clock {
         stepped_ms: end.wall - start.wall - watched_ms,
         watched_ms,
+        loop_late_ms: None,
         synchronised: kernel.map(|(synchronised, _)| synchronised),
         rate_ppm: kernel.map(|(_, rate)| rate),
         chrony_slew_ppm: chrony(),
@@ -168,6 +169,10 @@ pub(super) fn storage(dir: &Path) -> io::Result<Storage> {
     })
 }
 
+/// Columns of /proc/PID/limits: the limit in force, and that to which a process may raise it, as the agent does for its files.
+const SOFT: usize = 0;
+const HARD: usize = 1;
+
 /// What the kernel grants to the agent's process, or to this one.
 pub(super) fn rights(agent: Option<u32>) -> Rights {
     let process = agent.map_or("self".to_owned(), |pid| pid.to_string());
@@ -180,12 +185,12 @@ pub(super) fn rights(agent: Option<u32>) -> Rights {
     Rights {
         agent_pid: agent,
         root: rustix::process::geteuid().is_root(),
-        open_files: soft_limit(&limits, "Max open files"),
+        open_files: limit(&limits, "Max open files", HARD),
         prompt: match agent {
             Some(pid) => prompt(pid),
             None => Some(
                 capable(&own, CAP_SYS_NICE)
-                    || soft_limit(&limits, "Max realtime priority").is_some_and(|limit| limit > 0),
+                    || limit(&limits, "Max realtime priority", SOFT).is_some_and(|limit| limit > 0),
             ),
         },
         swapped_kib: agent.and_then(|_| number(&status, "VmSwap:")),
@@ -237,10 +242,11 @@ fn number(text: &str, key: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// Of a line like `Max open files   1024   4096   files`. Without limit it is the greatest number.
-fn soft_limit(text: &str, key: &str) -> Option<u64> {
+/// Of a line like `Max open files   1024   4096   files` a number, the soft limit or the hard one. Without limit it is the greatest
+/// number.
+fn limit(text: &str, key: &str, column: usize) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    match line.split_ascii_whitespace().next()? {
+    match line.split_ascii_whitespace().nth(column)? {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
     }
@@ -285,8 +291,9 @@ mod tests {
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max open files            1024                 524288               files     \n\
                       Max realtime priority     unlimited            0                                \n";
-        assert_eq!(soft_limit(limits, "Max open files"), Some(1024));
-        assert_eq!(soft_limit(limits, "Max realtime priority"), Some(u64::MAX));
+        assert_eq!(limit(limits, "Max open files", SOFT), Some(1024));
+        assert_eq!(limit(limits, "Max open files", HARD), Some(524_288));
+        assert_eq!(limit(limits, "Max realtime priority", SOFT), Some(u64::MAX));
         let stat = |nice: i32, priority: i32| {
             let [from_4, from_23] = [14, 17].map(|count| "0 ".repeat(count));
             format!("7 (a) b) S {from_4}20 {nice} 1 0 5 {from_23}{priority} 0")
