@@ -8,7 +8,7 @@ use baton_dnsd::Server;
 use baton_shared::config::{Dns, Transfer, TsigAlgorithm, TsigKey};
 use baton_shared::view::Published;
 use cluster::{lost_touch, main_role, takeover, view};
-use servers::{LIMIT, SECRET, SECRET_BYTES, Site, free_port, wait_for};
+use servers::{Daemon, LIMIT, SECRET, SECRET_BYTES, Site, free_port, wait_for};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
