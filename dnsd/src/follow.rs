@@ -2,7 +2,7 @@
 //!
 //! Nothing here reads a clock or a socket. Whoever asks agents for their `/status` gives each answer to
 //! [`Follower::hear`], with the instants at which the question left and the answer was there, and publishes
-//! [`Follower::view`] and [`Follower::takeovers`].
+//! [`Follower::view`].
 //!
 //! **Why questions and answers, and no stream.** An agent says for how long its word may be repeated. From when on? On a
 //! stream nobody knows how long a message was under way: a connection that stalls delivers old promises as if they were
@@ -21,14 +21,11 @@
 //! - Agents of another cluster are not listened to as long as there is fresh word of this one.
 
 use baton_shared::clock::Mono;
-use baton_shared::history::what;
-use baton_shared::id::{
-    Boot, ClusterId, ClusterName, ElectorateId, Epoch, NodeId, NodeName, Owner, RoleName,
-};
+use baton_shared::copy::CopyView;
+use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, NodeId, NodeName, RoleName};
 use baton_shared::status::{NodeStatus, RoleStatus, Status};
-use baton_shared::succession::Place;
 use baton_shared::timing::MAX_WINDOW;
-use baton_shared::view::{Event, HolderView, NodeView, RoleState, RoleView, View};
+use baton_shared::view::{HolderView, NodeView, RoleState, RoleView, View};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -164,31 +161,14 @@ impl Follower {
             voters: status.voters.clone(),
             roles,
             nodes: status.nodes.iter().map(|node| self.node(node, &ranked)).collect(),
+            copy: CopyView {
+                digest: u64::from_str_radix(&status.copy, 16).ok(),
+                greatest: status.greatest_epoch,
+            },
             alarms: Vec::new(),
         };
         self.serial = view.serial;
         Some(view)
-    }
-
-    /// The last takeover of each role, as the newest log has it: of the history that is all that a zone needs.
-    pub fn takeovers(&self, now: Mono) -> Vec<Event> {
-        let Some(newest) = self.ranked(now).into_iter().next() else {
-            return Vec::new();
-        };
-        let takeover = |role: &RoleStatus| {
-            Some(Event {
-                number: 0,
-                wall_ms: 0,
-                what: what::TAKEOVER.into(),
-                role: Some(role.role.clone()),
-                node: Some(role.last_takeover.clone()?),
-                from: None,
-                epoch: None,
-                cause: String::new(),
-                stages: Vec::new(),
-            })
-        };
-        newest.status.roles.iter().filter_map(takeover).collect()
     }
 
     /// The answers that count, those of agents in touch first, and of those the newest log.
@@ -227,39 +207,19 @@ impl Follower {
             Some(claim) => claim.until,
             None => self.nobody_until(role),
         };
-        let holder = match claim {
-            Some(claim) => Some((claim.node, claim.epoch, claim.until)),
-            // For the zone's serial: the agents' has its epoch too.
-            None => newest
-                .holder
-                .as_ref()
-                .zip(newest.holder_epoch)
-                .map(|(node, epoch)| (node, epoch, Mono::ZERO)),
-        };
-        let nobody = Owner {
-            node: NodeId(0),
-            boot: Boot(0),
-        };
         let view = RoleView {
             role: role.clone(),
             state: RoleState::Standby,
             reason: String::new(),
-            holder: holder.map(|(node, epoch, fresh_until)| HolderView {
-                node: node.clone(),
+            holder: claim.map(|claim| HolderView {
+                node: claim.node.clone(),
                 id: NodeId(0),
-                epoch,
-                serving: fresh_until != Mono::ZERO,
-                fresh_until,
+                epoch: claim.epoch,
+                serving: true,
+                fresh_until: claim.until,
             }),
-            line: newest
-                .line
-                .iter()
-                .map(|place| {
-                    let owner = nobody;
-                    let epoch = place.epoch;
-                    (place.node.clone(), Place { epoch, owner })
-                })
-                .collect(),
+            last: newest.last_takeover.clone(),
+            line: Vec::new(),
             lease_until: Mono::ZERO,
         };
         (view, bound)

@@ -15,8 +15,9 @@ pub(crate) const BATCH: usize = 32;
 const QUERY_MAX: usize = 1500;
 /// Longest response.
 const REPLY_MAX: usize = crate::answer::EDNS_SIZE as usize;
-/// Room for one control message, in words: the header's 16 octets and at most 20 of IPV6_PKTINFO, aligned.
-const CONTROL_WORDS: usize = 8;
+/// Room for control messages, in words: the header's 16 octets and at most 20 of IPV6_PKTINFO, aligned; and as much
+/// again and more for others, such as timestamps, that whoever passed the socket has asked for.
+const CONTROL_WORDS: usize = 16;
 
 /// Asks the kernel to say to which address each datagram was sent (IP_PKTINFO, RFC 3542 §6 for IPv6).
 pub(crate) fn receive_destination(socket: &Socket, v6: bool) -> io::Result<()> {
@@ -234,17 +235,28 @@ fn message_of(vector: &mut libc::iovec, peer: &mut Peer, peer_len: libc::socklen
 /// table, save for link-local addresses, which mean nothing without one.
 fn source(header: &libc::msghdr) -> Source {
     // SAFETY: the kernel has filled `header`: its control pointer and length describe whole control messages.
-    let Some(message) = (unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }) else {
-        return Source::Bound;
-    };
-    // SAFETY: `message` is the first control message, so that its data begins where CMSG_DATA says.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: it is null, or a control message of `header`.
+    while let Some(message) = unsafe { next.as_ref() } {
+        if let Some(source) = packet_info(message) {
+            return source;
+        }
+        // A passed socket may have asked for others, too. SAFETY: `message` is one of `header`.
+        next = unsafe { libc::CMSG_NXTHDR(header, message) };
+    }
+    Source::Bound
+}
+
+/// The address in a control message that has one.
+fn packet_info(message: &libc::cmsghdr) -> Option<Source> {
+    // SAFETY: `message` is a whole control message, so that its data begins where CMSG_DATA says.
     let data = unsafe { libc::CMSG_DATA(message) };
     match (message.cmsg_level, message.cmsg_type) {
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             // SAFETY: the data of an IP_PKTINFO message is an in_pktinfo; it may be unaligned.
             let mut info = unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
             info.ipi_ifindex = 0;
-            Source::V4(info)
+            Some(Source::V4(info))
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
             // SAFETY: the data of an IPV6_PKTINFO message is an in6_pktinfo; it may be unaligned.
@@ -254,9 +266,9 @@ fn source(header: &libc::msghdr) -> Source {
             if !link_local {
                 info.ipi6_ifindex = 0;
             }
-            Source::V6(info)
+            Some(Source::V6(info))
         }
-        _ => Source::Bound,
+        _ => None,
     }
 }
 
@@ -287,5 +299,53 @@ fn put_control<T: Copy>(header: &mut libc::msghdr, control: &mut Control, level:
         (*message).cmsg_type = kind;
         (*message).cmsg_len = libc::CMSG_LEN(size) as _;
         libc::CMSG_DATA(message).cast::<T>().write_unaligned(data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
+    /// A passed socket may be told to date its datagrams, and dates come first.
+    #[test]
+    fn address_asked_is_found_behind_other_control_messages() {
+        let server = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let socket = Socket::from(server.try_clone().unwrap());
+        receive_destination(&socket, false).unwrap();
+        let on: libc::c_int = 1;
+        // SAFETY: the option's value is a c_int that lives through the call, and its size is given.
+        let dated = unsafe {
+            libc::setsockopt(
+                server.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_TIMESTAMPNS,
+                (&raw const on).cast(),
+                mem::size_of_val(&on) as libc::socklen_t,
+            )
+        };
+        assert_eq!(dated, 0);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        // Connected, it hears this address alone.
+        client
+            .connect(("127.0.0.9", server.local_addr().unwrap().port()))
+            .unwrap();
+        client.send(b"?").unwrap();
+        let mut batch = Batch::new();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while batch.receive(server.as_fd()).is_err() {
+            assert!(Instant::now() < deadline, "it never came");
+        }
+        batch.answer(|_, _, reply| {
+            reply[0] = b'!';
+            1
+        });
+        assert_eq!(batch.send(server.as_fd()), 0);
+        let mut reply = [0; 8];
+        assert_eq!(client.recv(&mut reply).unwrap(), 1);
+        assert_eq!(reply[0], b'!');
     }
 }

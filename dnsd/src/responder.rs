@@ -10,9 +10,9 @@ use crate::tsig::{self, Keys};
 use crate::zone::{Settings, Source, Zone};
 use arc_swap::{ArcSwap, Guard};
 use baton_shared::clock::{Mono, wall_ms};
-use baton_shared::history::what;
+use baton_shared::copy::{self, Words};
 use baton_shared::id::{NodeName, RoleName};
-use baton_shared::view::{Event, Published, Word};
+use baton_shared::view::{Published, View, Word};
 use hickory_proto::rr::{Name, Record};
 use hickory_proto::serialize::binary::BinEncodable;
 use std::io;
@@ -26,6 +26,9 @@ use tokio::time::{Instant, timeout_at};
 /// A sitting that lasted longer has slept in between: what it says may have become a lie (S4).
 const LONGEST_SITTING: Duration = Duration::from_millis(1);
 
+/// The same for the making of a whole copy.
+const LONGEST_COPYING: Duration = Duration::from_millis(500);
+
 /// For a whole copy of the zone, with the wait for those under way.
 const COPY: Duration = Duration::from_secs(30);
 
@@ -37,6 +40,8 @@ pub(crate) struct Responder {
     limiter: Option<Limiter>,
     /// Where the zone may be copied, or queries may be signed.
     transfers: Option<Transfers>,
+    /// Somebody may copy the zone.
+    copied: bool,
     /// For signed queries where there are no keys: all are of an unknown one.
     no_keys: Keys,
     published: Arc<Published>,
@@ -48,6 +53,8 @@ pub(crate) struct Responder {
 struct Now<'p> {
     published: &'p Published,
     now: Mono,
+    /// The zone may be copied.
+    copied: bool,
 }
 
 impl Source for Now<'_> {
@@ -56,22 +63,39 @@ impl Source for Now<'_> {
     }
 
     fn last(&self, role: &RoleName) -> Option<NodeName> {
-        let events = self.published.events.load();
-        let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
-        events.iter().rev().find(takeover)?.node.clone()
+        self.published.view.load().role(role)?.last.clone()
+    }
+
+    /// Where the zone may be copied an SOA is a copy's first record, whoever asks: a secondary may ask without its key,
+    /// and takes an unchanged serial for leave to go on with what it has (RFC 1034 §4.3.5).
+    fn vouches(&self) -> bool {
+        !self.copied || Shown::agreed(self.published, self.now).is_some()
     }
 }
 
-impl Now<'_> {
-    /// Whether every role is held by the node whose takeover the log has last. Only then does the serial, which counts log entries,
-    /// belong to what is said: a copy that was made in between would not be made again.
-    fn is_settled(&self) -> bool {
-        self.published.guards.keys().all(|role| match self.word(role) {
-            Word::Me(_) => self.last(role).as_ref() == Some(&self.published.view.load().me),
-            Word::Other(node, _) => self.last(role) == Some(node),
-            Word::Nobody => self.last(role).is_none(),
-            Word::Unknown => false,
-        })
+/// What a copy shows: one view, and who is active by it, each role asked once.
+struct Shown {
+    view: Arc<View>,
+    words: Words,
+}
+
+impl Shown {
+    /// What is seen here, if it is what the log has: only then does the serial, which counts log entries, belong to it.
+    fn agreed(published: &Published, now: Mono) -> Option<Shown> {
+        let view = published.view.load_full();
+        let words = published.words(&view, now);
+        let seen = copy::digest(&view, &words)?;
+        (view.copy.digest == Some(seen)).then_some(Shown { view, words })
+    }
+}
+
+impl Source for Shown {
+    fn word(&self, role: &RoleName) -> Word {
+        self.words.get(role).cloned().unwrap_or(Word::Unknown)
+    }
+
+    fn last(&self, role: &RoleName) -> Option<NodeName> {
+        self.view.role(role)?.last.clone()
     }
 }
 
@@ -97,6 +121,7 @@ impl Responder {
             settings,
             policy,
             limiter,
+            copied: transfers.as_ref().is_some_and(Transfers::are_allowed),
             transfers,
             no_keys: Keys::default(),
             published,
@@ -132,39 +157,48 @@ impl Responder {
         stream: &mut TcpStream,
     ) -> io::Result<()> {
         let limit = Instant::now() + COPY;
+        // Who is refused needs no room that others may wait for.
+        if let Some(refusal) = transfers.refusal(query, ip, wall_ms() / 1_000) {
+            return timeout_at(limit, transfer::write(stream, &refusal)).await?;
+        }
         let _room = timeout_at(limit, transfers.begin()).await?;
+        let began = Mono::now();
         let messages = self.transfer(transfers, query, ip, Via::Tcp);
+        if Mono::now().since(began) > LONGEST_COPYING {
+            return Err(io::ErrorKind::TimedOut.into()); // it has slept: the secondary asks again
+        }
         timeout_at(limit, transfer::write(stream, &messages)).await?
     }
 
     fn transfer(&self, transfers: &Transfers, query: &[u8], ip: IpAddr, via: Via) -> Vec<Vec<u8>> {
-        let contents = |zone: &Name| {
-            let now = self.now();
-            let settled = now.is_settled();
-            let current = self.current();
+        let contents = |zone: &Name, extent| {
+            let Some((shown, current)) = self.shown() else {
+                return Contents::Unsure;
+            };
             match zone.to_lowercase().to_bytes() {
-                Ok(name) if settled => current.zone.contents(&name, &now),
-                _ => Contents::Unsure,
+                Ok(name) => current.zone.contents(&name, extent, &shown),
+                Err(_) => Contents::Unsure,
             }
         };
         transfers.respond(query, via, ip, contents, wall_ms() / 1_000)
     }
 
-    /// The SOA of each zone, while it is this node's turn to tell the secondaries: it is active for a role, and no role is in between.
+    /// The SOA of each zone, while it is this node's turn to tell the secondaries: it is active for a role, and sees what the log has.
     pub fn news(&self) -> Vec<Record> {
-        let now = self.now();
-        let mine = |role: &RoleName| matches!(now.word(role), Word::Me(_));
-        match self.published.guards.keys().any(mine) && now.is_settled() {
-            true => self.current().zone.soas(),
-            false => Vec::new(),
+        match self.shown() {
+            Some((shown, current)) if shown.words.values().any(|word| matches!(word, Word::Me(_))) => {
+                current.zone.soas()
+            }
+            _ => Vec::new(),
         }
     }
 
-    fn now(&self) -> Now<'_> {
-        Now {
-            published: &self.published,
-            now: Mono::now(),
-        }
+    /// What a copy shows now, and the zone for it; `None` while there are no copies.
+    fn shown(&self) -> Option<(Shown, Guard<Arc<Current>>)> {
+        let shown = Shown::agreed(&self.published, Mono::now())?;
+        let current = self.current();
+        // Another view may have come in between.
+        current.zone.is_of(&shown.view).then_some((shown, current))
     }
 
     pub fn counters(&self) -> &Counters {
@@ -255,6 +289,7 @@ impl Sitting<'_> {
         let source = Now {
             published,
             now: self.now,
+            copied: self.responder.copied,
         };
         answer(query, client, policy, &self.current.zone, &source, out)
     }
@@ -327,6 +362,9 @@ impl Drop for Sitting<'_> {
         self.responder.counters.add(&self.tally);
     }
 }
+
+#[cfg(test)]
+mod copies;
 
 #[cfg(test)]
 mod tests {

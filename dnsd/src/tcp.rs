@@ -4,24 +4,29 @@
 
 use crate::answer::{IDLE_DECISECONDS, Via};
 use crate::counters::add;
-use crate::responder::Responder;
+use crate::responder::{Responder, Sitting};
+use crate::udp::SITTINGS_MAX;
+use baton_shared::clock::Mono;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{self, AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connections of one listener, if no less is allowed; at 24 KiB each, 12 MiB. More wait in the backlog.
+/// Connections of one listener, if no less is allowed; at 24 KiB each, 12 MiB. One more takes the place of the longest idle.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
-/// Connections of one client (IPv6: of one /64): resolvers reuse a few, and sixteen clients cannot lock out the rest.
+/// Connections of one client (IPv6: of one /64): resolvers reuse a few.
 const PER_CLIENT_MAX: usize = 32;
-/// Between two complete queries, and for a client to take its answers (RFC 7766 §6.2.3: a few seconds).
+/// Between two complete queries, and for a client to have room for answers (RFC 7766 §6.2.3: a few seconds).
 /// Clients that ask are told (RFC 7828).
 const IDLE: Duration = Duration::from_millis(IDLE_DECISECONDS as u64 * 100);
+/// For a client to take answers that it had no room for at once; they are hardly older than the window allows (S4).
+const LATE: Duration = Duration::from_secs(1);
 /// After a failed accept: descriptors are short, and trying at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Query bytes held; a longer query ends the connection.
@@ -43,27 +48,16 @@ pub(crate) async fn serve(
         Ok(listener) => listener,
         Err(error) => return error,
     };
-    let mut clients = Clients::default();
-    let mut connections = JoinSet::new();
+    let mut connections = Connections::new(most);
     let mut accepting = true;
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < most => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     accepting = true;
-                    let ip = peer.ip().to_canonical();
-                    let client = client(ip);
-                    if !clients.enter(client) {
-                        add(&responder.counters().tcp_refused, 1);
-                        continue;
+                    if let Err(error) = connections.take(stream, peer.ip().to_canonical(), &responder).await {
+                        return error;
                     }
-                    add(&responder.counters().tcp_connections, 1);
-                    let responder = responder.clone();
-                    connections.spawn(async move {
-                        // How a stranger's connection ends is nobody's concern.
-                        let _ = converse(stream, ip, &responder).await;
-                        client
-                    });
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
@@ -74,11 +68,83 @@ pub(crate) async fn serve(
                     tokio::time::sleep(BACK_OFF).await;
                 }
             },
-            Some(ended) = connections.join_next() => match ended {
-                Ok(client) => clients.leave(client),
-                Err(error) => return io::Error::other(error),
-            },
+            Some(ended) = connections.tasks.join_next_with_id() => {
+                if let Err(error) = connections.ended(ended) {
+                    return error;
+                }
+            }
         }
+    }
+}
+
+/// The connections of a listener.
+struct Connections {
+    most: usize,
+    tasks: JoinSet<()>,
+    all: BTreeMap<task::Id, Connection>,
+    clients: Clients,
+}
+
+struct Connection {
+    client: IpAddr,
+    used: Arc<Used>,
+    task: AbortHandle,
+}
+
+/// When a query last came: a [`Mono`].
+struct Used(AtomicU64);
+
+impl Connections {
+    fn new(most: usize) -> Connections {
+        Connections {
+            most,
+            tasks: JoinSet::new(),
+            all: BTreeMap::new(),
+            clients: Clients::default(),
+        }
+    }
+
+    /// Begins to answer a connection. Where there are too many it takes the place of the one that has been idle for longest:
+    /// clients that hold connections for their own sake cannot lock out those that ask (RFC 7766 §6.2.2).
+    async fn take(&mut self, stream: TcpStream, ip: IpAddr, responder: &Arc<Responder>) -> io::Result<()> {
+        let client = client(ip);
+        if !self.clients.enter(client) {
+            add(&responder.counters().tcp_refused, 1);
+            return Ok(());
+        }
+        while self.tasks.len() >= self.most {
+            let oldest = self.all.values().min_by_key(|one| one.used.0.load(Relaxed));
+            if let Some(oldest) = oldest {
+                oldest.task.abort();
+                add(&responder.counters().tcp_refused, 1);
+            }
+            if let Some(ended) = self.tasks.join_next_with_id().await {
+                self.ended(ended)?;
+            }
+        }
+        add(&responder.counters().tcp_connections, 1);
+        let used = Arc::new(Used(AtomicU64::new(Mono::now().0)));
+        let (responder, of_task) = (responder.clone(), used.clone());
+        let task = self.tasks.spawn(async move {
+            // How a stranger's connection ends is nobody's concern.
+            let _ = converse(stream, ip, &responder, &of_task).await;
+        });
+        let id = task.id();
+        self.all.insert(id, Connection { client, used, task });
+        Ok(())
+    }
+
+    /// A connection is gone. An error if not in order.
+    fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) -> io::Result<()> {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) if error.is_cancelled() => error.id(),
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        if let Some(connection) = self.all.remove(&id) {
+            self.clients.leave(connection.client);
+        }
+        Ok(())
     }
 }
 
@@ -123,7 +189,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Answers one connection until it ends, is idle, or sends what is no query.
-async fn converse(mut stream: TcpStream, ip: IpAddr, responder: &Responder) -> io::Result<()> {
+async fn converse(mut stream: TcpStream, ip: IpAddr, responder: &Responder, used: &Used) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut inbox = vec![0; INBOX].into_boxed_slice();
     let mut held = 0;
@@ -138,6 +204,7 @@ async fn converse(mut stream: TcpStream, ip: IpAddr, responder: &Responder) -> i
             }
             held += read;
         }
+        used.0.store(Mono::now().0, Relaxed);
     }
 }
 
@@ -152,37 +219,84 @@ async fn answer_held(
     responder: &Responder,
 ) -> io::Result<usize> {
     let mut used = 0;
-    let mut pending = 0;
     while let Some(query) = frame(&inbox[used..held])? {
-        if outbox.len() - pending < PREFIX + REPLY_MAX {
-            send(stream, &outbox[..pending]).await?;
-            pending = 0;
-        }
-        used += PREFIX + query.len();
         if let Some(transfers) = responder.copies(query) {
-            // What came before goes first.
-            send(stream, &outbox[..pending]).await?;
-            pending = 0;
             responder.copy(transfers, query, ip, stream).await?;
+            used += PREFIX + query.len();
             continue;
         }
-        let start = pending + PREFIX;
-        let out = &mut outbox[start..start + REPLY_MAX];
-        let len = responder.sitting().respond(query, ip, Via::Tcp, out);
-        if len > 0 {
-            outbox[pending..start].copy_from_slice(&(len as u16).to_be_bytes());
-            pending = start + len;
-        }
-    }
-    if pending > 0 {
+        // Nothing is answered before there is room to send it: an answer that waits becomes a lie (S4).
+        timeout(IDLE, stream.writable()).await??;
+        let (taken, pending) = answer_fresh(&inbox[used..held], ip, outbox, responder)?;
         send(stream, &outbox[..pending]).await?;
+        used += taken;
     }
     inbox.copy_within(used..held, 0);
     Ok(used)
 }
 
-async fn send(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
-    timeout(IDLE, stream.write_all(bytes)).await?
+/// Answers what [`answer_some`] does: anew if the process slept meanwhile, for what it has written is as old as its sleep.
+fn answer_fresh(
+    queries: &[u8],
+    ip: IpAddr,
+    outbox: &mut [u8],
+    responder: &Responder,
+) -> io::Result<(usize, usize)> {
+    for _ in 0..SITTINGS_MAX {
+        let mut sitting = responder.sitting();
+        let done = answer_some(queries, ip, outbox, responder, &mut sitting)?;
+        if sitting.end() {
+            return Ok(done);
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Answers complete queries up to a request for a copy, or until `outbox` is full; gives the bytes used of `queries` and
+/// those written to `outbox`.
+fn answer_some(
+    queries: &[u8],
+    ip: IpAddr,
+    outbox: &mut [u8],
+    responder: &Responder,
+    sitting: &mut Sitting,
+) -> io::Result<(usize, usize)> {
+    let (mut used, mut pending) = (0, 0);
+    while let Some(query) = frame(&queries[used..])? {
+        if outbox.len() - pending < PREFIX + REPLY_MAX || responder.copies(query).is_some() {
+            break;
+        }
+        used += PREFIX + query.len();
+        let start = pending + PREFIX;
+        let out = &mut outbox[start..start + REPLY_MAX];
+        let len = sitting.respond(query, ip, Via::Tcp, out);
+        if len > 0 {
+            outbox[pending..start].copy_from_slice(&(len as u16).to_be_bytes());
+            pending = start + len;
+        }
+    }
+    Ok((used, pending))
+}
+
+/// Sends answers that were made just now: what the stream does not take at once it may take within [`LATE`].
+async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    let began = Mono::now();
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = LATE.saturating_sub(Mono::now().since(began));
+                timeout(left, stream.writable()).await??;
+                // The clock is read again: a process that was stopped has not waited by tokio's.
+                if Mono::now().since(began) >= LATE {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The first message of `bytes`, if it is complete; an error if it never fits.
@@ -200,6 +314,8 @@ fn frame(bytes: &[u8]) -> io::Result<Option<&[u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{ZONE, policy, published, qtype, question, settings, view};
+    use tokio::io::AsyncWriteExt;
 
     #[test]
     fn one_client_cannot_take_all_connections() {
@@ -214,6 +330,45 @@ mod tests {
         assert!(clients.enter(other));
         clients.leave(greedy);
         assert!(clients.enter(neighbour));
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_takes_the_place_of_the_longest_idle() {
+        const LIMIT: Duration = Duration::from_secs(10);
+        let view = published(view());
+        let responder = Responder::new(settings(), policy(), None, None, view, Arc::default());
+        let responder = Arc::new(responder);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut connections = Connections::new(3);
+        let query = question(ZONE, qtype::SOA);
+        let query = [&(query.len() as u16).to_be_bytes(), &query[..]].concat();
+        let ask = async |client: &mut TcpStream| {
+            client.write_all(&query).await.unwrap();
+            let len = timeout(LIMIT, client.read_u16()).await.unwrap().unwrap();
+            client.read_exact(&mut vec![0; len.into()]).await.unwrap();
+        };
+        let mut clients = Vec::new();
+        for n in 0..4 {
+            if n == 3 {
+                // The first asks again: now the second is idle for longest.
+                ask(&mut clients[0]).await;
+            }
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            let (stream, peer) = listener.accept().await.unwrap();
+            connections.take(stream, peer.ip(), &responder).await.unwrap();
+            ask(&mut client).await;
+            clients.push(client);
+        }
+        let mut rest = Vec::new();
+        timeout(LIMIT, clients[1].read_to_end(&mut rest))
+            .await
+            .expect("it is closed")
+            .unwrap();
+        for n in [0, 2, 3] {
+            ask(&mut clients[n]).await;
+        }
+        assert_eq!(responder.counters().tcp_refused.load(Relaxed), 1);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::question::{Header, Name, Question};
 use crate::zone::{Settings, Zone};
 use baton_shared::clock::Mono;
 use baton_shared::config::Dns;
+use baton_shared::copy::CopyView;
 use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
 use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, RoleView, View};
 use hickory_proto::op::Message;
@@ -75,6 +76,7 @@ pub fn view() -> View {
             node_view("c", &["2001:db8::3"]),
             node_view("w", &[]),
         ],
+        copy: CopyView::default(),
         alarms: Vec::new(),
     }
 }
@@ -85,6 +87,7 @@ fn role_view(name: &str) -> RoleView {
         state: RoleState::Standby,
         reason: String::new(),
         holder: None,
+        last: None,
         line: Vec::new(),
         lease_until: Mono::ZERO,
     }
@@ -119,6 +122,7 @@ pub fn holder(view: &mut View, of: &str, name: &str) {
         serving: true,
         fresh_until: IN_TOUCH_UNTIL,
     });
+    view.copy.greatest = Epoch(1_780_000_000_000);
 }
 
 pub fn published(view: View) -> Arc<Published> {

@@ -32,12 +32,21 @@ const AT_ONCE: usize = 8;
 /// What there is of a zone.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Contents {
-    /// All of its records, the SOA first.
-    Whole(Vec<Record>),
+    /// As many of its records as were asked for, the SOA first.
+    Records(Vec<Record>),
     /// Part of it is not known now.
     Unsure,
     /// It is not served here.
     NotOurs,
+}
+
+/// How much of a zone is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Its SOA alone.
+    Soa,
+    /// All of it.
+    Whole,
 }
 
 /// Who may copy, and how many at once.
@@ -57,6 +66,11 @@ impl Transfers {
         }
     }
 
+    /// Whether the zone may be copied at all.
+    pub fn are_allowed(&self) -> bool {
+        self.allowed.is_some()
+    }
+
     /// The server's keys, for signed queries of other kinds.
     pub fn keys(&self) -> &Keys {
         &self.keys
@@ -69,13 +83,14 @@ impl Transfers {
     }
 
     /// The messages that answer `query`, a request for a transfer ([`is_transfer`]), at `now` (Unix seconds). `zone` gives
-    /// the contents of the zone with this name; it is asked only for a client that may have them.
+    /// the contents of the zone with this name; it is asked only for a client that may have them, and over UDP, where
+    /// addresses are forged, for the SOA alone.
     pub fn respond(
         &self,
         query: &[u8],
         via: Via,
         peer: IpAddr,
-        zone: impl FnOnce(&Name) -> Contents,
+        zone: impl FnMut(&Name, Extent) -> Contents,
         now: u64,
     ) -> Vec<Vec<u8>> {
         match tsig::check(query, &self.keys, now) {
@@ -89,6 +104,17 @@ impl Transfers {
                 respond(&request, via, allowed, zone, |message| session.sign(message, now))
             }
         }
+    }
+
+    /// What is said to a client over TCP who may not copy, or whose request is none, at `now` (Unix seconds).
+    pub fn refusal(&self, query: &[u8], peer: IpAddr, now: u64) -> Option<Vec<Vec<u8>>> {
+        let mut admitted = false;
+        let zone = |_: &Name, _| {
+            admitted = true;
+            Contents::Unsure
+        };
+        let messages = self.respond(query, Via::Tcp, peer, zone, now);
+        (!admitted).then_some(messages)
     }
 
     /// The right address where there is a list, and the right key where there is one.
@@ -141,7 +167,7 @@ fn respond(
     query: &[u8],
     via: Via,
     allowed: bool,
-    zone: impl FnOnce(&Name) -> Contents,
+    zone: impl FnMut(&Name, Extent) -> Contents,
     mut seal: impl FnMut(Vec<u8>) -> Vec<u8>,
 ) -> Vec<Vec<u8>> {
     let Ok(request) = Request::read(query) else {
@@ -187,34 +213,31 @@ impl<'q> Request<'q> {
         &self,
         via: Via,
         allowed: bool,
-        zone: impl FnOnce(&Name) -> Contents,
+        mut zone: impl FnMut(&Name, Extent) -> Contents,
     ) -> Result<Vec<Record>, Rcode> {
         let class = u16_at(self.query, self.layout.question_end - 2);
         if !allowed || class != Some(code::CLASS_IN) {
             return Err(Rcode::Refused);
         }
-        let mut records = match zone(&self.zone) {
-            Contents::Whole(records) => records,
-            Contents::Unsure => return Err(Rcode::ServFail),
-            Contents::NotOurs => return Err(Rcode::NotAuth),
+        let mut records = |extent| match zone(&self.zone, extent) {
+            Contents::Records(records) => Ok(records),
+            Contents::Unsure => Err(Rcode::ServFail),
+            Contents::NotOurs => Err(Rcode::NotAuth),
         };
-        let soa = records.first().cloned().ok_or(Rcode::ServFail)?;
-        let newer = match (self.incremental, via) {
-            // RFC 5936 §4.2 leaves it undefined.
-            (false, Via::Udp) => return Err(Rcode::FormErr),
-            (false, Via::Tcp) => true,
+        if self.incremental {
+            let theirs = self.serial().ok_or(Rcode::FormErr)?;
+            let soa = records(Extent::Soa)?;
+            let ours = soa.first().and_then(serial).ok_or(Rcode::ServFail)?;
             // RFC 1995 §2: the SOA alone says "you are up to date", and over UDP "come by TCP".
-            (true, via) => {
-                let theirs = self.serial().ok_or(Rcode::FormErr)?;
-                let ours = serial(&soa).ok_or(Rcode::ServFail)?;
-                via == Via::Tcp && is_newer(ours, theirs)
+            if via == Via::Udp || !is_newer(ours, theirs) {
+                return Ok(soa);
             }
-        };
-        if newer {
-            records.push(soa);
-        } else {
-            records.truncate(1);
+        } else if via == Via::Udp {
+            return Err(Rcode::FormErr); // RFC 5936 §4.2 leaves it undefined
         }
+        let mut records = records(Extent::Whole)?;
+        let soa = records.first().cloned().ok_or(Rcode::ServFail)?;
+        records.push(soa);
         Ok(records)
     }
 

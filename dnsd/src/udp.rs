@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// Times that one batch is answered at most. A process that sleeps so often is of no use to its clients, who ask again.
-const SITTINGS_MAX: u32 = 3;
+pub(crate) const SITTINGS_MAX: u32 = 3;
 /// After a socket error, before the next try.
 pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
 /// So many socket errors in a row, a minute's worth, mean that it will not get better.

@@ -4,7 +4,7 @@
 
 use crate::question::{Lower, Name, code};
 use crate::render::Renderer;
-use crate::transfer::Contents;
+use crate::transfer::{Contents, Extent};
 use baton_shared::config::{Dns, NobodyActive, Service};
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::view::{NodeView, PeerState, View, Word};
@@ -100,6 +100,11 @@ pub trait Source {
 
     /// The node that was active last, if it is known; asked only while nobody is.
     fn last(&self, role: &RoleName) -> Option<NodeName>;
+
+    /// Whether a secondary may keep what it has at this serial: asked for an SOA alone.
+    fn vouches(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&RoleName) -> Word> Source for F {
@@ -305,8 +310,10 @@ impl Zone {
 
     /// Where a name is, if it is in one of the zones.
     pub(crate) fn place<'n>(&self, name: &Name<'n>, lower: &'n mut Lower) -> Option<Place<'_, 'n>> {
-        let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
-        let tree = trees.find(|tree| name.is_below(tree.origin.wire()))?;
+        let trees = std::iter::once(&self.forward).chain(&self.reverse);
+        let above = trees.filter(|tree| name.is_below(tree.origin.wire()));
+        // The nearest: networks may lie in one another (RFC 1034 §4.3.2 step 2).
+        let tree = above.max_by_key(|tree| tree.origin.wire().len())?;
         let labels = name.below(tree.origin.wire(), lower)?;
         Some(Place { tree, labels })
     }
@@ -320,7 +327,8 @@ impl Zone {
         let apex = labels.is_empty();
         match (qtype, content) {
             (code::A | code::AAAA, Some(content)) => self.addresses(content, qtype, source),
-            (code::SOA, _) if apex => Found::kept(&tree.soa, None),
+            (code::SOA, _) if apex && source.vouches() => Found::kept(&tree.soa, None),
+            (code::SOA, _) if apex => Found::Unsure,
             (code::NS, _) if apex => Found::kept(&tree.ns, Some(&tree.glue)),
             (code::SRV, Some(Content::Service(service, role))) => self.service(*service, *role, source),
             (code::TXT, Some(Content::Told)) => self.told(source),
@@ -449,18 +457,30 @@ impl Zone {
         trees.flat_map(soa).collect()
     }
 
-    /// Every record of the zone with this name (in wire form and lower case), its SOA first, just as questions are answered now.
+    /// The records of the zone with this name (in wire form and lower case), its SOA first, just as questions are answered now.
     ///
     /// Without `standby`: who is up is seen by each node for itself, and raises no serial.
-    pub(crate) fn contents(&self, name: &[u8], source: &impl Source) -> Contents {
+    pub(crate) fn contents(&self, name: &[u8], extent: Extent, source: &impl Source) -> Contents {
         let mut trees = std::iter::once(&self.forward).chain(&self.reverse);
         match trees.find(|tree| tree.origin.wire() == name) {
+            Some(tree) if extent == Extent::Soa => {
+                Contents::Records(self.render.parsed(tree.origin.wire(), &tree.soa))
+            }
             Some(tree) => match self.records_of(tree, source) {
-                Ok(records) => Contents::Whole(records),
+                Ok(records) => Contents::Records(records),
                 Err(Unsure) => Contents::Unsure,
             },
             None => Contents::NotOurs,
         }
+    }
+
+    /// Whether this is of a role that nobody is active for.
+    fn is_vacant(&self, content: Option<&Content>, source: &impl Source) -> bool {
+        let (Some(Content::Active(role)) | Some(Content::Service(_, role))) = content else {
+            return false;
+        };
+        let role = self.roles.get(*role);
+        role.is_some_and(|role| source.word(role) == Word::Nobody)
     }
 
     fn records_of(&self, tree: &Tree, source: &impl Source) -> Result<Vec<Record>, Unsure> {
@@ -486,6 +506,8 @@ impl Zone {
                     }
                     // A host name of one node that does not resolve is nobody else's loss.
                     Found::Unsure if matches!(content, Some(Content::Node(_))) => {}
+                    // A copy cannot say SERVFAIL, as `nobody_active` may have it: the other roles go on.
+                    Found::Unsure if self.is_vacant(content.as_ref(), source) => {}
                     Found::Unsure => return Err(Unsure),
                     Found::NoData | Found::NoName | Found::Refused => {}
                 }
@@ -611,23 +633,13 @@ fn wire(labels: &[&str]) -> Box<[u8]> {
         .collect()
 }
 
-/// The zone's serial: seconds of the greatest epoch in the roles' lines, plus the index of the last applied log entry,
-/// in 32 bits.
+/// The zone's serial: seconds of the greatest epoch ever given, plus the index of the last applied log entry, in 32 bits.
 ///
-/// Every takeover is recorded in the log, so each change is followed by a greater index; every new line has greater
-/// epochs (Unix milliseconds). Both are replicated: nodes that have applied the same log say the same serial, one that
+/// Each change of what copies show is a log entry (`baton_shared::copy`), and epochs are Unix milliseconds. Both are of
+/// the replicated state alone, and neither falls: nodes that have applied the same log say the same serial, one that
 /// lags says an older one (RFC 1982), which secondaries ignore. The seconds let a cluster that was set up anew, and
 /// counts its log from 1 again, go on with greater serials. Epochs alone would not do: places of one line differ by
 /// a millisecond, and milliseconds do not fit 32 bits.
 fn serial(view: &View) -> u32 {
-    let greatest = view
-        .roles
-        .iter()
-        .flat_map(|role| {
-            let line = role.line.iter().map(|(_, place)| place.epoch);
-            line.chain(role.holder.as_ref().map(|holder| holder.epoch))
-        })
-        .max()
-        .unwrap_or_default();
-    (greatest.0 / 1_000).wrapping_add(view.applied) as u32
+    (view.copy.greatest.0 / 1_000).wrapping_add(view.applied) as u32
 }

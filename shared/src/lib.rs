@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod copy;
 pub mod death;
 #[cfg(test)]
 mod fuzz;

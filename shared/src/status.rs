@@ -5,7 +5,6 @@
 
 use crate::clock::Mono;
 use crate::guard::Guard;
-use crate::history::what;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
 use crate::view::{Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, View, Word};
 use serde::{Deserialize, Serialize};
@@ -46,6 +45,12 @@ pub struct Status {
     pub coordinator: Option<NodeName>,
     /// Last log entry applied.
     pub applied: u64,
+    /// The digest that the log has of what copies of the DNS zone show, in hexadecimal; empty before the first.
+    #[serde(default)]
+    pub copy: String,
+    /// The greatest epoch ever given to any role.
+    #[serde(default)]
+    pub greatest_epoch: Epoch,
     /// No automatic takeovers.
     pub paused: bool,
     /// The electorate's version.
@@ -207,7 +212,7 @@ impl Status {
                     epoch: acting.map(|(_, epoch)| epoch),
                     holder: r.holder.as_ref().map(|h| h.node.clone()),
                     holder_epoch: r.holder.as_ref().map(|h| h.epoch),
-                    last_takeover: last_takeover(published, &r.role),
+                    last_takeover: r.last.clone(),
                     lease_ms: ms(r.lease_until.since(now)),
                     state: r.state,
                     reason: r.reason.clone(),
@@ -272,6 +277,12 @@ impl Status {
             waiting_for: view.waiting_for.clone(),
             coordinator: view.coordinator.clone(),
             applied: view.applied,
+            copy: view
+                .copy
+                .digest
+                .map(|digest| format!("{digest:016x}"))
+                .unwrap_or_default(),
+            greatest_epoch: view.copy.greatest,
             paused: view.paused,
             electorate: view.electorate.0,
             electorate_joint: view.joint,
@@ -302,12 +313,6 @@ impl CheckStatus {
     }
 }
 
-fn last_takeover(published: &Published, role: &RoleName) -> Option<NodeName> {
-    let events = published.events.load();
-    let takeover = |event: &&Event| event.what == what::TAKEOVER && event.role.as_ref() == Some(role);
-    events.iter().rev().find(takeover)?.node.clone()
-}
-
 /// Until when `word` of a role may be repeated. If the guard was written or another view came since the word was asked
 /// for, it is over: the next status says better.
 fn known_until(published: &Published, view: &View, role: &RoleView, word: &Word) -> Mono {
@@ -334,8 +339,7 @@ pub fn gist(published: &Published, now: Mono) -> u64 {
     let view = published.view.load();
     let mut hash = DefaultHasher::new();
     (view.cluster_id, view.applied, now < view.in_touch_until).hash(&mut hash);
-    let events = published.events.load();
-    events.last().map(|event| event.number).hash(&mut hash); // the history may come after the log's index
+    (view.copy.digest, view.copy.greatest).hash(&mut hash);
     for role in &view.roles {
         role.role.hash(&mut hash);
         match published.word(&role.role, now) {
@@ -346,9 +350,7 @@ pub fn gist(published: &Published, now: Mono) -> u64 {
         }
         let holder = role.holder.as_ref();
         holder.map(|h| (&h.node, h.epoch)).hash(&mut hash);
-        for (node, place) in &role.line {
-            (node, place.epoch).hash(&mut hash);
-        }
+        role.last.hash(&mut hash);
     }
     for node in &view.nodes {
         (&node.name, node.kind, &node.serves).hash(&mut hash);

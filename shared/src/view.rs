@@ -4,6 +4,7 @@
 //! No field says "is so": whatever can go stale carries the instant until which it may be repeated (S4).
 
 use crate::clock::Mono;
+use crate::copy::CopyView;
 use crate::guard::Guard;
 use crate::id::{
     Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NetworkName, NodeId, NodeName, RoleName,
@@ -55,6 +56,8 @@ pub struct View {
     pub roles: Vec<RoleView>,
     /// Every configured node, this one too, by name.
     pub nodes: Vec<NodeView>,
+    /// What the log says of copies of the DNS zone.
+    pub copy: CopyView,
     /// Conditions that need a person, in sentences.
     pub alarms: Vec<String>,
 }
@@ -70,6 +73,8 @@ pub struct RoleView {
     pub reason: String,
     /// The holder, if this node has word of one.
     pub holder: Option<HolderView>,
+    /// The node whose takeover the log has last, if it is still known.
+    pub last: Option<NodeName>,
     /// Who comes next, in order, places of the past left out.
     pub line: Vec<(NodeName, Place)>,
     /// End of this node's own lease; `Mono::ZERO` without one.

@@ -5,6 +5,7 @@ use crate::beat;
 use crate::chronicle::Chronicle;
 use crate::cluster::{Cluster, Flush, Queue};
 use crate::coordinate::Coordination;
+use crate::copies::Copies;
 use crate::input::{Health, Request};
 use crate::membership::Membership;
 use crate::notice::Said;
@@ -54,6 +55,7 @@ pub struct Core {
     membership: Membership,
     asked: Asked,
     chronicle: Chronicle,
+    copies: Copies,
     said: Said,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
@@ -91,6 +93,7 @@ impl Core {
             membership: Membership::default(),
             asked: Asked::default(),
             chronicle: Chronicle::default(),
+            copies: Copies::default(),
             said: Said::default(),
             q: Queue::new(start.durable),
             c,
@@ -208,8 +211,10 @@ impl Core {
                 for coordination in self.coordination.values_mut() {
                     coordination.answered(token);
                 }
+                self.copies.answered(token, now);
             }
             Input::Ask { id, request } => self.ask(id, request, now),
+            Input::Copy(digest) => self.copies.saw(digest, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
             Input::Dead { owner, why } => self.died(owner, &why, now),
             Input::Configured(config) => {
@@ -264,7 +269,8 @@ impl Core {
             q.log(crate::output::Level::Info, text);
         }
         c.learn_electorate(&state.electorate, q);
-        let mut news = c.state.paused != state.paused || c.state.drained != state.drained;
+        let mut news =
+            c.state.paused != state.paused || c.state.drained != state.drained || c.state.copy != state.copy;
         for (role, record) in &state.roles {
             if c.learn_line(role, &record.line, true) {
                 news = true;
@@ -400,6 +406,7 @@ impl Core {
     fn plan(&mut self, now: Mono) {
         self.plan_at = self.membership.turn(&self.roles, &self.c, &mut self.q, now);
         self.chronicle.turn(&self.c, &mut self.q);
+        self.plan_at = self.plan_at.min(self.copies.turn(&self.c, &mut self.q, now));
         for (name, role) in &self.roles {
             if let Some(coordination) = self.coordination.get_mut(name) {
                 self.plan_at = self

@@ -74,6 +74,8 @@ pub enum Input {
         /// What applying did, or why it could not be proposed.
         result: Result<Outcome, String>,
     },
+    /// What a copy of the DNS zone would show here now (`baton_shared::copy`); `None` while that is not known.
+    Copy(Option<u64>),
     /// An operator asks for something; answered by [`Output::Answer`](crate::Output::Answer) with the same id.
     Ask {
         /// To tell answers apart.

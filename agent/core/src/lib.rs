@@ -14,6 +14,7 @@ mod claim;
 mod cluster;
 mod confirm;
 mod coordinate;
+mod copies;
 pub mod core;
 pub mod input;
 pub mod lease;

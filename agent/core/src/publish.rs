@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
+use baton_shared::copy::CopyView;
 use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
 use baton_shared::view::{HolderView, LinkView, NodeView, PeerState, RoleView, View};
 use std::collections::BTreeMap;
@@ -60,6 +61,10 @@ pub(crate) fn view(
         voters: c.electorate.all().into_iter().map(|id| voter(id, c)).collect(),
         roles: roles.values().map(|r| role(r, c, now)).collect(),
         nodes,
+        copy: CopyView {
+            digest: c.state.copy,
+            greatest: c.state.greatest(),
+        },
         alarms,
     }
 }
@@ -98,6 +103,11 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
         state: role.state,
         reason: role.reason.clone(),
         holder,
+        last: c
+            .state
+            .roles
+            .get(&role.name)
+            .and_then(|record| c.name_of(record.active?.owner.node)),
         line: line
             .iter()
             .filter(|p| p.epoch > bound)

@@ -84,6 +84,13 @@ pub enum Command {
         /// For a takeover: who became active.
         place: Option<Place>,
     },
+    /// What copies of the DNS zone show from now on.
+    Copy {
+        /// The digest that the proposer saw.
+        replaces: Option<u64>,
+        /// The new one.
+        digest: u64,
+    },
 }
 
 /// What applying a command did.
@@ -136,6 +143,8 @@ pub struct State {
     pub events: VecDeque<Event>,
     /// Number of the newest event.
     pub event_number: u64,
+    /// Digest of what copies of the DNS zone show (`baton_shared::copy`).
+    pub copy: Option<u64>,
 }
 
 impl State {
@@ -183,12 +192,22 @@ impl State {
                 Outcome::Applied
             }
             Command::Record { event, place } => self.record(event, *place),
+            Command::Copy { replaces, digest } => self.copy(*replaces, *digest),
         }
     }
 
     /// The name of a consensus id.
     pub fn name_of(&self, id: NodeId) -> Option<&NodeName> {
         self.nodes.get(&id).map(|record| &record.name)
+    }
+
+    /// The greatest epoch ever given to any role.
+    pub fn greatest(&self) -> Epoch {
+        self.roles
+            .values()
+            .map(|role| role.last)
+            .max()
+            .unwrap_or_default()
     }
 
     /// The floor that the log knows of for a role: of the electorate's entry and of what was recorded as active (V3).
@@ -302,6 +321,16 @@ impl State {
         for (role, floor) in floors {
             let entry = self.floors.entry(role.clone()).or_default();
             *entry = entry.max(*floor);
+        }
+        Outcome::Applied
+    }
+
+    fn copy(&mut self, replaces: Option<u64>, digest: u64) -> Outcome {
+        if self.copy != Some(digest) {
+            if self.copy != replaces {
+                return ignored("copies of the zone changed meanwhile");
+            }
+            self.copy = Some(digest);
         }
         Outcome::Applied
     }
@@ -486,6 +515,8 @@ mod tests {
             1 => id().prop_map(|id| Command::Forget { id }),
             1 => (name(), any::<bool>()).prop_map(|(node, drained)| Command::Drain { node, drained }),
             1 => any::<bool>().prop_map(Command::Pause),
+            1 => (proptest::option::of(0u64..3), 0u64..3)
+                .prop_map(|(replaces, digest)| Command::Copy { replaces, digest }),
             2 => record.prop_map(|(role, place)| Command::Record {
                 event: Event {
                     number: 0,
@@ -545,6 +576,7 @@ mod tests {
 
     fn never_goes_back(before: &State, after: &State) -> Result<(), TestCaseError> {
         prop_assert!(after.electorate.id >= before.electorate.id);
+        prop_assert!(after.greatest() >= before.greatest());
         prop_assert!(before.cluster == ClusterId(0) || before.cluster == after.cluster);
         if before.electorate.next.is_some() {
             let done = before.electorate.next.as_ref() == Some(&after.electorate.voters);

@@ -3,6 +3,7 @@
 use crate::addresses::Addresses;
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
+use baton_shared::copy::CopyView;
 use baton_shared::id::{Boot, ClusterId, ElectorateId, NodeId};
 use baton_shared::view::{NodeView, PeerState, RoleState, RoleView, View};
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         state: RoleState::Standby,
         reason: "starting".into(),
         holder: None,
+        last: None,
         line: Vec::new(),
         lease_until: Mono::ZERO,
     };
@@ -56,6 +58,7 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         voters: config.voters().cloned().collect(),
         roles: config.roles.keys().cloned().map(role).collect(),
         nodes: config.nodes.iter().map(node).collect(),
+        copy: CopyView::default(),
         alarms: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ use baton_core::output::{GuardChange, Level};
 use baton_core::{Core, Input, Output};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
+use baton_shared::copy;
 use baton_shared::death::DeathNotice;
 use baton_shared::id::{ClusterId, Epoch, NodeName, RoleName};
 use baton_shared::key::ClusterKey;
@@ -60,6 +61,8 @@ pub struct Driver<P = Port, C = System> {
     asked: BTreeMap<u64, oneshot::Sender<Result<String, String>>>,
     confirming: BTreeMap<u64, oneshot::Sender<Option<Epoch>>>,
     serial: u64,
+    /// What the core was last told that a copy of the zone would show.
+    copy: Option<u64>,
     /// Datagrams from unknown addresses that this turn still opens.
     strangers: usize,
     stopped: bool,
@@ -141,6 +144,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             asked: BTreeMap::new(),
             confirming: BTreeMap::new(),
             serial: 0,
+            copy: None,
             strangers: STRANGERS,
             stopped: false,
         }
@@ -321,6 +325,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             Notice::Resolved => {
                 let view = View::clone(&self.io.published.view.load());
                 self.publish(view);
+                self.drain();
             }
         }
     }
@@ -512,6 +517,12 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             node.serves = self.io.addresses.serves(&node.name);
         }
         let states = view.roles.iter().map(|r| (r.role.clone(), r.state)).collect();
+        let words = self.io.published.words(&view, self.io.clock.now());
+        let copy = copy::digest(&view, &words);
+        if self.copy != copy {
+            self.copy = copy;
+            self.answers.push_back(Input::Copy(copy));
+        }
         self.io.published.view.store(view.into());
         self.io.states.send_if_modified(|old| {
             let changed = *old != states;

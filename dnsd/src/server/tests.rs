@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+mod streams;
+
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A server on one address, and a's knowledge of a cluster in which b is active. It ends with `tasks`.

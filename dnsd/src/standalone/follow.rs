@@ -6,7 +6,7 @@ use baton_dnsd::follow::{Follower, Heard};
 use baton_shared::clock::Mono;
 use baton_shared::config::AgentAddress;
 use baton_shared::id::{NodeName, RoleName};
-use baton_shared::view::{Event, Published, View, Word};
+use baton_shared::view::{Published, View, Word};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +87,7 @@ impl Desk {
                     Heard::Taken => {
                         let now = Mono::now();
                         if let Some(view) = self.follower.view(now) {
-                            self.publish(view, self.follower.takeovers(now));
+                            self.publish(view);
                         }
                         self.log_useful(place, &node);
                         return;
@@ -119,15 +119,12 @@ impl Desk {
     }
 
     /// Publishes in place; other roles, and the first view, in a new place.
-    fn publish(&self, view: View, takeovers: Vec<Event>) {
+    fn publish(&self, view: View) {
         let current = self.publish.borrow().clone();
         let mut roles: Vec<RoleName> = view.roles.iter().map(|role| role.role.clone()).collect();
         roles.sort();
         match current.filter(|published| published.guards.keys().eq(&roles)) {
-            Some(published) => {
-                published.events.store(Arc::new(takeovers));
-                published.view.store(Arc::new(view));
-            }
+            Some(published) => published.view.store(Arc::new(view)),
             None => {
                 let names: Vec<&str> = roles.iter().map(RoleName::as_str).collect();
                 tracing::info!(
@@ -136,9 +133,7 @@ impl Desk {
                     names.join(", "),
                     view.window
                 );
-                let published = Published::new(view, roles);
-                published.events.store(Arc::new(takeovers));
-                self.publish.send_replace(Some(published));
+                self.publish.send_replace(Some(Published::new(view, roles)));
             }
         }
     }

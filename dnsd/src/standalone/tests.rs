@@ -1,5 +1,6 @@
 use super::*;
 use baton_shared::clock::Mono;
+use baton_shared::copy::CopyView;
 use baton_shared::id::{ClusterId, ClusterName, ElectorateId, NodeName, RoleName};
 use baton_shared::view::{RoleState, RoleView, View};
 use std::net::SocketAddr;
@@ -34,10 +35,12 @@ fn published(role: &str) -> Arc<Published> {
             state: RoleState::Standby,
             reason: String::new(),
             holder: None,
+            last: None,
             line: Vec::new(),
             lease_until: Mono::ZERO,
         }],
         nodes: Vec::new(),
+        copy: CopyView::default(),
         alarms: Vec::new(),
     };
     Published::new(view, [role])

@@ -54,11 +54,12 @@ fn transfers(allow: &[&str], key: Option<&str>) -> Transfers {
 }
 
 /// The zone of these records, and no other.
-fn served(soa: &Record, records: &[Record]) -> impl FnOnce(&Name) -> Contents {
+fn served(soa: &Record, records: &[Record]) -> impl Fn(&Name, Extent) -> Contents + use<> {
     let whole = [std::slice::from_ref(soa), records].concat();
-    move |name| match *name == whole[0].name {
-        true => Contents::Whole(whole),
-        false => Contents::NotOurs,
+    move |name, extent| match (*name == whole[0].name, extent) {
+        (true, Extent::Whole) => Contents::Records(whole.clone()),
+        (true, Extent::Soa) => Contents::Records(whole[..1].to_vec()),
+        (false, _) => Contents::NotOurs,
     }
 }
 
@@ -297,4 +298,34 @@ fn requests_cut_or_changed_anywhere_have_an_outcome() {
             }
         }
     }
+}
+
+/// Its address may be forged: it must not cost a whole zone.
+#[test]
+fn question_over_udp_asks_for_no_more_than_the_soa() {
+    let transfers = transfers(&[CLIENT], None);
+    let peer = CLIENT.parse().unwrap();
+    for query in [ixfr(6), ixfr(7), axfr()] {
+        let messages = transfers.respond(
+            &query,
+            Via::Udp,
+            peer,
+            |_, extent| match extent {
+                Extent::Soa => Contents::Records(vec![soa(7)]),
+                Extent::Whole => panic!("the whole zone for a datagram"),
+            },
+            NOW,
+        );
+        assert_eq!(messages.len(), 1);
+    }
+}
+
+#[test]
+fn who_may_not_copy_is_told_so_without_waiting_for_room() {
+    let transfers = transfers(&[CLIENT], None);
+    let refusal = |query: &[u8], peer: &str| transfers.refusal(query, peer.parse().unwrap(), NOW);
+    let refused = refusal(&axfr(), "10.0.0.54").expect("not on the list");
+    assert_eq!(code(&[read(&refused[0])]), 5);
+    assert_eq!(refusal(&axfr(), CLIENT), None);
+    assert_eq!(refusal(&ixfr(7), CLIENT), None);
 }

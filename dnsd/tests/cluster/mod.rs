@@ -2,9 +2,9 @@
 #![allow(dead_code)] // each test uses some
 
 use baton_shared::clock::Mono;
-use baton_shared::history::what;
+use baton_shared::copy::{self, CopyView};
 use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
-use baton_shared::view::{Event, HolderView, NodeView, PeerState, Published, RoleState, RoleView, View};
+use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, RoleView, View, Word};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,7 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         state: RoleState::Standby,
         reason: String::new(),
         holder: None,
+        last: None,
         line: Vec::new(),
         lease_until: Mono::ZERO,
     };
@@ -65,7 +66,20 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         voters: Vec::new(),
         roles: vec![role],
         nodes: nodes.iter().map(node).collect(),
+        copy: CopyView::default(),
         alarms: Vec::new(),
+    }
+}
+
+/// Every node of `all` has lost touch with a majority, and hears nobody.
+pub fn lost_touch(all: &[Arc<Published>]) {
+    for published in all {
+        let mut view = View::clone(&published.view.load());
+        view.serial += 1;
+        view.in_touch_until = Mono::ZERO;
+        view.roles[0].holder = None;
+        published.guards[&main_role()].shut();
+        published.view.store(Arc::new(view));
     }
 }
 
@@ -83,20 +97,12 @@ pub fn takeover(all: &[Arc<Published>], who: &str, epoch: u64) {
             serving: true,
             fresh_until: LATE,
         });
-        let event = Event {
-            number: view.applied,
-            wall_ms: epoch,
-            what: what::TAKEOVER.into(),
-            role: Some(main_role()),
-            node: Some(NodeName::new(who).unwrap()),
-            from: None,
-            epoch: Some(Epoch(epoch)),
-            cause: String::new(),
-            stages: Vec::new(),
-        };
+        view.roles[0].last = Some(NodeName::new(who).unwrap());
+        view.copy.greatest = Epoch(epoch);
+        let word = Word::Other(NodeName::new(who).unwrap(), Epoch(epoch));
+        view.copy.digest = copy::digest(&view, &[(main_role(), word)].into());
         let guard = &published.guards[&main_role()];
         guard.shut();
-        published.events.store(Arc::new(vec![event]));
         published.view.store(Arc::new(view));
         if mine {
             guard.open(Epoch(epoch), LATE);

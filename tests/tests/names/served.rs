@@ -5,6 +5,7 @@ use crate::wire::{Question, ask, read};
 use baton_dnsd::Server;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Dns, Service};
+use baton_shared::copy::CopyView;
 use baton_shared::id::{Boot, ClusterId, ClusterName, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
 use baton_shared::view::{HolderView, NodeView, PeerState, Published, RoleState, RoleView, View};
 use baton_tests::nameserver::ZoneFile;
@@ -166,6 +167,7 @@ fn published() -> std::sync::Arc<Published> {
             serving: true,
             fresh_until: FOREVER,
         }),
+        last: None,
         line: Vec::new(),
         lease_until: Mono::ZERO,
     };
@@ -211,6 +213,7 @@ fn published() -> std::sync::Arc<Published> {
             member("b", &["10.0.0.2", "10.0.1.2"]),
             member("c", &["2001:db8::3"]),
         ],
+        copy: CopyView::default(),
         alarms: Vec::new(),
     };
     Published::new(view, ["batch", "main"].map(role))

@@ -12,6 +12,7 @@
 //! - `BATON_SEED=17 cargo simulate` replays one with its log, and shortens it if it fails.
 
 mod candidates;
+mod copies;
 mod corpus;
 mod dice;
 mod fault;

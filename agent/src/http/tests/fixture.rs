@@ -3,6 +3,7 @@
 use crate::handle::{Counters, Handle, Message, Reload};
 use baton_shared::clock::Mono;
 use baton_shared::config::{Cluster, Config, Role};
+use baton_shared::copy::CopyView;
 use baton_shared::id::*;
 use baton_shared::key::ClusterKey;
 use baton_shared::view::*;
@@ -76,6 +77,7 @@ pub(crate) fn view() -> View {
             state: RoleState::Standby,
             reason: "second in line".into(),
             holder: None,
+            last: None,
             line: Vec::new(),
             lease_until: Mono::ZERO,
         }],
@@ -84,6 +86,7 @@ pub(crate) fn view() -> View {
             node_view("b", Kind::Member, PeerState::Up, 12),
             node_view("w", Kind::Witness, PeerState::Up, 13),
         ],
+        copy: CopyView::default(),
         alarms: Vec::new(),
     }
 }

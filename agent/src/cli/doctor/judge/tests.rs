@@ -58,6 +58,8 @@ fn node(text: &str) -> NodeStatus {
 /// Node a of a, b and c; b is active.
 fn status() -> Status {
     Status {
+        copy: String::new(),
+        greatest_epoch: Default::default(),
         cluster: "orders".into(),
         cluster_id: "1".into(),
         node: name("a"),
