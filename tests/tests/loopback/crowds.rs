@@ -1,6 +1,6 @@
 //! Many clients at once in front of real agents: each check is heard, and heartbeats do not suffer.
 
-use crate::{NAMES, WINDOW};
+use crate::NAMES;
 use baton_agent::demo::connection::get;
 use baton_tests::cluster::{ASK_LIMIT, Cluster};
 use baton_tests::plan::Plan;
@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// Clients and nodes share a machine that may have two cores: what is looked for here takes seconds, and no less.
+const WINDOW: Duration = Duration::from_secs(2);
+/// For so long each check must be answered; a check of the application that fails is known in a tenth of that.
+const LONG: Duration = Duration::from_secs(5);
 /// Descriptors of the agent in want of them.
 const FEW: usize = 256;
 /// Clients at rest, more than it has descriptors.
@@ -81,8 +85,7 @@ fn holder_with_few_descriptors_and_many_idle_clients_is_heard_and_stays() {
 
     let clients = resting(addr, IDLE);
     assert!(clients.len() > IDLE * 9 / 10, "only {} were heard", clients.len());
-    // For longer than the check needs to find the application sick, and others to take over.
-    let end = Instant::now() + 4 * WINDOW;
+    let end = Instant::now() + LONG;
     while Instant::now() < end {
         assert_eq!(health(addr).expect("a check is heard"), 200);
     }
@@ -160,7 +163,7 @@ fn holder_with_thousands_of_checkers_and_nuisances_answers_each_and_keeps_its_ep
             get(addr, "/health", AT_LAST).map(|answer| answer.status)
         };
         let mut wrong = None;
-        let end = Instant::now() + 4 * WINDOW;
+        let end = Instant::now() + LONG;
         while wrong.is_none() && (Instant::now() < end || all.iter().any(|thread| !thread.is_finished())) {
             wrong = Some(heard()).filter(|heard| !matches!(heard, Ok(200)));
         }
