@@ -2,16 +2,17 @@
 //! silent, and a planned switchover. Beside it HAProxy's own floor: two hosts without Baton, the second of which says 200 at the very
 //! instant at which the first is lost, or says 503; one event of the one, one of the other.
 //!
-//! Where in its interval a check is when it happens is chance, on both sides. So the excess is taken between the samples of one rank:
+//! HAProxy asks the two servers one some time after the other, which makes most of a planned gap, and lasts as long as HAProxy. So both
+//! start anew for each event. Where in its interval a check is when it happens is chance, on both sides. So the excess is taken between the samples of one rank:
 //! the shortest gap over the shortest floor, and so on.
 
 use crate::figure::Figure;
-use baton_shared::clock::Mono;
 use baton_tests::agreement::Apart;
 use baton_tests::balancer::{Balancer, EXAMPLE_NODES};
 use baton_tests::case::now;
 use baton_tests::cluster::{CLIENT, Cluster};
 use baton_tests::fault::Loss;
+use baton_tests::namespace::Namespace;
 use baton_tests::plan::{HTTP_PORT, Plan};
 use baton_tests::through::Client;
 use std::fs::File;
@@ -30,6 +31,7 @@ const PLANNED: Duration = Duration::from_millis(30);
 const PATIENCE: Duration = Duration::from_millis(10);
 /// A gap this long is a failure, not a figure.
 const HOPELESS: Duration = Duration::from_secs(20);
+const PORT: u16 = 8000;
 const FLOOR_PORT: u16 = 8001;
 /// Hosts without Baton.
 const PLAIN: [&str; 2] = ["x", "y"];
@@ -57,8 +59,13 @@ struct Stage {
     plain: [Plain; 2],
     client: Client,
     floor: Client,
+    host: Namespace,
+    at: Ipv4Addr,
+    /// What stands behind each HAProxy, which listens at that port.
+    behind: [(u16, [Ipv4Addr; 2]); 2],
+    balancers: Vec<Balancer>,
     /// Kept running.
-    _others: Vec<Balancer>,
+    _applications: [Balancer; 2],
 }
 
 impl Stage {
@@ -69,7 +76,6 @@ impl Stage {
             let node = cluster.node(name);
             Balancer::application(&node.namespace, name, node.seat.front)
         });
-        let mut others = Vec::from(applications);
         let plain = PLAIN.map(|name| {
             let host = cluster.lab().add_host(name);
             let (at, host) = (host.addresses["front"], host.namespace.clone());
@@ -82,18 +88,29 @@ impl Stage {
         };
         let seats = nodes.map(|name| cluster.node(name).seat.front);
         let plain_at: [Ipv4Addr; 2] = PLAIN.map(|name| cluster.lab().host(name).addresses["front"]);
-        let before = Balancer::haproxy(&host, at, 8000, seats);
-        let before_plain = Balancer::haproxy(&host, at, FLOOR_PORT, plain_at);
-        let client = Client::start("HAProxy", &host, before.address, PATIENCE);
-        let floor = Client::start("HAProxy without Baton", &host, before_plain.address, PATIENCE);
-        others.extend([before, before_plain]);
+        let behind = [(PORT, seats), (FLOOR_PORT, plain_at)];
+        let client = Client::start("HAProxy", &host, (at, PORT).into(), PATIENCE);
+        let floor = Client::start("HAProxy without Baton", &host, (at, FLOOR_PORT).into(), PATIENCE);
         plain[0].set(true);
         Stage {
             cluster,
             plain,
             client,
             floor,
-            _others: others,
+            host,
+            at,
+            behind,
+            balancers: Vec::new(),
+            _applications: applications,
+        }
+    }
+
+    /// Both HAProxys anew.
+    fn restart(&mut self) {
+        self.balancers.clear();
+        for (port, nodes) in self.behind {
+            let balancer = Balancer::haproxy(&self.host, self.at, port, nodes);
+            self.balancers.push(balancer);
         }
     }
 
@@ -101,7 +118,7 @@ impl Stage {
     fn floor(&mut self, silent: bool) -> Duration {
         let from = usize::from(!self.plain[0].up().exists());
         let (from, to) = (from, 1 - from);
-        self.floor.await_steady(PLAIN[from], Mono::ZERO);
+        self.floor.await_steady(PLAIN[from], now());
         let since = now();
         // The second is healthy first: cutting off takes some milliseconds, which must not count as HAProxy's.
         self.plain[to].set(true);
@@ -153,6 +170,7 @@ pub fn measure() -> Vec<Figure> {
     ] {
         let (mut floors, mut gaps) = (Vec::new(), Vec::new());
         for _ in 0..times {
+            stage.restart();
             floors.push(stage.floor(silent));
             gaps.push(stage.failover(silent));
             eprintln!("{what}: floor {:?}, gap {:?}", floors.last(), gaps.last());
