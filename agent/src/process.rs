@@ -23,8 +23,9 @@ const LIVED: Duration = Duration::from_secs(60);
 const VANISH: Duration = Duration::from_secs(5);
 /// Between two looks at a process group that was killed.
 const LOOK: Duration = Duration::from_millis(1);
-/// A process that was started just now gets its promote signal once it can take it, or after this in any case.
-const SIGNALLED: Duration = Duration::from_secs(2);
+/// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then. One that
+/// waits for signals without a handler (sigwait(3)) is seldom seen to be.
+const READY: Duration = Duration::from_millis(500);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
@@ -243,8 +244,9 @@ impl Manager {
             (Order::Promote { done, .. }, None) => answer(done, Ok(())),
             (Order::Promote { epoch, env, done }, Some(process)) => {
                 (self.promoted, self.env, self.ends) = (Some(epoch), env, 0);
-                if matches!(self.run, Run::On(_)) {
-                    self.promote_running(process.promote_signal, Some(done)).await?;
+                if let Run::On(since) = self.run {
+                    self.promote_running(process.promote_signal, since, Some(done))
+                        .await?;
                 } else {
                     self.start(Some(done)).await?;
                 }
@@ -321,11 +323,16 @@ impl Manager {
         whose.chain(self.env.iter().cloned()).collect()
     }
 
-    /// It runs: it is told by a signal, if by one, that it shall act.
-    async fn promote_running(&mut self, signal: Option<i32>, done: Option<Done>) -> Result<(), String> {
+    /// It runs since then: it is told by a signal, if by one, that it shall act.
+    async fn promote_running(
+        &mut self,
+        signal: Option<i32>,
+        since: Instant,
+        done: Option<Done>,
+    ) -> Result<(), String> {
         match signal {
             Some(signal) => {
-                self.signal = Some((signal, Instant::now() + SIGNALLED, done));
+                self.signal = Some((signal, since + READY, done));
                 self.promote_by_signal().await
             }
             None => {
@@ -375,8 +382,8 @@ impl Manager {
                 {
                     tracing::info!(role = %self.role, "the application runs as process {id}");
                     let process = self.settings().filter(|_| self.promoted.is_some());
-                    self.promote_running(process.and_then(|process| process.promote_signal), done)
-                        .await?;
+                    let signal = process.and_then(|process| process.promote_signal);
+                    self.promote_running(signal, Instant::now(), done).await?;
                 }
             }
             Answer::Started { result: Err(why), .. } => match std::mem::replace(&mut self.run, Run::Off) {

@@ -108,7 +108,6 @@ fn parent_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_o
     for holder in NAMES {
         cluster.place(holder);
         let since = now();
-        cluster.process(holder).freeze_agent(); // what such a watchdog is for
         cluster.process(holder).signal_parent(Signal::ABORT);
         let ended = cluster.wait_ended(holder);
         assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
