@@ -52,7 +52,14 @@ pub async fn run(
             let said = said.entry(role.clone()).or_default().clone();
             let reporter = Reporter::new(role.clone(), said, published.clone(), notices.clone());
             let task = match check.clone() {
-                Some(check) => Some(tasks.spawn(watch_role(check, states.clone(), reporter))),
+                Some(check) => {
+                    let asker = Asker::new(&check).beside(vec![
+                        ("BATON_NODE", config.me.to_string()),
+                        ("BATON_CLUSTER", config.cluster.name.to_string()),
+                        ("BATON_ROLE", role.to_string()),
+                    ]);
+                    Some(tasks.spawn(watch_role(check, asker, states.clone(), reporter)))
+                }
                 None => {
                     unchecked(reporter).await;
                     None
@@ -245,7 +252,12 @@ impl Pace {
 }
 
 /// Checks one role until nobody listens.
-async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut reporter: Reporter) {
+async fn watch_role(
+    check: Check,
+    mut asker: Asker,
+    mut states: watch::Receiver<RoleStates>,
+    mut reporter: Reporter,
+) {
     let known = *reporter.said();
     if check.standby
         && known.is_none()
@@ -257,7 +269,6 @@ async fn watch_role(check: Check, mut states: watch::Receiver<RoleStates>, mut r
     }
     let known = known.filter(|known| *known != Health::Untried);
     let mut verdict = Verdict::new(&check, known.map(Health::is_fit));
-    let mut asker = Asker::new(&check);
     let mut pace = Pace::new(&check);
     let mut state = state_of(&states.borrow_and_update(), &reporter.role);
     loop {

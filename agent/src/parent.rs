@@ -357,8 +357,11 @@ struct Managed {
 }
 
 impl Managed {
+    /// Kills the whole group, if its leader is not reaped yet: after that the group was killed, and its number may be another's.
     fn kill(&self) {
-        let _ = kill_process_group(self.id, Signal::KILL); // it may be gone already
+        if self.ended.is_none() {
+            let _ = kill_process_group(self.id, Signal::KILL); // it may be dead already
+        }
     }
 
     fn gone(&self) -> bool {
@@ -388,7 +391,7 @@ struct Fence {
 
 /// A death that is being announced.
 struct Announcement {
-    datagrams: Vec<(UdpSocket, SocketAddr, Seal, Header, Vec<u8>)>,
+    datagrams: Vec<(UdpSocket, Seal, Header, Vec<u8>)>,
     pause: Duration,
     at: Mono,
     left: u32,
@@ -448,6 +451,8 @@ struct Parent {
     board: &'static Board,
     bell: RawFd,
     signals: RawFd,
+    /// It counts suspend, as [`Mono`] does.
+    timer: RawFd,
     agent: Option<Pid>,
     line: Option<UnixStream>,
     heard: Vec<u8>,
@@ -490,15 +495,21 @@ impl Parent {
             libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
             libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
         };
-        // SAFETY: a plain system call.
-        let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if signals < 0 || bell < 0 {
+        // SAFETY: plain system calls.
+        let (bell, timer) = unsafe {
+            (
+                libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK),
+                libc::timerfd_create(libc::CLOCK_BOOTTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK),
+            )
+        };
+        if signals < 0 || bell < 0 || timer < 0 {
             return Err(io::Error::last_os_error());
         }
         Ok(Parent {
             board: Board::shared(bell)?,
             bell,
             signals,
+            timer,
             agent: None,
             line: None,
             heard: Vec::new(),
@@ -527,15 +538,14 @@ impl Parent {
             self.take_signals();
             self.listen();
             if let Some(fate) = self.reap() {
-                let mut status = fate.status();
-                if self.agent_ended(&fate) {
+                // Told to stop before the agent could hear of it: nothing was begun.
+                let unheard = self.ending
+                    && self.will.is_none()
+                    && matches!(fate, Fate::Killed(libc::SIGTERM | libc::SIGINT))
+                    && !(0..SLOTS).any(|place| self.board.left_over(place));
+                if self.agent_ended(&fate) || self.ending {
                     self.farewell();
-                    return status;
-                }
-                if self.ending {
-                    status = if status == 0 { ENVIRONMENT } else { status };
-                    self.farewell();
-                    return status;
+                    return if unheard { 0 } else { fate.status() };
                 }
             } else if self.ending && self.agent.is_none() {
                 self.farewell();
@@ -600,12 +610,11 @@ impl Parent {
 
     /// Until a signal, a word of the agent, or the next thing that is due.
     fn sleep(&self, now: Mono) {
-        let due = self.due(now).since(now);
-        let nanos = u64::try_from(due.as_nanos()).unwrap_or(u64::MAX);
-        let timeout = libc::timespec {
-            tv_sec: (nanos / 1_000_000_000).min(3600) as libc::time_t,
-            tv_nsec: (nanos % 1_000_000_000) as libc::c_long,
-        };
+        let due = self.due(now).0.max(1); // 0 would disarm the timer
+        // SAFETY: all-zero is a valid value of this plain structure.
+        let mut when: libc::itimerspec = unsafe { std::mem::zeroed() };
+        when.it_value.tv_sec = (due / 1_000_000_000) as libc::time_t;
+        when.it_value.tv_nsec = (due % 1_000_000_000) as libc::c_long;
         let poll = |fd| libc::pollfd {
             fd,
             events: libc::POLLIN,
@@ -616,11 +625,24 @@ impl Parent {
             poll(self.signals),
             poll(self.line.as_ref().map_or(-1, AsRawFd::as_raw_fd)),
             poll(self.bell),
+            poll(self.timer),
         ];
-        // SAFETY: three valid entries; a negative descriptor is skipped. No signal mask is changed. The event is eight bytes long, and
+        // SAFETY: four valid entries; a negative descriptor is skipped; `when` outlives the call. The event is eight bytes long, and
         // nothing is lost if it has not rung.
         unsafe {
-            libc::ppoll(fds.as_mut_ptr(), 3, &raw const timeout, std::ptr::null());
+            let set = libc::timerfd_settime(
+                self.timer,
+                libc::TFD_TIMER_ABSTIME,
+                &raw const when,
+                std::ptr::null_mut(),
+            );
+            // A timer that cannot be set is made up for by looking often.
+            let wait = if set == 0 {
+                -1
+            } else {
+                LOOK.as_millis() as libc::c_int
+            };
+            libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, wait);
             libc::read(self.bell, (&raw mut rung).cast(), size_of_val(&rung));
         }
     }
@@ -812,10 +834,14 @@ impl Parent {
     fn reap(&mut self) -> Option<Fate> {
         let mut agent = None;
         loop {
+            let Some(id) = ended() else { break };
+            if let Some(managed) = self.managed.values().find(|managed| managed.id == id) {
+                managed.kill(); // a group without its leader is nobody's
+            }
             let mut status = 0;
             // SAFETY: `status` outlives the call.
-            let id = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-            let (Some(id), Some(fate)) = (Pid::from_raw(id.max(0)), Fate::of(status)) else {
+            let reaped = unsafe { libc::waitpid(id.as_raw_nonzero().get(), &raw mut status, libc::WNOHANG) };
+            let Some(fate) = Fate::of(status).filter(|_| reaped > 0) else {
                 break;
             };
             if self.agent == Some(id) {
@@ -825,7 +851,7 @@ impl Parent {
             }
             if let Some(managed) = self.managed.values_mut().find(|managed| managed.id == id) {
                 managed.ended = Some(fate.words());
-                managed.kill(); // a group without its leader is nobody's
+                managed.kill_at = None;
             }
             let of = self.fencing.iter().find(|(_, f)| f.id == id);
             if let Some((slot, since)) = of.map(|(slot, f)| (*slot, f.since)) {
@@ -1002,7 +1028,7 @@ impl Parent {
         }
         let why = format!("its agent {}", fate.words());
         // An exit before it did anything has said why itself.
-        let early = self.will.is_none() && matches!(fate, Fate::Exited(_));
+        let early = self.will.is_none() && (self.ending || matches!(fate, Fate::Exited(_)));
         if !early {
             say(&format!("{why}; its application is stopped"));
         }
@@ -1183,13 +1209,17 @@ impl Parent {
                     continue; // that network is down
                 };
                 let _ = socket.set_nonblocking(true);
+                // Nobody else is heard on it.
+                if socket.connect(*to).is_err() {
+                    continue;
+                }
                 let header = Header {
                     sender: will.owner.node,
                     boot: will.owner.boot,
                     network: *network,
                     seq: 0,
                 };
-                datagrams.push((socket, *to, Seal::of_notices(&heir.key), header, notice.encode()));
+                datagrams.push((socket, Seal::of_notices(&heir.key), header, notice.encode()));
             }
         }
         self.announcement = Some(Announcement {
@@ -1208,8 +1238,8 @@ impl Parent {
         if now < announcement.at {
             return;
         }
-        for (socket, to, seal, header, text) in &mut announcement.datagrams {
-            let _ = socket.send_to(&seal.seal(*header, text), *to); // it is repeated
+        for (socket, seal, header, text) in &mut announcement.datagrams {
+            let _ = socket.send(&seal.seal(*header, text)); // it is repeated
             header.seq += 1;
         }
         announcement.at = now + announcement.pause;
@@ -1230,6 +1260,18 @@ impl Parent {
             }
         }
     }
+}
+
+/// A child that has ended, and is not reaped yet: its number cannot pass to another process before that.
+fn ended() -> Option<Pid> {
+    // SAFETY: all-zero is a valid value of this plain structure, and stands for "nobody"; it outlives the call.
+    let id = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let found = libc::waitid(libc::P_ALL, 0, &raw mut info, how) == 0;
+        if found { info.si_pid() } else { 0 }
+    };
+    Pid::from_raw(id)
 }
 
 /// The signals that this process hears of.

@@ -23,6 +23,9 @@ const LIVED: Duration = Duration::from_secs(60);
 const VANISH: Duration = Duration::from_secs(5);
 /// Between two looks at a process group that was killed.
 const LOOK: Duration = Duration::from_millis(1);
+/// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then. One that
+/// waits for signals without a handler (sigwait(3)) is seldom seen to be.
+const READY: Duration = Duration::from_millis(500);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
@@ -117,6 +120,8 @@ pub struct Manager {
     env: Vec<(String, String)>,
     /// Ends in a row.
     ends: u32,
+    /// A promote signal that waits until the process can take it, and who is told then.
+    signal: Option<(i32, Instant, Option<Done>)>,
 }
 
 /// A manager for the role at this place, and the hold on it. [`Manager::run`] must be run.
@@ -142,6 +147,7 @@ pub fn manage(
         promoted: None,
         env: Vec::new(),
         ends: 0,
+        signal: None,
     };
     (Application(sender), manager)
 }
@@ -175,6 +181,7 @@ impl Manager {
                     None => return Err("the parent process is gone".to_owned()),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start(None).await?,
+                () = sleep(LOOK), if self.signal.is_some() => self.promote_by_signal().await?,
             }
         }
     }
@@ -237,9 +244,9 @@ impl Manager {
             (Order::Promote { done, .. }, None) => answer(done, Ok(())),
             (Order::Promote { epoch, env, done }, Some(process)) => {
                 (self.promoted, self.env, self.ends) = (Some(epoch), env, 0);
-                if matches!(self.run, Run::On(_)) {
-                    self.signal(process.promote_signal).await?;
-                    answer(done, Ok(()));
+                if let Run::On(since) = self.run {
+                    self.promote_running(process.promote_signal, since, Some(done))
+                        .await?;
                 } else {
                     self.start(Some(done)).await?;
                 }
@@ -252,6 +259,7 @@ impl Manager {
             }
             (Order::Demote { done }, settings) => {
                 self.promoted = None;
+                self.signal = None;
                 let warm = settings
                     .as_ref()
                     .is_some_and(|process| process.mode == Mode::Warm);
@@ -315,6 +323,45 @@ impl Manager {
         whose.chain(self.env.iter().cloned()).collect()
     }
 
+    /// It runs since then: it is told by a signal, if by one, that it shall act.
+    async fn promote_running(
+        &mut self,
+        signal: Option<i32>,
+        since: Instant,
+        done: Option<Done>,
+    ) -> Result<(), String> {
+        match signal {
+            Some(signal) => {
+                self.signal = Some((signal, since + READY, done));
+                self.promote_by_signal().await
+            }
+            None => {
+                self.runs(done).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// A program that has just begun has no handler yet: most signals would kill it.
+    async fn promote_by_signal(&mut self) -> Result<(), String> {
+        let takes = |(signal, until, _): &mut (i32, Instant, Option<Done>)| {
+            Instant::now() >= *until || self.group.is_none_or(|leader| takes(leader, *signal))
+        };
+        if let Some((signal, _, done)) = self.signal.take_if(takes) {
+            self.signal(Some(signal)).await?;
+            self.runs(done).await;
+        }
+        Ok(())
+    }
+
+    async fn runs(&mut self, done: Option<Done>) {
+        // Also when it was asked for: it may have ended before that.
+        self.tell(input::Process::Up).await;
+        if let Some(done) = done {
+            answer(done, Ok(()));
+        }
+    }
+
     async fn signal(&self, signal: Option<i32>) -> Result<(), String> {
         match signal {
             Some(signal) => {
@@ -334,16 +381,9 @@ impl Manager {
                     && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
                 {
                     tracing::info!(role = %self.role, "the application runs as process {id}");
-                    let process = self.settings();
-                    if self.promoted.is_some() {
-                        self.signal(process.and_then(|process| process.promote_signal))
-                            .await?;
-                    }
-                    // Also when it was asked for: it may have ended before that.
-                    self.tell(input::Process::Up).await;
-                    if let Some(done) = done {
-                        answer(done, Ok(()));
-                    }
+                    let process = self.settings().filter(|_| self.promoted.is_some());
+                    let signal = process.and_then(|process| process.promote_signal);
+                    self.promote_running(signal, Instant::now(), done).await?;
                 }
             }
             Answer::Started { result: Err(why), .. } => match std::mem::replace(&mut self.run, Run::Off) {
@@ -358,6 +398,9 @@ impl Manager {
             },
             Answer::Ended { how, .. } => {
                 self.group = None;
+                if let Some((_, _, Some(done))) = self.signal.take() {
+                    answer(done, Err(format!("it {how}")));
+                }
                 match std::mem::replace(&mut self.run, Run::Off) {
                     Run::Stopping(done) => answer(done, Ok(())),
                     Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
@@ -403,6 +446,22 @@ impl Manager {
             let _ = self.notices.send(news.into()).await; // else the loop has stopped
         }
     }
+}
+
+/// Whether a process catches, ignores or blocks a signal (proc_pid_status(5)). One that cannot be looked at does.
+fn takes(process: Pid, signal: i32) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())) else {
+        return true;
+    };
+    let masks = ["SigBlk:", "SigIgn:", "SigCgt:"];
+    let mut masks = status.lines().filter_map(|line| {
+        let mask = masks.iter().find_map(|name| line.strip_prefix(name))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    let bit = 1u64
+        .checked_shl(signal.unsigned_abs().wrapping_sub(1))
+        .unwrap_or(0);
+    masks.any(|mask| mask & bit != 0)
 }
 
 fn answer(done: Done, result: Result<(), String>) {

@@ -229,7 +229,7 @@ impl RoleCore {
         self.guard = None;
         self.lease.drop_lease();
         (self.promoted, self.was_active, self.urgent, self.paused_until) = (None, false, false, None);
-        (self.down, self.again, self.tries) = (None, None, 0);
+        (self.down, self.gap, self.again, self.tries) = (None, None, None, 0);
         self.to_record = None;
         q.urgent_all = true;
     }

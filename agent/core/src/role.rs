@@ -7,6 +7,7 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
+use crate::chronicle;
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Health;
@@ -63,6 +64,8 @@ pub(crate) struct RoleCore {
     pub tries: u32,
     /// The managed process ended; true: so often that another node should take over.
     pub down: Option<(String, bool)>,
+    /// Since when it is not active because that process is started again here, and why.
+    pub gap: Option<(Mono, String)>,
     /// Until when the parent lets the application act.
     pub lent: Option<Mono>,
     pub unwilling_until: Mono,
@@ -109,6 +112,7 @@ impl RoleCore {
             again: None,
             tries: 0,
             down: None,
+            gap: None,
             lent: None,
             unwilling_until: Mono::ZERO,
             failures: 0,
@@ -298,6 +302,7 @@ impl RoleCore {
                     ),
                 };
                 q.log(Level::Warn, format!("role {}: {why}", self.name));
+                self.gap = self.down.as_ref().map(|(why, _)| (now, why.clone()));
                 self.enter(RoleState::Promoting, why, q);
                 q.urgent_all = true;
             }
@@ -314,6 +319,9 @@ impl RoleCore {
         );
         q.urgent_all = true;
         if self.was_active {
+            if let Some((since, why)) = self.gap.take() {
+                chronicle::write(self.back(since, &why, c, epoch, now), q);
+            }
             return;
         }
         self.was_active = true;
@@ -334,6 +342,27 @@ impl RoleCore {
         };
         self.to_record = Some((event, place));
         self.record_proposed = None;
+    }
+
+    /// The process ended, and runs again here: nobody took over, and yet nobody was active for a while.
+    fn back(&self, since: Mono, why: &str, c: &Cluster, epoch: Epoch, now: Mono) -> Event {
+        let lasted = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
+        let me = c.me();
+        Event {
+            number: 0,
+            wall_ms: c.wall_ms,
+            what: what::TAKEOVER.into(),
+            role: Some(self.name.clone()),
+            node: Some(me.clone()),
+            from: Some(me.clone()),
+            epoch: Some(epoch),
+            cause: format!("the application ended and was started again there: {why}"),
+            stages: vec![
+                (stage::STEPPED_DOWN.into(), 0),
+                (stage::HEALTHY.into(), lasted),
+                (stage::SERVING.into(), lasted),
+            ],
+        }
     }
 
     fn event(&self, c: &Cluster, epoch: Epoch) -> Event {

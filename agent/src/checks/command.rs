@@ -30,6 +30,7 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A command that is run again and again.
 pub struct Command {
     words: Vec<String>,
+    env: Vec<(&'static str, String)>,
     running: Option<Running>,
     /// A group that was killed, and may still be there.
     killed: Option<Pid>,
@@ -55,10 +56,16 @@ impl Command {
     pub fn new(words: Vec<String>) -> Command {
         Command {
             words,
+            env: Vec::new(),
             running: None,
             killed: None,
             last: Mutex::default(),
         }
+    }
+
+    /// Adds to its environment.
+    pub fn with(&mut self, env: Vec<(&'static str, String)>) {
+        self.env = env;
     }
 
     /// Runs it to its end. If this is dropped before, [`Command::kill`] ends it.
@@ -68,7 +75,7 @@ impl Command {
         }
         self.killed = None;
         self.last().clear();
-        let (running, pipe) = start(&self.words)?;
+        let (running, pipe) = start(&self.words, &self.env)?;
         let running = self.running.insert(running);
         let reading = read(pipe, &self.last);
         tokio::pin!(reading);
@@ -121,7 +128,7 @@ fn with(text: String, last: &str) -> String {
 }
 
 /// Starts it, with one pipe for both of its outputs: so their lines keep their order.
-fn start(words: &[String]) -> Result<(Running, Receiver), String> {
+fn start(words: &[String], env: &[(&str, String)]) -> Result<(Running, Receiver), String> {
     let (program, arguments) = words.split_first().ok_or("the command is empty")?;
     let cannot = |error: io::Error| format!("cannot run \"{program}\": {error}");
     let (pipe, end) = io::pipe().map_err(cannot)?;
@@ -129,6 +136,7 @@ fn start(words: &[String]) -> Result<(Running, Receiver), String> {
     let mut command = tokio::process::Command::new(program);
     command
         .args(arguments)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(end.try_clone().map_err(cannot)?)
         .stderr(end)

@@ -65,6 +65,14 @@ impl Asker {
         }
     }
 
+    /// Lets a command know beside whom it runs.
+    pub fn beside(mut self, env: Vec<(&'static str, String)>) -> Asker {
+        if let What::Command(command) = &mut self.what {
+            command.with(env);
+        }
+        self
+    }
+
     /// Asks once. Whatever it started is ended if that takes too long.
     pub async fn ask(&mut self) -> Result<String, Failure> {
         let result = match timeout(self.limit, self.what.ask()).await {

@@ -124,7 +124,7 @@ impl Watched {
         let said = Arc::new(Mutex::new(said));
         let mut task = JoinSet::new();
         let reporter = Reporter::new(role(), said, published.clone(), notices);
-        task.spawn(watch_role(check, changes, reporter));
+        task.spawn(watch_role(check.clone(), Asker::new(&check), changes, reporter));
         Watched {
             states,
             heard,

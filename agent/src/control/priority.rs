@@ -10,6 +10,16 @@ pub fn raise() {
         tracing::debug!("this thread runs with real-time priority");
         return;
     }
+    // What is started from here has no part in it.
+    let ordinary = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as above. If it fails, children are as hurried as this.
+    let _ = unsafe {
+        libc::sched_setscheduler(
+            0,
+            libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK,
+            &raw const ordinary,
+        )
+    };
     match rustix::process::setpriority_process(Some(rustix::thread::gettid()), -10) {
         Ok(()) => tracing::debug!("the control thread runs with niceness -10"),
         Err(error) => tracing::debug!("the control thread runs with ordinary priority: {error}"),

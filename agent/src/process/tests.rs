@@ -299,3 +299,38 @@ async fn a_demotion_overtakes_a_start() {
     assert_eq!(demotion.await.unwrap(), Ok(()));
     assert!(promotion.await.unwrap().is_err());
 }
+
+#[tokio::test]
+async fn a_warm_one_that_has_just_begun_is_promoted_by_signal_once_it_can_take_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let script = format!(
+        "while ! test -e {}; do sleep 0.01; done; trap 'exit 0' USR1; while :; do sleep 0.01; done",
+        go.display()
+    );
+    let mut program = std::process::Command::new("sh")
+        .args(["-c", &script])
+        .spawn()
+        .unwrap();
+    let id = Pid::from_child(&program);
+    let mut stage = stage(settings(Mode::Warm, 0));
+    assert!(matches!(stage.request().await, Request::Start { .. }));
+    let (epoch, result) = (Epoch(0), Ok(program.id()));
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch,
+            result,
+        })
+        .await;
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    tokio::task::yield_now().await;
+    std::fs::write(&go, "").unwrap();
+    let signal = libc::SIGUSR1;
+    assert_eq!(stage.request().await, Request::Signal { slot: 0, signal });
+    let took = takes(id, signal);
+    rustix::process::kill_process(id, Signal::USR1).unwrap();
+    assert!(took && program.wait().unwrap().success(), "it had no handler yet");
+    assert_eq!(promotion.await.unwrap(), Ok(()));
+}

@@ -5,7 +5,7 @@
 //! `baton-application DIR --stop`, which kills the daemons of this node and returns when they are gone.
 //!
 //! A file `NODE.exit` in DIR makes the one that runs on NODE take it away and exit with status 3; `NODE.status` holds the status that it
-//! answers over HTTP. NODE is `BATON_NODE`.
+//! answers over HTTP. NODE is `BATON_NODE`. The last daemon's process id is in `DIR/pid`.
 
 use baton_shared::clock::Mono;
 use baton_tests::application::{Mark, Name};
@@ -161,7 +161,8 @@ fn daemonise(options: &Options) -> ExitCode {
     while living(options).iter().all(|name| name.id != daemon.id()) {
         std::thread::sleep(Duration::from_millis(1));
     }
-    ExitCode::SUCCESS
+    let written = std::fs::write(options.dir.join("pid"), daemon.id().to_string());
+    written.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
 }
 
 /// Kills what acts on this node, and waits until it does not exist.

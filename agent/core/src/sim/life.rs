@@ -331,7 +331,7 @@ fn action(timeout_ms: u64, on_failure: OnFailure) -> Option<Action> {
     })
 }
 
-fn process(stop_timeout_ms: u64) -> Option<Process> {
+pub(super) fn process(stop_timeout_ms: u64) -> Option<Process> {
     Some(Process {
         command: vec!["true".into()],
         mode: Mode::Cold,

@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 /// A world in which no invariant may fail.
-pub(super) struct Scene(World);
+pub(super) struct Scene(pub(super) World);
 
 impl Deref for Scene {
     type Target = World;

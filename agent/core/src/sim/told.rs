@@ -1,7 +1,8 @@
 //! What the history tells of takeovers, with real cores in virtual time: the evidence, and every stage, in order.
 
+use super::life::process;
 use super::scenarios::{BOTH, Scene, nodes, scene, three};
-use super::world::{name, role};
+use super::world::{World, name, role};
 use crate::Request;
 use baton_shared::history::{stage, tell, what};
 use baton_shared::id::{Kind, NodeName};
@@ -351,4 +352,25 @@ fn founding_and_changes_of_nodes_are_told_once() {
         "came with an empty data directory and was taken in as a new node",
     );
     assert_eq!(others(&w)[4..], [again], "the voters are the same to people");
+}
+
+#[test]
+fn process_that_is_started_again_where_it_ended_is_told_with_how_long_nobody_was_active() {
+    let mut config = nodes(&[Kind::Member; 3]);
+    config.roles.get_mut(&role()).unwrap().process = process(200);
+    let mut w = Scene(World::new(config, 3));
+    w.settle();
+    let epoch = takeover_by(&mut w, 0).epoch;
+    let ms = 1_000_000;
+    w.process_ends(0, &role(), false, 300 * ms, ms);
+    w.run(2 * SECOND);
+    let event = takeover_by(&mut w, 0);
+    assert_eq!((&event.from, event.epoch), (&Some(name(0)), epoch));
+    let told = tell(&event);
+    assert_eq!(
+        told.headline(),
+        "main: a is active again: the application ended and was started again there: exited with status 1."
+    );
+    let gap = between(&event, stage::STEPPED_DOWN, stage::SERVING);
+    assert!((300..400).contains(&gap), "{}", told.times);
 }

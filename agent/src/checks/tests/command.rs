@@ -61,6 +61,14 @@ async fn the_exit_status_decides_and_the_last_line_says_why() {
 }
 
 #[tokio::test]
+async fn a_command_is_told_beside_whom_it_runs() {
+    let check = shell("echo $BATON_NODE; exit 1");
+    let mut asker = Asker::new(&check).beside(vec![("BATON_NODE", "b".into())]);
+    let failure = timeout(LIMIT, asker.ask()).await.unwrap().unwrap_err();
+    assert!(failure.reason.ends_with(": b"), "{}", failure.reason);
+}
+
+#[tokio::test]
 async fn a_hanging_command_is_killed_with_its_group() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");

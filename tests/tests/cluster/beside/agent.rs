@@ -10,8 +10,8 @@ use baton_tests::process::lives;
 use rustix::process::Signal;
 
 /// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
-fn agent_dies(signal: Signal, word: &str) {
-    let cluster = three_with(PROCESS);
+fn agent_dies(more: &str, signal: Signal, word: &str) {
+    let cluster = three_with(more);
     for holder in NAMES {
         cluster.place(holder);
         let before = now();
@@ -40,13 +40,83 @@ fn assert_cause(cluster: &Cluster, at: &str, word: &str) {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_killed_application_is_dead_and_standby_takes_over_at_once() {
-    agent_dies(Signal::KILL, "SIGKILL");
+    agent_dies(PROCESS, Signal::KILL, "SIGKILL");
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_aborts_application_is_dead_and_standby_takes_over_at_once() {
-    agent_dies(Signal::ABORT, "SIGABRT");
+    agent_dies(PROCESS, Signal::ABORT, "SIGABRT");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_killed_the_daemon_of_its_promotion_is_dead_and_standby_takes_over_at_once() {
+    agent_dies(DAEMON, Signal::KILL, "SIGKILL");
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_killed_and_the_fence_fails_nobody_is_told_and_the_window_passes() {
+    let cluster = three_with(&(DAEMON.to_owned() + "fence = { command = [\"false\"] }\n"));
+    cluster.place("a");
+    cluster.applications().acting("a", now());
+    let since = now();
+    cluster.process("a").signal_agent(Signal::KILL);
+    let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.silent_bound());
+    // The last promise before it died was made a heartbeat earlier at most; half a window more than covers a busy machine.
+    let moved = cluster.active_elsewhere(since, "a");
+    assert!(
+        moved >= cluster.window() / 2,
+        "told of a death all the same: {moved:?}"
+    );
+    cluster.await_logged("a", "the application could not be fenced, so nobody is told");
+    assert_eq!(cluster.logged("a", "the fence command exited with status 1"), 3);
+    for name in NAMES {
+        assert_eq!(
+            cluster.logged(name, "SIGKILL"),
+            usize::from(name == "a"),
+            "{name}"
+        );
+    }
+    assert_eq!(cluster.settled(), to);
+    end(cluster);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn agent_killed_that_is_not_to_be_restarted_the_node_ends_and_standby_takes_over_at_once() {
+    let mut cluster = three_with(&format!("{PROCESS}\n[agent]\nrestart = false\n"));
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        cluster.process(holder).signal_agent(Signal::KILL);
+        let ended = cluster.wait_ended(holder);
+        assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
+        let bound = cluster.window() / 2;
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
+        cluster.start(holder);
+        assert_eq!(cluster.settled(), to);
+    }
+    end(cluster);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn parent_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_once() {
+    let mut cluster = three_with(PROCESS);
+    for holder in NAMES {
+        cluster.place(holder);
+        let since = now();
+        cluster.process(holder).signal_parent(Signal::ABORT);
+        let ended = cluster.wait_ended(holder);
+        assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
+        let bound = cluster.window() / 2;
+        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
+        cluster.start(holder);
+        assert_eq!(cluster.settled(), to);
+    }
+    end(cluster);
 }
 
 #[test]

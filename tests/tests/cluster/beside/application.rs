@@ -1,6 +1,6 @@
 //! The application ends by itself.
 
-use super::{HTTP_CHECK, NOTICED, PROCESS, end, taken_over, three_with};
+use super::{HTTP_CHECK, NOTICED, PROCESS, WATCHED, end, taken_over, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -19,6 +19,24 @@ fn application_killed_another_nodes_starts_at_once() {
         let bound = cluster.window() / 2;
         let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
         cluster.await_forgiven(&to, holder);
+    }
+    cluster.settled();
+    end(cluster);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn application_watched_by_its_process_id_killed_another_nodes_starts_at_once() {
+    let cluster = three_with(WATCHED);
+    for holder in NAMES {
+        cluster.place(holder);
+        let acts = cluster.applications().acting(holder, now());
+        let since = now();
+        signal_one(acts.name.id, Signal::KILL);
+        // Long before the next check is due.
+        let bound = cluster.window() / 2;
+        taken_over(&cluster, since, holder, Apart::NOBODY, bound);
+        cluster.place(holder); // once it is forgiven; a node that is not could not take over next
     }
     cluster.settled();
     end(cluster);

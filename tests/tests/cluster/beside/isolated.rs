@@ -67,3 +67,31 @@ fn isolated_holder_whose_demote_hangs_has_fenced() {
 fn isolated_holder_with_a_fence_alone_has_run_it() {
     isolated(1000, FENCE_ALONE);
 }
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn isolated_holder_whose_demote_fails_for_ever_is_a_standby_once_it_is_fenced() {
+    let fails = "test ! -e {dir}/hang && exec";
+    let more = FENCED.replace("test ! -e {dir}/hang || exec sleep 1000; exec", fails);
+    assert!(more.contains(fails));
+    let mut cluster = three_at(Duration::from_secs(1), &more);
+    for holder in NAMES {
+        cluster.place(holder);
+        cluster.applications().acting(holder, now());
+        std::fs::write(cluster.dir().join(HANG), "").expect("the directory can be written");
+        let since = now();
+        cluster.silence(holder);
+        let cut_off = [holder];
+        let apart = Apart::cut_off(&cut_off);
+        taken_over(&cluster, since, holder, apart, cluster.silent_bound());
+        cluster.await_logged(
+            holder,
+            "demote failed, but the fence has stopped the application before",
+        );
+        cluster.await_state(holder, RoleState::Standby);
+        std::fs::remove_file(cluster.dir().join(HANG)).expect("it was written");
+        cluster.heal(holder);
+    }
+    cluster.settled();
+    end(cluster);
+}

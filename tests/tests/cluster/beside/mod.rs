@@ -40,6 +40,11 @@ const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--dae
                       \"test ! -e {dir}/hang || exec sleep 1000; exec \\\"$@\\\" --stop\", \"sh\", {application}] }\n\
                       fence = { command = [{application}, \"--stop\"] }\n";
 
+/// One that writes down its process id, and is watched by that.
+const WATCHED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                       demote = { command = [{application}, \"--stop\"] }\n\
+                       [check]\nprocess = \"{dir}/acts/pid\"\nwhen = \"active\"\ninterval = \"10s\"\n";
+
 /// One that is stopped by a fence alone.
 const FENCE_ALONE: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
                            fence = { command = [{application}, \"--stop\"] }\n";

@@ -33,6 +33,10 @@ fn agent_out_of_memory_application_is_dead_and_standby_takes_over_at_once() {
     });
     let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.silent_bound());
     cluster.applications().acting(&to, since);
+    // When it was killed is not known; but how long nobody acted is. Its death was told: no window passed.
+    let gap = cluster.applications().gap(since);
+    assert!(gap < cluster.window() / 2, "nobody acted for {gap:?}");
+    cluster.applications().assert_apart();
     cluster.await_logged("a", "SIGKILL");
     cluster.settled();
     end(cluster);
