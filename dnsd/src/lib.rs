@@ -28,6 +28,7 @@
 //! | `orders.internal` | A, AAAA of the node active for `main` (without such a role: the first by name); SOA; NS |
 //! | `main.orders.internal` | A, AAAA of the node active for `main` |
 //! | `a.node.orders.internal` | A, AAAA of node `a`, active or not |
+//! | `ns1.ns.orders.internal` | A, AAAA of a name server of the configuration |
 
 mod activation;
 mod answer;

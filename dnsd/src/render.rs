@@ -4,7 +4,7 @@
 //! offset 12 and stay right when copied behind a client's question for that name, in whatever case.
 
 use crate::question::HEADER;
-use crate::zone::{NODE_LABEL, Origin, Records, Settings};
+use crate::zone::{NODE_LABEL, Origin, Records, SERVER_LABEL, Settings};
 use baton_shared::id::NodeName;
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Message, Query};
@@ -47,46 +47,46 @@ impl Renderer {
     }
 
     /// The SOA, as the answer to a question for the zone.
-    pub fn soa(&self, primary: &NodeName, serial: u32) -> Records {
+    pub fn soa(&self, primary: &Name, serial: u32) -> Records {
         let data = self.soa_data(primary, serial);
         self.behind_question(&[Record::from_rdata(self.origin.clone(), self.ttl, data)])
     }
 
     /// The SOA of another zone, as the answer to a question for that.
-    pub fn soa_of_any_name(&self, primary: &NodeName, serial: u32) -> Records {
+    pub fn soa_of_any_name(&self, primary: &Name, serial: u32) -> Records {
         self.of_any_name([self.soa_data(primary, serial)])
     }
 
     /// The SOA for answers without data in a zone, in full: it comes behind questions for any name. Its TTL is the lesser
     /// of its own and the minimum (RFC 2308 §3).
-    pub fn negative_soa(&self, zone: &Origin, primary: &NodeName, serial: u32) -> Records {
+    pub fn negative_soa(&self, zone: &Origin, primary: &Name, serial: u32) -> Records {
         let ttl = self.ttl.min(self.negative_ttl);
         let record = Record::from_rdata(absolute(zone), ttl, self.soa_data(primary, serial));
         in_full(&[record])
     }
 
     /// The name servers, as the answer to a question for the zone, and their addresses to follow right behind.
-    pub fn name_servers(&self, servers: &[(&NodeName, &[IpAddr])]) -> [Records; 2] {
+    pub fn name_servers(&self, servers: &[(Name, &[IpAddr])]) -> [Records; 2] {
         let ns: Vec<Record> = servers
             .iter()
-            .map(|(node, _)| RData::NS(NS(self.node(node))))
+            .map(|(name, _)| RData::NS(NS(name.clone())))
             .map(|data| Record::from_rdata(self.origin.clone(), self.ttl, data))
             .collect();
         let glue: Vec<Record> = servers
             .iter()
-            .flat_map(|(node, serves)| self.address_records(&self.node(node), serves.iter().copied()))
+            .flat_map(|(name, ips)| self.address_records(name, ips.iter().copied()))
             .collect();
         encode(Some(&self.origin), [&ns, &glue])
     }
 
     /// The name servers, as the answer to a question for another zone.
-    pub fn name_servers_of_any_name(&self, servers: &[(&NodeName, &[IpAddr])]) -> Records {
-        self.of_any_name(servers.iter().map(|(node, _)| RData::NS(NS(self.node(node)))))
+    pub fn name_servers_of_any_name(&self, servers: &[(Name, &[IpAddr])]) -> Records {
+        self.of_any_name(servers.iter().map(|(name, _)| RData::NS(NS(name.clone()))))
     }
 
-    /// A node's name and addresses, to stand behind whatever names it.
-    pub fn glue(&self, node: &NodeName, serves: &[IpAddr]) -> Records {
-        in_full(&self.address_records(&self.node(node), serves.iter().copied()))
+    /// A host's name and addresses, to stand behind whatever names it.
+    pub fn glue(&self, host: &Name, ips: &[IpAddr]) -> Records {
+        in_full(&self.address_records(host, ips.iter().copied()))
     }
 
     /// Where a service is on a node (RFC 2782), as the answer to a question for any name.
@@ -137,10 +137,10 @@ impl Renderer {
             .collect()
     }
 
-    fn soa_data(&self, primary: &NodeName, serial: u32) -> RData {
+    fn soa_data(&self, primary: &Name, serial: u32) -> RData {
         let hostmaster = self.below_origin("hostmaster", self.origin.clone());
         RData::SOA(SOA::new(
-            self.node(primary),
+            primary.clone(),
             hostmaster,
             serial,
             REFRESH,
@@ -150,7 +150,13 @@ impl Renderer {
         ))
     }
 
-    fn node(&self, node: &NodeName) -> Name {
+    /// The name of a name server that the configuration names.
+    pub fn server(&self, label: &str) -> Name {
+        let servers = self.below_origin(SERVER_LABEL, self.origin.clone());
+        self.below_origin(label, servers)
+    }
+
+    pub fn node(&self, node: &NodeName) -> Name {
         let nodes = self.below_origin(NODE_LABEL, self.origin.clone());
         self.below_origin(node.as_str(), nodes)
     }

@@ -5,10 +5,10 @@
 use crate::question::{Lower, Name, code};
 use crate::render::Renderer;
 use crate::transfer::{Contents, Extent};
-use baton_shared::config::{Dns, NobodyActive, Service};
+use baton_shared::config::{Dns, NameServer, NobodyActive, Service};
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::view::{NodeView, PeerState, View, Word};
-use hickory_proto::rr::Record;
+use hickory_proto::rr::{Name as DomainName, Record};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,6 +22,8 @@ pub(crate) use origin::Reverse;
 
 /// The label under which nodes have their names.
 pub(crate) const NODE_LABEL: &str = "node";
+/// The label under which name servers of the configuration have theirs.
+pub(crate) const SERVER_LABEL: &str = "ns";
 /// The name with the addresses of all members.
 const ALL_LABEL: &str = "all";
 /// The name with the addresses of the members that could take over.
@@ -47,6 +49,7 @@ pub struct Settings {
     /// What is said while nobody is active.
     pub nobody_active: NobodyActive,
     services: Vec<Service>,
+    servers: Vec<NameServer>,
     reverse: Vec<Reverse>,
 }
 
@@ -61,6 +64,7 @@ impl Settings {
             negative_ttl: seconds(dns.negative_ttl),
             nobody_active: dns.nobody_active,
             services: dns.services.clone(),
+            servers: dns.ns.clone(),
             reverse: dns
                 .reverse
                 .iter()
@@ -141,6 +145,8 @@ enum Content {
     Active(usize),
     /// Addresses of this node: an index into `nodes`.
     Node(usize),
+    /// Addresses of a name server, by family.
+    Server([Records; 2]),
     All,
     Standby,
     /// Indices into the settings' services and into `roles`.
@@ -242,36 +248,27 @@ impl Zone {
         let roles: Vec<RoleName> = roles.into_iter().cloned().collect();
         let main = roles.iter().position(|role| role.as_str() == MAIN_ROLE);
         let nodes = nodes(settings, &render, view);
-        let servers: Vec<(&NodeName, &[IpAddr])> = nodes
-            .iter()
-            .filter(|node| !node.serves.is_empty())
-            .map(|node| (&node.name, node.serves.as_slice()))
-            .take(NAME_SERVERS_MAX)
-            .collect();
-        let first = servers.first().map_or(&view.me, |(name, _)| *name);
+        let servers = servers(settings, &render, &nodes);
+        let me = || render.node(&view.me);
+        let first = &servers.first().map_or_else(me, |(name, _)| name.clone());
         let serial = serial(view);
         let [ns, glue] = render.name_servers(&servers);
         let forward = Tree {
             origin: settings.origin.clone(),
-            names: names(&settings.services, &nodes, &roles, main.unwrap_or_default()),
+            names: names(settings, &render, &nodes, &roles, main.unwrap_or_default()),
             soa: render.soa(first, serial),
             negative: render.negative_soa(&settings.origin, first, serial),
             ns,
             glue,
         };
+        let glue: Vec<Records> = servers.iter().map(|(name, ips)| render.glue(name, ips)).collect();
         let reverse = settings.reverse.iter().map(|reverse| Tree {
             origin: reverse.origin.clone(),
             names: pointers(reverse, &nodes, &render),
             soa: render.soa_of_any_name(first, serial),
             negative: render.negative_soa(&reverse.origin, first, serial),
             ns: render.name_servers_of_any_name(&servers),
-            glue: Records::joined(
-                nodes
-                    .iter()
-                    .filter(|node| !node.serves.is_empty())
-                    .take(NAME_SERVERS_MAX)
-                    .map(|node| &node.glue),
-            ),
+            glue: Records::joined(glue.iter()),
         });
         let members = || nodes.iter().filter(|node| node.member);
         Zone {
@@ -321,6 +318,9 @@ impl Zone {
     /// What there is of `qtype` at a place.
     pub(crate) fn find<'z>(&'z self, place: Place<'z, '_>, qtype: u16, source: &impl Source) -> Found<'z> {
         let Place { tree, labels } = place;
+        if self.roles.is_empty() {
+            return Found::Unsure; // every cluster has a role: nobody has said yet what there is
+        }
         let Some(content) = tree.names.get(labels) else {
             return Found::NoName;
         };
@@ -340,7 +340,7 @@ impl Zone {
         }
     }
 
-    fn addresses<'z>(&'z self, content: &Content, qtype: u16, source: &impl Source) -> Found<'z> {
+    fn addresses<'z>(&'z self, content: &'z Content, qtype: u16, source: &impl Source) -> Found<'z> {
         match content {
             Content::Active(role) => match self.who(*role, source) {
                 Who::Node(node) => self.of_node(node, qtype),
@@ -349,6 +349,7 @@ impl Zone {
                 Who::Unsure => Found::Unsure,
             },
             Content::Node(node) => self.of_node(*node, qtype),
+            Content::Server(addresses) => Found::kept(&addresses[family(qtype)], None),
             Content::All => self.of_all(qtype),
             Content::Standby => self.of_standbys(qtype, source),
             Content::Service(..) | Content::Told | Content::Pointers(_) => Found::NoData,
@@ -546,7 +547,7 @@ fn nodes(settings: &Settings, render: &Renderer, view: &View) -> Vec<NodeRecords
             a: render.addresses(serves, false),
             aaaa: render.addresses(serves, true),
             distinct: [false, true].map(|v6| render.addresses(&fresh, v6)),
-            glue: render.glue(&node.name, serves),
+            glue: render.glue(&render.node(&node.name), serves),
             services: settings
                 .services
                 .iter()
@@ -557,8 +558,28 @@ fn nodes(settings: &Settings, render: &Renderer, view: &View) -> Vec<NodeRecords
     views.into_iter().map(node).collect()
 }
 
+/// The zone's name servers: those of the configuration, or the nodes.
+fn servers<'r>(
+    settings: &'r Settings,
+    render: &Renderer,
+    nodes: &'r [NodeRecords],
+) -> Vec<(DomainName, &'r [IpAddr])> {
+    if !settings.servers.is_empty() {
+        let named = settings.servers.iter();
+        return named
+            .map(|server| (render.server(&server.name), server.addresses.as_slice()))
+            .collect();
+    }
+    let known = nodes.iter().filter(|node| !node.serves.is_empty());
+    known
+        .map(|node| (render.node(&node.name), node.serves.as_slice()))
+        .take(NAME_SERVERS_MAX)
+        .collect()
+}
+
 fn names(
-    services: &[Service],
+    settings: &Settings,
+    render: &Renderer,
     nodes: &[NodeRecords],
     roles: &[RoleName],
     main: usize,
@@ -580,10 +601,20 @@ fn names(
     for (index, node) in nodes.iter().enumerate() {
         add(&[node.name.as_str(), NODE_LABEL], Some(Content::Node(index)));
     }
+    if !settings.servers.is_empty() {
+        add(&[SERVER_LABEL], None);
+    }
+    for server in &settings.servers {
+        let addresses = [false, true].map(|v6| render.addresses(&server.addresses, v6));
+        add(
+            &[server.name.as_str(), SERVER_LABEL],
+            Some(Content::Server(addresses)),
+        );
+    }
     add(&[ALL_LABEL], Some(Content::All));
     add(&[STANDBY_LABEL], Some(Content::Standby));
     add(&[TOLD_LABEL], Some(Content::Told));
-    for (index, service) in services.iter().enumerate() {
+    for (index, service) in settings.services.iter().enumerate() {
         let label = format!("_{}", service.name);
         if !roles.is_empty() {
             add(&[PROTOCOL_LABEL], None);

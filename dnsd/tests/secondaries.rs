@@ -186,7 +186,8 @@ fn bind(site: &Site, pair: &Pair) -> Daemon {
     site.named(&format!(
         "key \"xfer.example\" {{ algorithm hmac-sha256; secret \"{SECRET}\"; }};\n\
          zone \"{ZONE}\" {{ type secondary; file \"zone\"; primaries {{ {} port {} key xfer.example; {} port {} key xfer.example; }}; \
-         allow-notify {{ key xfer.example; }}; }};",
+         allow-notify {{ key xfer.example; }}; \
+         min-refresh-time 1; min-retry-time 1; }};",
         a.ip(),
         a.port(),
         b.ip(),

@@ -5,7 +5,8 @@ use crate::agent::{Asker, News};
 use baton_dnsd::follow::{Follower, Heard};
 use baton_shared::clock::Mono;
 use baton_shared::config::AgentAddress;
-use baton_shared::id::{NodeName, RoleName};
+use baton_shared::copy::CopyView;
+use baton_shared::id::{ClusterId, ClusterName, ElectorateId, NodeName, RoleName};
 use baton_shared::view::{Published, View, Word};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,6 +161,33 @@ impl Desk {
             self.words.insert(role.clone(), word);
         }
     }
+}
+
+/// What is published before an agent has answered: no role, no node, and no word of anybody.
+pub fn nothing() -> Arc<Published> {
+    let view = View {
+        serial: 0,
+        at: Mono::ZERO,
+        cluster: ClusterName::new("unknown").expect("it is a label"),
+        cluster_id: ClusterId(0),
+        me: my_name(),
+        window: Duration::ZERO,
+        in_touch_until: Mono::ZERO,
+        waiting_for: Vec::new(),
+        coordinator: None,
+        applied: 0,
+        caught_up: false,
+        paused: false,
+        leaving: false,
+        electorate: ElectorateId(0),
+        joint: false,
+        voters: Vec::new(),
+        roles: Vec::new(),
+        nodes: Vec::new(),
+        copy: CopyView::default(),
+        alarms: Vec::new(),
+    };
+    Published::new(view, [])
 }
 
 /// This server's own name: the machine's, if that is a label.

@@ -148,29 +148,28 @@ fn stopped() -> Result<impl Future<Output = ()>, String> {
 
 /// Answers from what is published.
 ///
-/// Names and roles come from the agents. Before one has answered there is nothing to be said of any name, and nothing
-/// listens: resolvers are told so at once by their kernel, and ask the next server. With other roles the zone has another
-/// shape, and the sockets are bound anew.
+/// Names and roles come from the agents. Before one has answered this server knows nothing of the zone, and says so
+/// (SERVFAIL), so that resolvers ask the next one at once. With other roles the zone has another shape, and the sockets are
+/// bound anew.
 async fn serve(place: &Place, mut publisher: Publisher) -> Result<(), String> {
     const GONE: &str = "following the cluster has ended";
     let zone = &place.dns.zone;
-    tracing::info!("answers for {zone} as soon as an agent has answered");
     loop {
-        let known = publisher.wait_for(Option::is_some).await;
-        let Some(published) = known.map_err(|_| GONE)?.clone() else {
-            continue;
-        };
-        publisher.mark_unchanged();
+        let known = publisher.borrow_and_update().clone();
         let server = place.bind_again().await?;
         let addrs: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
-        tracing::info!("answers for {zone} on {}", addrs.join(", "));
+        let until = match known {
+            Some(_) => "",
+            None => "; with SERVFAIL, until an agent has answered",
+        };
+        tracing::info!("answers for {zone} on {}{until}", addrs.join(", "));
         let mut gone = false;
         let changed = async { gone = publisher.changed().await.is_err() };
-        server.run(published, changed).await?;
+        server.run(known.unwrap_or_else(follow::nothing), changed).await?;
         if gone {
             return Err(GONE.into());
         }
-        tracing::info!("the cluster has other roles now; binding the sockets anew");
+        tracing::info!("the cluster's roles are others now; binding the sockets anew");
     }
 }
 

@@ -434,3 +434,89 @@ fn a_copy_of_the_zone_is_what_questions_find() {
     view.in_touch_until = Mono::ZERO;
     assert_eq!(whole(ZONE, &Told(&view, None)), Contents::Unsure);
 }
+
+#[test]
+fn name_servers_of_the_configuration_have_names_of_their_own() {
+    let ns = |name: &str, ips: &[&str]| NameServer {
+        name: name.into(),
+        addresses: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+    };
+    let dns = Dns {
+        ns: vec![ns("ns1", &["10.0.0.53", "fd00::53"]), ns("ns2", &["10.0.0.54"])],
+        ..full()
+    };
+    let mut view = view();
+    holder(&mut view, "main", "b");
+    let ask = |name: &str, qtype: u16| ask_with(&dns, Told(&view, None), name, qtype);
+    for zone in [ZONE, "0.0.10.in-addr.arpa"] {
+        let message = ask(zone, qtype::NS);
+        let names: Vec<String> = message
+            .answers
+            .iter()
+            .map(|record| record.data.to_string())
+            .collect();
+        assert_eq!(names, ["ns1.ns.orders.internal.", "ns2.ns.orders.internal."]);
+        assert_eq!(
+            addresses(&message.additionals),
+            ["10.0.0.53", "fd00::53", "10.0.0.54"]
+        );
+        let soa = ask(zone, qtype::SOA);
+        assert!(
+            soa.answers[0]
+                .data
+                .to_string()
+                .starts_with("ns1.ns.orders.internal. ")
+        );
+    }
+    let own = ask("ns1.ns.orders.internal", qtype::AAAA);
+    assert_eq!(addresses(&own.answers), ["fd00::53"]);
+    assert_eq!(
+        ask("ns.orders.internal", qtype::A).metadata.response_code,
+        ResponseCode::NoError
+    );
+    assert_eq!(
+        ask("ns2.ns.orders.internal", qtype::AAAA).metadata.response_code,
+        ResponseCode::NoError
+    );
+    let zone = Zone::new(
+        &Settings::new(&dns).unwrap(),
+        &view,
+        view.roles.iter().map(|role| &role.role),
+    );
+    let told = Told(&view, None);
+    let Contents::Records(records) = zone.contents(&wire_of(ZONE), Extent::Whole, &told) else {
+        panic!("all is known but one node's address");
+    };
+    let own = records
+        .iter()
+        .filter(|record| record.name.to_ascii().ends_with(".ns.orders.internal."));
+    assert_eq!(own.count(), 3);
+}
+
+#[test]
+fn smaller_network_has_its_names_in_its_own_zone() {
+    let dns = Dns {
+        reverse: ["10.0.0.0/8", "10.0.0.0/24"]
+            .map(|net| net.parse().unwrap())
+            .to_vec(),
+        ..dns(&[])
+    };
+    let message = ask_with(&dns, Told(&view(), None), "9.0.0.10.in-addr.arpa", qtype::PTR);
+    assert_eq!(message.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(message.authorities[0].name.to_ascii(), "0.0.10.in-addr.arpa.");
+    let delegated = ask_with(&dns, Told(&view(), None), "0.0.10.in-addr.arpa", qtype::SOA);
+    assert_eq!(delegated.answers.len(), 1);
+}
+
+#[test]
+fn zone_of_which_nobody_has_said_anything_is_not_known() {
+    let mut view = view();
+    view.roles.clear();
+    view.nodes.clear();
+    for name in [ZONE, "main.orders.internal", "none.orders.internal"] {
+        for qtype in [qtype::A, qtype::SOA, qtype::ANY] {
+            let message = ask_with(&dns(&[]), Told(&view, None), name, qtype);
+            assert_eq!(message.metadata.response_code, ResponseCode::ServFail, "{name}");
+        }
+    }
+}

@@ -5,10 +5,10 @@ use super::faces::{self, Local};
 use super::section::Section;
 use super::tree::{Item, Value};
 use super::{
-    Dns, Host, NobodyActive, Prefix, Push, RateLimit, Role, Service, Transfer, TsigAlgorithm, TsigKey,
-    secret, value,
+    Dns, Host, NameServer, NobodyActive, Prefix, Push, RateLimit, Role, Service, Transfer, TsigAlgorithm,
+    TsigKey, secret, value,
 };
-use crate::id::RoleName;
+use crate::id::{Label, RoleName};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +22,8 @@ const LONGEST_TTL: Duration = Duration::from_secs(3600);
 const LONGEST_SERVICE: usize = 15;
 /// Threads that answer, at most.
 const MAX_THREADS: usize = 64;
+/// Name servers, at most: with their addresses they fit one UDP response, as the root's thirteen do.
+const MOST_NAME_SERVERS: usize = 13;
 /// Entries of one list, at most.
 const MOST: usize = 64;
 const ALGORITHMS: [(&str, TsigAlgorithm); 3] = [
@@ -78,6 +80,7 @@ pub(super) fn read(
     let nobody = section.take("nobody_active", |item| value::choice(item, &NOBODY));
     let threads = section.take("threads", |item| value::integer(item, 1, MAX_THREADS as i128));
     let services = section.table("services").map(services);
+    let ns = section.table("ns").map(name_servers);
     let reverse = section.take("reverse", reverse);
     let allow = section.take("allow", prefixes);
     let nsid = section.take("nsid", value::boolean);
@@ -98,6 +101,7 @@ pub(super) fn read(
         nobody_active: nobody.unwrap_or_default(),
         threads: threads.unwrap_or(1),
         services: services.unwrap_or_default(),
+        ns: ns.unwrap_or_default(),
         reverse: reverse.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
         nsid: nsid.unwrap_or(true),
@@ -192,6 +196,34 @@ fn services(mut table: Section) -> Vec<Service> {
             "",
             &format!("has {} entries; at most {MOST} are possible", all.len()),
         );
+    }
+    all
+}
+
+/// `[dns.ns]`: NAME = its addresses.
+fn name_servers(mut table: Section) -> Vec<NameServer> {
+    let mut all = Vec::new();
+    for entry in table.all() {
+        let name = Label::new(&entry.key);
+        if let Err(error) = &name {
+            table.problem(&entry.key, &format!("is no name server's label: {error}"));
+        }
+        let addresses = table.take(&entry.key, |item| {
+            let ip = |text: &str| match text.parse() {
+                Ok(ip) => Ok(ip),
+                Err(_) => Err(format!("\"{text}\" is no address; write it like \"10.0.0.53\"")),
+            };
+            some(value::one_or_more(item, ip)?)
+        });
+        if let (Ok(name), Some(addresses)) = (name, addresses) {
+            let name = name.as_str().to_owned();
+            all.push(NameServer { name, addresses });
+        }
+    }
+    if all.len() > MOST_NAME_SERVERS {
+        let many = all.len();
+        let text = format!("has {many} entries; at most {MOST_NAME_SERVERS} fit a response");
+        table.problem("", &text);
     }
     all
 }

@@ -405,6 +405,8 @@ pub struct Dns {
     pub threads: usize,
     /// Services with SRV records, for every role.
     pub services: Vec<Service>,
+    /// The zone's name servers, where those are not the nodes at their `serves`.
+    pub ns: Vec<NameServer>,
     /// Networks whose addresses have names (PTR): whole octets of IPv4, whole hexadecimal digits of IPv6.
     pub reverse: Vec<Prefix>,
     /// Who may ask; empty: anybody.
@@ -439,6 +441,7 @@ impl Dns {
             nobody_active: NobodyActive::NoData,
             threads: 1,
             services: Vec::new(),
+            ns: Vec::new(),
             reverse: Vec::new(),
             allow: Vec::new(),
             nsid: true,
@@ -473,6 +476,15 @@ pub struct Service {
     pub name: String,
     /// Its port on every node.
     pub port: u16,
+}
+
+/// A name server of the zone: `NAME.ns.ZONE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameServer {
+    /// Its name: a label, in lower case.
+    pub name: String,
+    /// Where it answers; at least one.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Limit of responses, so that forged questions do not flood whom they name.

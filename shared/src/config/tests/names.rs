@@ -16,6 +16,7 @@ zone = "orders.internal"
 nobody_active = "last"
 threads = 2
 services = { HTTPS = 443, postgresql = 5432 }
+ns = { ns1 = "10.0.0.9", NS2 = ["10.0.0.10", "fd00::10"] }
 reverse = ["10.0.0.0/24", "fd00::/64"]
 allow = ["10.0.0.0/8", "::1"]
 nsid = false
@@ -55,6 +56,10 @@ fn every_key_is_read() {
             .map(|text| text.parse().unwrap())
             .collect::<Vec<Prefix>>()
     };
+    let name_server = |name: &str, addresses: &[&str]| NameServer {
+        name: name.into(),
+        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+    };
     let service = |name: &str, port| Service {
         name: name.into(),
         port,
@@ -68,6 +73,10 @@ fn every_key_is_read() {
         nobody_active: NobodyActive::Last,
         threads: 2,
         services: vec![service("https", 443), service("postgresql", 5432)],
+        ns: vec![
+            name_server("ns1", &["10.0.0.9"]),
+            name_server("ns2", &["10.0.0.10", "fd00::10"]),
+        ],
         reverse: prefixes(&["10.0.0.0/24", "fd00::/64"]),
         allow: prefixes(&["10.0.0.0/8", "::1"]),
         nsid: false,
@@ -109,6 +118,8 @@ fn what_cannot_be_says_what_could() {
         ("dns.threads=0", "a number from 1 to 64"),
         ("dns.services={ _https = 443 }", "is no service's name"),
         ("dns.services={ https = 0 }", "a number from 1 to 65535"),
+        ("dns.ns={ _x = \"10.0.0.1\" }", "is no name server's label"),
+        ("dns.ns={ ns1 = \"orders\" }", "is no address"),
         ("dns.reverse=10.0.0.0/20", "must be a multiple of 8"),
         ("dns.reverse=0.0.0.0/0", "name your own network"),
         ("dns.allow=10.0.0.1/8", "write \"10.0.0.0/8\""),
