@@ -20,7 +20,7 @@ pub(super) const HANDSHAKE: Duration = Duration::from_secs(3);
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
 /// Both sides must speak this version.
-const PROLOGUE: &[u8] = b"baton stream 2";
+const PROLOGUE: &[u8] = b"baton stream 3";
 /// Both messages of the handshake: an ephemeral key and a tag.
 const HANDSHAKE_LEN: usize = 32 + TAG;
 const TAG: usize = 16;

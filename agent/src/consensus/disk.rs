@@ -22,7 +22,7 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 const NODE: &str = "node";
 /// Version of what the tables hold.
 const FORM: &str = "form";
-const FORM_NOW: u32 = 1;
+const FORM_NOW: u32 = 2;
 /// The whole of it fits: the log is cut at every snapshot.
 const CACHE: usize = 16 << 20;
 
