@@ -833,8 +833,7 @@ impl Parent {
     /// Reaps whoever has ended. Gives the agent's fate if it was among them.
     fn reap(&mut self) -> Option<Fate> {
         let mut agent = None;
-        loop {
-            let Some(id) = ended() else { break };
+        while let Some(id) = ended() {
             if let Some(managed) = self.managed.values().find(|managed| managed.id == id) {
                 managed.kill(); // a group without its leader is nobody's
             }
