@@ -41,6 +41,7 @@ mod message;
 mod mmsg;
 mod notify;
 mod policy;
+mod priority;
 mod push;
 mod question;
 mod render;

@@ -1,5 +1,5 @@
 //! Datagrams in batches, with the address that each was sent to: all `unsafe` of this crate is here, but for sockets that
-//! are passed (`activation.rs`).
+//! are passed (`activation.rs`) and the turns of threads (`priority.rs`).
 //!
 //! A batch owns its memory; the kernel is given pointers into it for the length of one call only.
 

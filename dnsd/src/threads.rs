@@ -1,13 +1,13 @@
 //! Threads that answer over UDP: each has a socket of its own of every address (of several threads by SO_REUSEPORT, and
 //! the kernel spreads clients among them), and waits in poll(2), without a runtime.
 //!
-//! They run at a lower priority than the rest of the process: a flood of questions is to delay no heartbeat.
+//! They run at a lower priority than the rest of the process (`priority.rs`): a flood of questions is to delay no heartbeat.
 
 use crate::mmsg::Batch;
+use crate::priority::be_nicer;
 use crate::responder::Responder;
 use crate::udp::{BACK_OFF, Failures, turn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{getpriority_process, setpriority_process};
 use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -16,11 +16,6 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// How much nicer they are to others than the thread that started them.
-const NICER: i32 = 5;
-/// The nicest (setpriority(2)).
-const NICEST: i32 = 19;
 
 /// The threads. They end in order when this is dropped.
 pub(crate) struct Threads(Vec<Thread>);
@@ -118,13 +113,4 @@ fn wait(stop: &UnixStream, time: Duration) -> io::Result<bool> {
 
 fn ready(fd: &PollFd) -> bool {
     !fd.revents().is_empty()
-}
-
-/// Lowers the calling thread's priority: best effort, for nobody forbids it.
-fn be_nicer() {
-    let thread = Some(rustix::thread::gettid());
-    let nicer = getpriority_process(thread).map(|now| (now + NICER).min(NICEST));
-    if let Err(error) = nicer.and_then(|priority| setpriority_process(thread, priority)) {
-        tracing::debug!(%error, "a DNS thread keeps its priority");
-    }
 }

@@ -43,11 +43,12 @@ pub struct Paced {
 }
 
 impl Paced {
-    /// The latency that this share of the questions did not exceed.
+    /// The latency that this share of all questions did not exceed; one without an answer has exceeded any, or a server that drops
+    /// what it is late with would look quicker than one that answers it. [`Duration::MAX`] if so many were lost.
     pub fn quantile(&self, share: f64) -> Duration {
-        let at = (self.latencies.len() as f64 * share) as usize;
-        let found = self.latencies.get(at).or(self.latencies.last());
-        found.copied().unwrap_or(Duration::MAX)
+        let asked = self.latencies.len() as u64 + self.lost;
+        let at = (asked as f64 * share) as usize;
+        self.latencies.get(at).copied().unwrap_or(Duration::MAX)
     }
 }
 
