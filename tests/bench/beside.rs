@@ -1,5 +1,5 @@
 //! What stands beside the application: its agent is killed, it ends by itself, it is stopped in order. The application is a managed process,
-//! and its own start (2 to 3 ms) is part of each gap.
+//! or started by an action, and its own start (2 to 3 ms; by an action some more) is part of each gap.
 
 use crate::NAMES;
 use crate::figure::Figure;
@@ -15,6 +15,10 @@ const PROCESS: &str = "\n[process]\ncommand = [{application}]\n";
 /// The same, asked over HTTP.
 const HTTP_CHECK: &str = "\n[process]\ncommand = [{application}, \"--http\", \"127.0.0.1:8080\"]\n\
                           [check]\nhttp = \"http://127.0.0.1:8080/\"\ninterval = \"100ms\"\nfall = 2\n";
+/// Started by an action, and watched by its process id.
+const WATCHED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\"] }\n\
+                       demote = { command = [{application}, \"--stop\"] }\n\
+                       [check]\nprocess = \"{dir}/acts/pid\"\nwhen = \"active\"\ninterval = \"10s\"\n";
 /// Windows in milliseconds at which agents are killed.
 const WINDOWS: [u64; 3] = [100, 1000, 5000];
 const TIMES: usize = 12;
@@ -30,9 +34,12 @@ pub fn measure() -> Vec<Figure> {
     let mut figures: Vec<Figure> = WINDOWS
         .into_iter()
         .map(Duration::from_millis)
-        .map(killed)
+        .map(|window| killed(window, Signal::KILL, "killed"))
         .collect();
-    figures.push(ended());
+    // As a panic ends it.
+    figures.push(killed(Duration::from_secs(1), Signal::ABORT, "aborts"));
+    figures.push(ended(PROCESS, "application"));
+    figures.push(ended(WATCHED, "application watched by its process id"));
     figures.push(unhealthy());
     figures.push(stopped());
     figures
@@ -42,21 +49,21 @@ fn cluster(window: Duration, more: &str) -> Cluster {
     Cluster::in_lab(Plan::members(&NAMES).window(window).more(more).on_disk())
 }
 
-fn killed(window: Duration) -> Figure {
+fn killed(window: Duration, signal: Signal, how: &str) -> Figure {
     let cluster = cluster(window, PROCESS);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();
         let since = now();
-        cluster.process(&from).signal_agent(Signal::KILL);
+        cluster.process(&from).signal_agent(signal);
         gaps.push(cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS).1);
     }
     cluster.applications().assert_apart();
-    Figure::durations(format!("agent killed, window {window:?}"), &gaps, Some(KILLED))
+    Figure::durations(format!("agent {how}, window {window:?}"), &gaps, Some(KILLED))
 }
 
-fn ended() -> Figure {
-    let cluster = cluster(Duration::from_secs(1), PROCESS);
+fn ended(beside: &str, what: &str) -> Figure {
+    let cluster = cluster(Duration::from_secs(1), beside);
     let mut gaps = Vec::new();
     for _ in 0..TIMES {
         let from = cluster.settled();
@@ -68,7 +75,7 @@ fn ended() -> Figure {
         cluster.await_forgiven(&to, &from);
     }
     cluster.applications().assert_apart();
-    Figure::durations("application killed, window 1s", &gaps, Some(ENDED))
+    Figure::durations(format!("{what} killed, window 1s"), &gaps, Some(ENDED))
 }
 
 /// From the first bad answer that the check could get: the check notices, and another node is active.

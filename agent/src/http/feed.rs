@@ -59,8 +59,9 @@ impl Follower {
     /// Ready when the gist has changed; false at the end of the face, or when the place is needed for another.
     pub(super) async fn changed(&mut self) -> bool {
         tokio::select! {
-            changed = self.gist.changed() => changed.is_ok() && self.gist.borrow_and_update().is_some(),
+            biased; // news is no reason to keep a place that another has
             _ = &mut self.let_go => false,
+            changed = self.gist.changed() => changed.is_ok() && self.gist.borrow_and_update().is_some(),
         }
     }
 }
