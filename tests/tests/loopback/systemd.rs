@@ -110,6 +110,13 @@ fn both_watchdogs_are_fed_while_the_loop_turns_and_told_when_it_ends() {
     manager.hears("the node is active", |text| {
         text.starts_with("STATUS=main: active at epoch ")
     });
+    // A former run that was killed may have left the device running.
+    let first = until(GENEROUS, "something is written to the device", || {
+        Some(written(&mut device))
+            .filter(|bytes| !bytes.is_empty())
+            .ok_or_else(|| "nothing yet".into())
+    });
+    assert!(first[0] == b'V' && !first[1..].contains(&b'V'), "{first:?}");
     let inherited = std::fs::read_to_string(&environment).expect("the action has run");
     assert!(
         inherited.contains("BATON_EPOCH=")
