@@ -32,7 +32,7 @@ use std::time::Duration;
 use systemd::{Manager, Variables};
 use tokio::runtime::Runtime;
 
-/// Threads of the faces runtime. They wait for sockets nearly all the time.
+/// Threads of the faces runtime at most. They wait for sockets nearly all the time.
 const FACES_THREADS: usize = 2;
 /// Threads for blocking work on the faces runtime: files, and the store.
 const BLOCKING_THREADS: usize = 8;
@@ -128,10 +128,15 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
     status
 }
 
+/// On one core threads would only take turns, and wake one another.
+fn faces_threads() -> usize {
+    std::thread::available_parallelism().map_or(FACES_THREADS, |cores| cores.get().min(FACES_THREADS))
+}
+
 /// The faces runtime.
 fn faces() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(FACES_THREADS)
+        .worker_threads(faces_threads())
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("faces")
         .enable_all()

@@ -38,7 +38,10 @@ struct Load {
 pub fn measure() -> Vec<Figure> {
     // On a machine that does other things too, both cores belong to this session while it measures (sched(7), autogroups).
     let _ = std::fs::write("/proc/self/autogroup", "-20"); // without the right to it, or autogroups, the figures are noisier
+    // Agents find one core when they start, as nginx is told of one.
+    only(&[SERVER_CORE]);
     let mut cluster = Cluster::in_lab(Plan::members(&NAMES).on_disk());
+    only(&[SERVER_CORE, LOAD_CORE]);
     let holder = cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     let node = cluster.node(&holder);
@@ -102,6 +105,15 @@ fn compare(how: &str, ours: &[Load], theirs: &[Load], target: f64) -> Vec<Figure
             "x",
         ),
     ]
+}
+
+/// What this thread starts from now on runs on these cores.
+fn only(cores: &[&str]) {
+    let mut set = rustix::thread::CpuSet::new();
+    cores
+        .iter()
+        .for_each(|core| set.set(core.parse().expect("cores have numbers")));
+    rustix::thread::sched_setaffinity(None, &set).expect("this machine has these cores");
 }
 
 fn pin(host: &Namespace, id: u32) {
