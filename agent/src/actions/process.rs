@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_millis(500);
-/// How long the last words of a process that has exited are waited for.
+/// How long the last words of a process that has failed are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// Longest line that is logged or kept, in bytes; the rest of it is dropped.
 const MAX_LINE: usize = 1024;
@@ -174,9 +174,12 @@ pub async fn run_stopping(
         }
     };
     group.id = None; // what it left behind on purpose may stay
+    if status.as_ref().is_ok_and(ExitStatus::success) {
+        // Not waiting for its last words: a daemon that it left behind may hold the pipes, and a promotion is to be quick.
+        return Ok(());
+    }
     let _ = timeout(LAST_WORDS, all_read.recv()).await; // `None` once every reader has ended
     match status {
-        Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Stopped::Failed(with_last(ended(status), &last))),
         Err(error) => Err(Stopped::Failed(format!("could not be waited for: {error}"))),
     }
