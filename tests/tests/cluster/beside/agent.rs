@@ -6,7 +6,7 @@ use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
-use baton_tests::process::lives;
+use baton_tests::process::{Process, lives};
 use rustix::process::Signal;
 
 /// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
@@ -86,29 +86,24 @@ fn agent_killed_and_the_fence_fails_nobody_is_told_and_the_window_passes() {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_killed_that_is_not_to_be_restarted_the_node_ends_and_standby_takes_over_at_once() {
-    let mut cluster = three_with(&format!("{PROCESS}\n[agent]\nrestart = false\n"));
-    for holder in NAMES {
-        cluster.place(holder);
-        let since = now();
-        cluster.process(holder).signal_agent(Signal::KILL);
-        let ended = cluster.wait_ended(holder);
-        assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
-        let bound = cluster.window() / 2;
-        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
-        cluster.start(holder);
-        assert_eq!(cluster.settled(), to);
-    }
-    end(cluster);
+    node_ends(&format!("{PROCESS}\n[agent]\nrestart = false\n"), |node| {
+        node.signal_agent(Signal::KILL);
+    });
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn parent_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_once() {
-    let mut cluster = three_with(PROCESS);
+    node_ends(PROCESS, |node| node.signal_parent(Signal::ABORT));
+}
+
+/// Each holder in turn ends as a whole, its agent having been killed; another node is active at once, and stays so.
+fn node_ends(beside: &str, signal: impl Fn(&Process)) {
+    let mut cluster = three_with(beside);
     for holder in NAMES {
         cluster.place(holder);
         let since = now();
-        cluster.process(holder).signal_parent(Signal::ABORT);
+        signal(cluster.process(holder));
         let ended = cluster.wait_ended(holder);
         assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
         let bound = cluster.window() / 2;
