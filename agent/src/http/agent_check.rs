@@ -107,7 +107,7 @@ mod tests {
     fn a_state_is_one_line_of_haproxys_words() {
         let standing = |state, reason: &str| Standing {
             state,
-            reason: reason.into(),
+            reason: reason.to_owned().into(),
             epoch: (state == State::Active).then_some(Epoch(1)),
         };
         for (state, reason, has_lease, weight, expected) in [

@@ -7,6 +7,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue}
 use serde::Serialize;
 use std::convert::Infallible;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::mpsc;
@@ -23,10 +24,21 @@ const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// Of a body so much is handed on at once. On HTTP/1 it is copied behind the header before both are written, into a buffer
+/// that each connection keeps: of 8 KiB to begin with, which header and piece do not exceed.
+const PIECE: usize = 4096;
+
 /// The body of a response.
 pub(super) enum Body {
-    /// All of it, until it is taken.
+    /// All of it, until its first piece is taken.
     Whole(Option<Bytes>),
+    /// What is left of it. Pieces are taken one by one, and each is written before the next.
+    Rest {
+        /// Not empty.
+        rest: Bytes,
+        /// Whether the piece before is being written.
+        paused: bool,
+    },
     /// Pieces, until the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
     /// Frames, each made when there is something to say; `None` after the last.
@@ -49,6 +61,19 @@ impl Body {
     pub(super) fn goes_on(&self) -> bool {
         matches!(self, Body::Stream(_) | Body::Told(Some(_)))
     }
+
+    /// Takes the first piece of `bytes`, and keeps the rest.
+    fn piece_of(&mut self, mut bytes: Bytes) -> Bytes {
+        let piece = bytes.split_to(bytes.len().min(PIECE));
+        *self = match bytes.is_empty() {
+            true => Body::Whole(None),
+            false => Body::Rest {
+                rest: bytes,
+                paused: false,
+            },
+        };
+        piece
+    }
 }
 
 impl HttpBody for Body {
@@ -60,7 +85,19 @@ impl HttpBody for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
-            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Body::Whole(whole) => {
+                let piece = whole.take().map(|bytes| self.piece_of(bytes));
+                Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+            }
+            Body::Rest { paused, .. } if !*paused => {
+                *paused = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Body::Rest { rest, .. } => {
+                let rest = mem::take(rest);
+                Poll::Ready(Some(Ok(Frame::data(self.piece_of(rest)))))
+            }
             Body::Stream(pieces) => pieces
                 .poll_recv(cx)
                 .map(|piece| piece.map(|b| Ok(Frame::data(b)))),
@@ -82,6 +119,7 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Body::Rest { rest, .. } => SizeHint::with_exact(rest.len() as u64),
             Body::Told(None) => SizeHint::with_exact(0),
             Body::Stream(_) | Body::Told(_) => SizeHint::default(),
         }
@@ -93,7 +131,7 @@ pub(super) fn grpc(body: Body) -> Answer {
     respond(StatusCode::OK, GRPC, body)
 }
 
-fn respond(status: StatusCode, content: HeaderValue, body: Body) -> Answer {
+fn respond<B>(status: StatusCode, content: HeaderValue, body: B) -> Response<B> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -102,15 +140,23 @@ fn respond(status: StatusCode, content: HeaderValue, body: Body) -> Answer {
     response
 }
 
+/// An answer that can be given more than once.
+pub(super) type Written = Response<Bytes>;
+
+/// Gives it.
+pub(super) fn given(written: Written) -> Answer {
+    written.map(|body| Body::Whole(Some(body)))
+}
+
 /// JSON text that is already made.
-pub(super) fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    respond(status, JSON, Body::Whole(Some(text.into())))
+pub(super) fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Written {
+    respond(status, JSON, text.into())
 }
 
 /// A value as JSON.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
-        Ok(text) => json_text(status, text),
+        Ok(text) => given(json_text(status, text)),
         Err(error) => text(
             StatusCode::INTERNAL_SERVER_ERROR,
             format!("cannot write JSON: {error}\n"),
@@ -125,7 +171,12 @@ pub(super) fn refusal(status: StatusCode, error: &str) -> Answer {
 
 /// Plain text.
 pub(super) fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    respond(status, TEXT, Body::Whole(Some(text.into())))
+    given(plain(status, text))
+}
+
+/// Plain text.
+pub(super) fn plain(status: StatusCode, text: impl Into<Bytes>) -> Written {
+    respond(status, TEXT, text.into())
 }
 
 /// The metrics page.
@@ -166,4 +217,36 @@ pub(super) fn last(mut answer: Answer) -> Answer {
         .headers_mut()
         .insert(CONNECTION, HeaderValue::from_static("close"));
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn large_body_comes_in_pieces_each_written_before_the_next() {
+        let whole: Vec<u8> = (0..PIECE * 2 + 10).map(|n| n as u8).collect();
+        for length in [0, 10, PIECE, PIECE + 1, PIECE * 2, whole.len()] {
+            let mut body = Body::Whole(Some(whole[..length].to_vec().into()));
+            assert_eq!(body.size_hint().exact(), Some(length as u64));
+            let (mut taken, mut pauses) = (Vec::new(), 0);
+            let mut cx = Context::from_waker(Waker::noop());
+            loop {
+                match Pin::new(&mut body).poll_frame(&mut cx) {
+                    Poll::Pending => pauses += 1,
+                    Poll::Ready(None) => break,
+                    Poll::Ready(Some(frame)) => {
+                        let piece = frame.unwrap().into_data().unwrap();
+                        assert!(piece.len() <= PIECE, "{}", piece.len());
+                        taken.extend_from_slice(&piece);
+                        assert_eq!(body.is_end_stream(), taken.len() == length);
+                        assert_eq!(body.size_hint().exact(), Some((length - taken.len()) as u64));
+                    }
+                }
+            }
+            assert_eq!(taken, whole[..length]);
+            assert_eq!(pauses, length.saturating_sub(1) / PIECE);
+        }
+    }
 }

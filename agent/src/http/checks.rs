@@ -6,7 +6,7 @@ use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, re
 use super::connection::{Face, Http};
 use super::crowd::Peer;
 use super::feed::Feed;
-use super::health::{Confirmation, Form, Standing, Wanted, form, health, live, ready};
+use super::health::{Confirmation, Form, Last, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
 use super::query::pairs;
 use super::serve::{Limits, serve};
@@ -20,6 +20,7 @@ use baton_shared::status::{Status, floor_ms};
 use hyper::body::{Body as _, Incoming};
 use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -168,6 +169,11 @@ impl Checks {
     }
 }
 
+/// What OPTIONS is answered for as GET is, but for the body.
+fn is_check(path: &str) -> bool {
+    path == "/live" || path == "/ready" || path.starts_with("/health")
+}
+
 /// Never ends.
 async fn follow(certificates: Option<Arc<Certificates>>) {
     match certificates {
@@ -312,33 +318,63 @@ pub(super) struct Reader {
     /// Whether "active" needs the word of a majority each time.
     pub confirm: bool,
     codes: HealthCodes,
+    /// Of `/health`, by role.
+    last: BTreeMap<RoleName, Last>,
     confirming: Semaphore,
 }
 
+/// What it takes to answer.
+enum Reading<'r> {
+    /// Nothing more.
+    Done(Answer),
+    /// A majority's word on this role.
+    Confirmation(&'r RoleName),
+    /// News, perhaps.
+    Status,
+}
+
 impl Face for Reader {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
+    fn at_once(&self, request: &Request<Incoming>, from: Peer) -> Option<Answer> {
         Counters::add(&self.board.handle.counters.http_requests);
+        if grpc::is_call(request) {
+            return None;
+        }
+        match self.read(request, from) {
+            Reading::Done(answer) => Some(dressed(answer, request)),
+            Reading::Confirmation(_) | Reading::Status => None,
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
         if grpc::is_call(&request) {
             return grpc::call(self, request, from).await;
         }
-        let method = request.method();
-        if !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS) {
-            return last(wrong_method(READ));
-        }
-        if !request.body().is_end_stream() {
-            return last(refusal(StatusCode::PAYLOAD_TOO_LARGE, "no body is taken here"));
-        }
-        if method == Method::OPTIONS {
-            return bare(self.options(&request, from).await, READ);
-        }
-        self.read(request.uri().path(), &request, from).await
+        let answer = match self.read(&request, from) {
+            Reading::Done(answer) => answer,
+            Reading::Confirmation(role) => {
+                let confirmation = self.confirmation(role).await;
+                self.health(role, &request, confirmation)
+            }
+            Reading::Status => self.board.status(request.uri().query()).await,
+        };
+        dressed(answer, &request)
+    }
+}
+
+/// As the method wants it. An answer to OPTIONS has no body.
+fn dressed(answer: Answer, request: &Request<Incoming>) -> Answer {
+    match *request.method() {
+        Method::OPTIONS => bare(answer, READ),
+        _ => answer,
     }
 }
 
 impl Reader {
     /// Reads from what `handle` publishes.
     pub(super) fn new(handle: Handle, config: &config::Http) -> Reader {
+        let roles = handle.published.guards.keys();
         Reader {
+            last: roles.map(|role| (role.clone(), Last::default())).collect(),
             board: Board::new(handle),
             confirm: config.confirm,
             codes: config.codes,
@@ -346,18 +382,27 @@ impl Reader {
         }
     }
 
-    /// OPTIONS of a check is the check without a body: HAProxy's `option httpchk` asks so, without a path at `/`, and
-    /// must not take a standby for active.
-    async fn options(&self, request: &Request<Incoming>, from: Peer) -> Answer {
-        match request.uri().path() {
-            "/" | "*" => self.read("/health", request, from).await,
-            "/live" | "/ready" => self.read(request.uri().path(), request, from).await,
-            path if path.starts_with("/health") => self.read(path, request, from).await,
-            _ => text(StatusCode::NO_CONTENT, ""),
+    fn read(&self, request: &Request<Incoming>, from: Peer) -> Reading<'_> {
+        let (method, path) = (request.method(), request.uri().path());
+        if !(method == Method::GET || method == Method::HEAD || method == Method::OPTIONS) {
+            return Reading::Done(last(wrong_method(READ)));
+        }
+        if !request.body().is_end_stream() {
+            let refused = refusal(StatusCode::PAYLOAD_TOO_LARGE, "no body is taken here");
+            return Reading::Done(last(refused));
+        }
+        // OPTIONS of a check is the check without a body: HAProxy's `option httpchk` asks so, without a path at `/`, and must not
+        // take a standby for active.
+        match path {
+            "/" | "*" if method == Method::OPTIONS => self.read_at("/health", request, from),
+            path if method == Method::OPTIONS && !is_check(path) => {
+                Reading::Done(text(StatusCode::NO_CONTENT, ""))
+            }
+            path => self.read_at(path, request, from),
         }
     }
 
-    async fn read(&self, path: &str, request: &Request<Incoming>, from: Peer) -> Answer {
+    fn read_at(&self, path: &str, request: &Request<Incoming>, from: Peer) -> Reading<'_> {
         let Handle {
             published, counters, ..
         } = &self.board.handle;
@@ -367,28 +412,39 @@ impl Reader {
             _ => path,
         };
         let Some(default) = &self.board.default_role else {
-            return refusal(StatusCode::SERVICE_UNAVAILABLE, "no role is configured");
+            let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, "no role is configured");
+            return Reading::Done(refused);
         };
-        match path {
-            "/health" => self.health(default, request).await,
+        let role = match path.strip_prefix("/health") {
+            Some("") => Some(default),
+            Some(rest) => match rest.strip_prefix('/') {
+                Some(asked) => match self.roles().find(|role| role.as_str() == asked) {
+                    Some(role) => Some(role),
+                    None => return Reading::Done(no_such_role(published, asked)),
+                },
+                None => None,
+            },
+            None => None,
+        };
+        if let Some(role) = role {
+            return match self.confirm {
+                true => Reading::Confirmation(role),
+                false => Reading::Done(self.health(role, request, Confirmation::NotAsked)),
+            };
+        }
+        Reading::Done(match path {
             "/live" | "/ready" => match form(query, Form::accepted(request.headers())) {
                 Ok(form) if path == "/live" => live(counters.loop_silent(Mono::now()), self.window(), form),
                 Ok(form) => ready(published, Mono::now(), form),
                 Err(error) => refusal(StatusCode::BAD_REQUEST, &error),
             },
             "/active" => active(published, default, query, Mono::now()),
-            "/status" => self.board.status(query).await,
+            "/status" => return Reading::Status,
             "/events" => self.board.events(query, request.headers(), from),
             "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
             "/" => text(StatusCode::OK, INDEX),
-            _ => match path.strip_prefix("/health/") {
-                Some(asked) => match self.roles().find(|role| role.as_str() == asked) {
-                    Some(role) => self.health(role, request).await,
-                    None => no_such_role(published, asked),
-                },
-                None => refusal(StatusCode::NOT_FOUND, "nothing here; see / for what there is"),
-            },
-        }
+            _ => refusal(StatusCode::NOT_FOUND, "nothing here; see / for what there is"),
+        })
     }
 
     /// Every role.
@@ -410,25 +466,24 @@ impl Reader {
     }
 
     /// Where this node stands in a role, asked and confirmed now.
-    pub(super) async fn standing(&self, role: &RoleName) -> Standing {
+    pub(super) async fn standing(&self, role: &RoleName) -> Standing<'static> {
         let confirmation = self.confirmation(role).await;
-        Standing::at(&self.board.handle.published, role, confirmation, Mono::now())
+        let published = &self.board.handle.published;
+        let view = published.view.load();
+        Standing::at(published, &view, role, confirmation, Mono::now()).into_owned()
     }
 
-    async fn health(&self, role: &RoleName, request: &Request<Incoming>) -> Answer {
+    fn health(&self, role: &RoleName, request: &Request<Incoming>, confirmation: Confirmation) -> Answer {
         let form = Form::accepted(request.headers());
-        let wanted = match Wanted::parse(request.uri().query(), self.codes, form) {
-            Ok(wanted) => wanted,
-            Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
-        };
-        let confirmation = self.confirmation(role).await;
-        health(
-            &self.board.handle.published,
-            role,
-            &wanted,
-            confirmation,
-            Mono::now(),
-        )
+        let published = &self.board.handle.published;
+        match (
+            Wanted::parse(request.uri().query(), self.codes, form),
+            self.last.get(role),
+        ) {
+            (Ok(wanted), Some(last)) => health(published, role, &wanted, confirmation, Mono::now(), last),
+            (Ok(_), None) => no_such_role(published, role.as_str()),
+            (Err(error), _) => refusal(StatusCode::BAD_REQUEST, &error),
+        }
     }
 
     async fn confirmation(&self, role: &RoleName) -> Confirmation {

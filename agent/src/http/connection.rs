@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -38,7 +38,12 @@ const MAX_READY: usize = 64 * 1024;
 
 /// Answers requests.
 pub(super) trait Face: Send + Sync + 'static {
-    /// Answers one request.
+    /// Answers a request that needs no waiting; most do not, and cost less here. `None`: [`Face::answer`] does.
+    fn at_once(&self, _request: &Request<Incoming>, _from: Peer) -> Option<Answer> {
+        None
+    }
+
+    /// Answers a request that [`Face::at_once`] has left.
     fn answer(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -189,6 +194,23 @@ where
     }
 }
 
+/// An answer that is made, or on its way: small, since hyper moves it for each request.
+enum Answering<F> {
+    Done(Ready<Result<Answer, Infallible>>),
+    Going(Pin<Box<F>>),
+}
+
+impl<F: Future<Output = Result<Answer, Infallible>>> Future for Answering<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match &mut *self {
+            Answering::Done(answer) => Pin::new(answer).poll(cx),
+            Answering::Going(answer) => answer.as_mut().poll(cx),
+        }
+    }
+}
+
 /// HTTP/1.
 async fn one_by_one<S, F>(
     stream: S,
@@ -203,20 +225,26 @@ where
     let (phase, from) = (&visitor.phase, visitor.from);
     let service = service_fn(|request| {
         phase.answering();
-        let phase = phase.clone();
-        let face = face.clone();
-        async move {
+        if let Some(answer) = face.at_once(&request, from) {
+            phase.answered();
+            return Answering::Done(ready(Ok(answer)));
+        }
+        let (phase, face) = (phase.clone(), face.clone());
+        Answering::Going(Box::pin(async move {
             let answer = face.answer(request, from).await;
             phase.answered();
-            Ok::<Answer, Infallible>(answer)
-        }
+            Ok(answer)
+        }))
     });
     // No timer: see `patience`.
     let serving = http1::Builder::new()
         .max_buf_size(MAX_HEADER.into())
+        // One plain write costs less than a gathering one; bodies come in small pieces for it.
+        .writev(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut serving = pin!(serving);
     let ended = tokio::select! {
+        biased; // and so without a random number for each request
         ended = serving.as_mut() => ended,
         _ = stopped.changed() => {
             serving.as_mut().graceful_shutdown();
@@ -243,7 +271,10 @@ where
         let busy = phase.busy();
         let face = face.clone();
         async move {
-            let answer = face.answer(request, from).await;
+            let answer = match face.at_once(&request, from) {
+                Some(answer) => answer,
+                None => face.answer(request, from).await,
+            };
             Ok::<_, Infallible>(answer.map(|body| Multiplexed {
                 _busy: body.goes_on().then_some(busy),
                 body,

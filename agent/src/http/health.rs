@@ -1,8 +1,9 @@
 //! `/health`, `/live` and `/ready`: what balancers and orchestrators ask. Pure functions of the published view, the
 //! guards and an instant.
 
-use super::answer::{Answer, StatusCode, json, json_text, refusal, text};
+use super::answer::{Answer, StatusCode, Written, given, json, json_text, plain};
 use super::query::pairs;
+use arc_swap::ArcSwapOption;
 use baton_shared::clock::Mono;
 use baton_shared::config::{HEALTH_CODES, HEALTH_STATES, HealthCodes};
 use baton_shared::id::{Epoch, NodeName, RoleName};
@@ -10,6 +11,8 @@ use baton_shared::status::Status;
 use baton_shared::view::{Published, RoleState, View, Word};
 use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 const BATON_EPOCH: HeaderName = HeaderName::from_static("baton-epoch");
@@ -124,49 +127,49 @@ pub(super) enum Confirmation {
     Asked(Option<Epoch>),
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    state: &'static str,
-    reason: &'a str,
-    role: &'a RoleName,
-    node: &'a NodeName,
-    active: Option<&'a NodeName>,
-    epoch: Option<Epoch>,
-}
-
 /// Where this node stands in a role at an instant.
-pub(super) struct Standing {
+pub(super) struct Standing<'v> {
     /// In one word.
     pub state: State,
     /// In a few.
-    pub reason: String,
+    pub reason: Cow<'v, str>,
     /// At which epoch it is active; `None` unless `state` is [`State::Active`].
     pub epoch: Option<Epoch>,
 }
 
-impl Standing {
-    /// At `now`, which the caller has just read. The guard speaks for this node, and never the view (H3, S4).
+impl<'v> Standing<'v> {
+    /// At `now`, which the caller has just read, with `view` for what is not of this instant. The guard speaks for this node,
+    /// and never the view (H3, S4).
     pub(super) fn at(
         published: &Published,
+        view: &'v View,
         role: &RoleName,
         confirmation: Confirmation,
         now: Mono,
-    ) -> Standing {
+    ) -> Standing<'v> {
         let guard = published.guards.get(role).and_then(|guard| guard.active(now));
         let epoch = match confirmation {
             Confirmation::NotAsked => guard,
             Confirmation::Asked(confirmed) => guard.filter(|epoch| confirmed == Some(*epoch)),
         };
-        let view = published.view.load();
         let (state, reason) = if epoch.is_some() {
             let reason = view.role(role).map_or("", |r| r.reason.as_str());
-            (State::Active, reason.to_owned())
+            (State::Active, reason.into())
         } else if guard.is_some() {
-            (State::Unknown, "no majority confirmed it in time".to_owned())
+            (State::Unknown, "no majority confirmed it in time".into())
         } else {
-            passive(&view, role, now)
+            passive(view, role, now)
         };
         Standing { state, reason, epoch }
+    }
+
+    /// Without the view.
+    pub(super) fn into_owned(self) -> Standing<'static> {
+        Standing {
+            state: self.state,
+            reason: self.reason.into_owned().into(),
+            epoch: self.epoch,
+        }
     }
 }
 
@@ -177,77 +180,142 @@ pub(super) fn health(
     wanted: &Wanted,
     confirmation: Confirmation,
     now: Mono,
+    last: &Last,
 ) -> Answer {
-    let standing = Standing::at(published, role, confirmation, now);
     let view = published.view.load();
+    let standing = Standing::at(published, &view, role, confirmation, now);
     let word = match standing.epoch {
         Some(epoch) => Word::Me(epoch),
         None => view.word_of_others(role, now),
     };
-    let (who, epoch) = match &word {
-        Word::Me(epoch) => (Some(&view.me), Some(*epoch)),
-        Word::Other(node, epoch) => (Some(node), Some(*epoch)),
+    let (active, epoch) = match word {
+        Word::Me(epoch) => (Some(Cow::Borrowed(&view.me)), Some(epoch)),
+        Word::Other(node, epoch) => (Some(Cow::Owned(node)), Some(epoch)),
         Word::Nobody | Word::Unknown => (None, None),
     };
-    let status = wanted.status(standing.state);
-    let state = standing.state.name();
-    let mut answer = match wanted.form {
-        Form::Text => line(status, state, &standing.reason),
-        Form::Json => {
-            let body = Body {
-                state,
-                reason: &standing.reason,
-                role,
-                node: &view.me,
-                active: who,
-                epoch,
-            };
-            let mut text = Vec::with_capacity(192);
-            if serde_json::to_writer(&mut text, &body).is_err() {
-                return refusal(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer");
+    last.answer(&Said {
+        status: wanted.status(standing.state),
+        form: wanted.form,
+        object: Object {
+            state: standing.state.name(),
+            reason: standing.reason,
+            role: Cow::Borrowed(role),
+            node: Cow::Borrowed(&view.me),
+            active,
+            epoch,
+        },
+    })
+}
+
+/// All that an answer to `/health` says.
+#[derive(PartialEq, Eq)]
+struct Said<'a> {
+    status: StatusCode,
+    form: Form,
+    object: Object<'a>,
+}
+
+#[derive(PartialEq, Eq, Serialize)]
+struct Object<'a> {
+    state: &'static str,
+    reason: Cow<'a, str>,
+    role: Cow<'a, RoleName>,
+    node: Cow<'a, NodeName>,
+    active: Option<Cow<'a, NodeName>>,
+    epoch: Option<Epoch>,
+}
+
+impl Said<'_> {
+    fn write(&self) -> Written {
+        let Object {
+            state,
+            reason,
+            active,
+            epoch,
+            ..
+        } = &self.object;
+        let mut written = match self.form {
+            Form::Text => line(self.status, state, reason),
+            Form::Json => {
+                // Names and numbers are never refused; and who reads only the status is told it in any case.
+                let text = serde_json::to_string(&self.object).unwrap_or_default();
+                json_text(self.status, text + "\n")
             }
-            text.push(b'\n');
-            json_text(status, text)
+        };
+        if let Some(epoch) = epoch {
+            written
+                .headers_mut()
+                .insert(BATON_EPOCH, HeaderValue::from(epoch.0));
         }
-    };
-    if let Some(epoch) = epoch {
-        answer
-            .headers_mut()
-            .insert(BATON_EPOCH, HeaderValue::from(epoch.0));
+        let name = active.as_ref().map(|node| HeaderValue::from_str(node.as_str()));
+        if let Some(Ok(name)) = name {
+            written.headers_mut().insert(BATON_ACTIVE, name);
+        }
+        written
     }
-    if let Some(name) = who.and_then(|node| HeaderValue::from_str(node.as_str()).ok()) {
-        answer.headers_mut().insert(BATON_ACTIVE, name);
+
+    fn to_owned(&self) -> Said<'static> {
+        let object = &self.object;
+        Said {
+            status: self.status,
+            form: self.form,
+            object: Object {
+                state: object.state,
+                reason: Cow::Owned(object.reason.to_string()),
+                role: Cow::Owned(object.role.as_ref().clone()),
+                node: Cow::Owned(object.node.as_ref().clone()),
+                active: object.active.as_deref().cloned().map(Cow::Owned),
+                epoch: object.epoch,
+            },
+        }
     }
-    answer
+}
+
+/// The last answer, as it was written, so that one that says the same need not be written again. *What* is said is found out
+/// for each question anew (H3): this keeps only the letters.
+#[derive(Default)]
+pub(super) struct Last(ArcSwapOption<(Said<'static>, Written)>);
+
+impl Last {
+    fn answer(&self, said: &Said) -> Answer {
+        if let Some(last) = &*self.0.load()
+            && let (same, written) = &**last
+            && same == said
+        {
+            return given(written.clone());
+        }
+        let written = said.write();
+        let last = (said.to_owned(), written.clone());
+        self.0.store(Some(Arc::new(last)));
+        given(written)
+    }
 }
 
 /// A body of one line, whatever the reason has in it.
-fn line(status: StatusCode, word: &str, reason: &str) -> Answer {
+fn line(status: StatusCode, word: &str, reason: &str) -> Written {
     let colon = if reason.is_empty() { "" } else { ": " };
     let reason = reason.replace(char::is_control, " ");
-    text(status, format!("{word}{colon}{reason}\n"))
+    plain(status, format!("{word}{colon}{reason}\n"))
 }
 
 /// What to say, and why, when the guard is not open.
-fn passive(view: &View, role: &RoleName, now: Mono) -> (State, String) {
+fn passive<'v>(view: &'v View, role: &RoleName, now: Mono) -> (State, Cow<'v, str>) {
     if !view.waiting_for.is_empty() {
-        return (
-            State::Starting,
-            format!("waiting for {}", names(&view.waiting_for)),
-        );
+        let reason = format!("waiting for {}", names(&view.waiting_for));
+        return (State::Starting, reason.into());
     }
     let Some(mine) = view.role(role) else {
         return (State::Unknown, "nothing is known of this role yet".into());
     };
     let in_touch = now < view.in_touch_until;
     match mine.state {
-        RoleState::Claiming => (State::Claiming, mine.reason.clone()),
-        RoleState::Promoting => (State::Promoting, mine.reason.clone()),
-        RoleState::Demoting => (State::Demoting, mine.reason.clone()),
+        RoleState::Claiming => (State::Claiming, mine.reason.as_str().into()),
+        RoleState::Promoting => (State::Promoting, mine.reason.as_str().into()),
+        RoleState::Demoting => (State::Demoting, mine.reason.as_str().into()),
         _ if !in_touch => (State::Unknown, OUT_OF_TOUCH.into()),
         // The lease ran out, and the control loop has not yet said so.
         RoleState::Active => (State::Standby, "the lease has ended".into()),
-        RoleState::Standby => (State::Standby, mine.reason.clone()),
+        RoleState::Standby => (State::Standby, mine.reason.as_str().into()),
     }
 }
 
@@ -277,7 +345,7 @@ fn yes_or_no(what: &str, so: bool, reason: &str, form: Form) -> Answer {
         false => (StatusCode::SERVICE_UNAVAILABLE, "not "),
     };
     match form {
-        Form::Text => line(status, &format!("{not}{what}"), reason),
+        Form::Text => given(line(status, &format!("{not}{what}"), reason)),
         Form::Json => json(status, &serde_json::json!({ what: so, "reason": reason })),
     }
 }
@@ -302,6 +370,7 @@ pub(super) fn ready(published: &Published, now: Mono, form: Form) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{role, view_with_b_active};
     use super::*;
 
     #[test]
@@ -327,6 +396,42 @@ mod tests {
             let error = parse(bad).unwrap_err();
             assert!(error.contains(says), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn what_was_written_for_one_instant_is_not_said_at_another() {
+        let main = role("main");
+        let published = Published::new(view_with_b_active(Mono(200)), [main.clone()]);
+        let last = Last::default();
+        let at = |now, wanted: &Wanted| {
+            let answer = health(
+                &published,
+                &main,
+                wanted,
+                Confirmation::NotAsked,
+                Mono(now),
+                &last,
+            );
+            (
+                answer.status().as_u16(),
+                answer.headers().get(BATON_ACTIVE).cloned(),
+            )
+        };
+        let named = |name| Some(HeaderValue::from_static(name));
+        let usual = Wanted::parse(None, HealthCodes::default(), Form::Json).unwrap();
+        let lenient = Wanted::parse(Some("standby=200"), HealthCodes::default(), Form::Json).unwrap();
+        assert_eq!(at(100, &usual), (503, named("b")));
+        assert_eq!(at(100, &lenient), (200, named("b")));
+        assert_eq!(at(100, &usual), (503, named("b")));
+        assert_eq!(at(200, &usual), (503, None), "b was not heard of for so long");
+        published.guards[&main].open(Epoch(8), Mono(300));
+        assert_eq!(at(299, &usual), (200, named("a")));
+        assert_eq!(at(299, &usual), (200, named("a")));
+        assert_eq!(
+            at(300, &usual),
+            (503, None),
+            "the lease is over, and nobody has said so yet"
+        );
     }
 
     #[test]

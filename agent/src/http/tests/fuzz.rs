@@ -2,7 +2,7 @@
 
 use super::super::active::active;
 use super::super::answer::StatusCode;
-use super::super::health::{Confirmation, Form, Wanted, health};
+use super::super::health::{Confirmation, Form, Last, Wanted, health};
 use super::super::opening::{Opening, opening};
 use super::super::query::{encode_path, pairs};
 use super::fixture::{role, view_with_b_active};
@@ -15,6 +15,7 @@ use hyper::header::LOCATION;
 #[test]
 fn fuzz_query() {
     let published = Published::new(view_with_b_active(Mono::MAX), [role("main")]);
+    let last = Last::default();
     baton_fuzz::fuzz("query", 20_000, move |input| {
         let text = String::from_utf8_lossy(input);
         let query = Some(&*text);
@@ -29,6 +30,7 @@ fn fuzz_query() {
                 &wanted,
                 Confirmation::NotAsked,
                 Mono(1),
+                &last,
             );
             assert!((200..=599).contains(&answer.status().as_u16()));
         }
