@@ -1,10 +1,10 @@
 //! Threads that answer over UDP: each has a socket of its own of every address (of several threads by SO_REUSEPORT, and
 //! the kernel spreads clients among them), and waits in poll(2), without a runtime.
 //!
-//! They run at a lower priority than the rest of the process (`priority.rs`): a flood of questions is to delay no heartbeat.
+//! They take short turns (`priority.rs`): a flood of questions is to delay no heartbeat.
 
 use crate::mmsg::Batch;
-use crate::priority::be_nicer;
+use crate::priority::take_short_turns;
 use crate::responder::Responder;
 use crate::udp::{BACK_OFF, Failures, turn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -42,7 +42,7 @@ impl Threads {
             let (failing, failed) = oneshot::channel();
             let responder = responder.clone();
             let handle = thread::Builder::new().name(format!("dns-{n}")).spawn(move || {
-                be_nicer();
+                take_short_turns();
                 if let Err(error) = answer_all(&sockets, &stopped, &responder) {
                     let _ = failing.send(error); // nobody waits when the server ends
                 }
