@@ -70,7 +70,15 @@ impl Balancer {
         let program =
             find("envoy").unwrap_or_else(|| panic!("`envoy` is not installed: `.ci/run tools` does it"));
         // One worker, and nothing shared with another Envoy on this machine.
-        let arguments = ["-c", &file, "--concurrency", "1", "--disable-hot-restart"];
+        let arguments = [
+            "-c",
+            &file,
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        ];
         Balancer::run(host, (at, port).into(), dir, &program, &arguments)
     }
 

@@ -98,12 +98,14 @@ impl Stage {
         }
     }
 
-    /// Another node than `from` takes over, within `bound` and the lag of each balancer, for its client. The former node answers no
-    /// client after the first answer of the new one, but for `overlap` of the lag. Gives the new holder.
+    /// Another node than `from` takes over, within `bound` and the lag of each balancer, for its client. The new node answers no client
+    /// before it is active, and the former node none after the first answer of the new one, but for `overlap` of the lag. Gives the new
+    /// holder.
     #[track_caller]
     fn taken_over(&self, since: Mono, from: &str, apart: Apart, bound: Duration, overlap: bool) -> String {
         let (to, _) = self.cluster.assert_takeover(since, from, apart, bound);
         self.at_rest(&to);
+        let passive = self.cluster.passive_until(since, &to);
         for path in &self.paths {
             let through = path.client.through;
             let (gap, both) = (path.client.gap(since), path.client.overlap(since, &to));
@@ -116,6 +118,12 @@ impl Stage {
                 log()
             );
             let first = path.client.await_answer(&to, since).received;
+            assert!(
+                first >= passive,
+                "{to} answered through {through} {:?} before it was active\n{}",
+                passive.since(first),
+                log()
+            );
             let late = first.since(since);
             assert!(
                 late <= allowed + SCHEDULING_SLACK,
