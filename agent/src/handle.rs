@@ -124,6 +124,14 @@ pub struct Counters {
     pub http_refused: AtomicU64,
     /// HTTP connections closed to make room for others.
     pub http_evicted: AtomicU64,
+    /// gRPC watches refused: too many.
+    pub watches_refused: AtomicU64,
+    /// gRPC watches that ended to make room for another client's.
+    pub watches_evicted: AtomicU64,
+    /// Streams of `/events` refused: too many.
+    pub events_refused: AtomicU64,
+    /// Streams of `/events` that ended to make room for another client's.
+    pub events_evicted: AtomicU64,
     /// Flushes of promises to disk.
     pub flushes: AtomicU64,
     /// Time they took in all, in nanoseconds.

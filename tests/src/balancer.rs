@@ -3,7 +3,7 @@
 
 use crate::deadline::{GENEROUS, until};
 use crate::example::example;
-use crate::nameserver::installed;
+use crate::nameserver::{find, installed};
 use crate::namespace::Namespace;
 use crate::process::Process;
 use baton_agent::demo::connection::get;
@@ -56,6 +56,30 @@ impl Balancer {
         let server = example("nginx/orders.conf", &changes);
         // Each worker asks DNS by itself: two, as an operator has several.
         Balancer::nginx_by(host, (at, port).into(), 2, &server)
+    }
+
+    /// Envoy by `examples/envoy/envoy.yaml`, at `port`, in front of nodes at these addresses.
+    #[track_caller]
+    pub fn envoy(host: &Namespace, at: Ipv4Addr, port: u16, nodes: [Ipv4Addr; 2]) -> Balancer {
+        let mut changes = vec![(format!("port_value: {LISTEN} "), format!("port_value: {port} "))];
+        for ((_, written), node) in EXAMPLE_NODES.into_iter().zip(nodes) {
+            changes.push((written.to_owned(), node.to_string()));
+        }
+        let dir = directory();
+        let file = write(&dir, "envoy.yaml", &example("envoy/envoy.yaml", &changes));
+        let program =
+            find("envoy").unwrap_or_else(|| panic!("`envoy` is not installed: `.ci/run tools` does it"));
+        // One worker, and nothing shared with another Envoy on this machine.
+        let arguments = [
+            "-c",
+            &file,
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        ];
+        Balancer::run(host, (at, port).into(), dir, &program, &arguments)
     }
 
     /// nginx with these servers, of which one listens at `address`.

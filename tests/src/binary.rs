@@ -12,30 +12,6 @@ pub fn baton() -> &'static Path {
     BUILT.get_or_init(|| build("baton-agent", "baton", &[]))
 }
 
-/// The binary `baton` as it is released: static, optimised. One that is there already can be named by `BATON_STATIC`.
-pub fn baton_static() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("BATON_STATIC") {
-            return path.into();
-        }
-        // A target that is named keeps the flag away from build scripts, which cannot be static.
-        let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-        let mut command = cargo();
-        command.env("RUSTFLAGS", "-C target-feature=+crt-static").args([
-            "--package",
-            "baton-agent",
-            "--bin",
-            "baton",
-            "--profile",
-            "release",
-            "--target",
-            &target,
-        ]);
-        run(command, "baton")
-    })
-}
-
 /// The binary `baton-dnsd`, built in the same way.
 pub fn dnsd() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -102,6 +102,13 @@ impl Cluster {
         successor.expect("somebody took over").1.since(since)
     }
 
+    /// The last instant at which `to`, active since then, is known not to have been yet. Call it after `assert_takeover`.
+    #[track_caller]
+    pub fn passive_until(&self, since: Mono, to: &str) -> Mono {
+        let at = self.watch.passive_until(to, since);
+        at.unwrap_or_else(|| panic!("{to} was not asked before it became active"))
+    }
+
     /// Sees that `holder` said nothing but 200 since then, by what clients on its own host asked.
     #[track_caller]
     pub fn assert_steady(&self, since: Mono, holder: &str) {

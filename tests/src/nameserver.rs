@@ -379,14 +379,18 @@ pub fn place(host: &Namespace, number: u8) -> SocketAddr {
 /// nothing, so it is never skipped.
 #[track_caller]
 pub fn installed(program: &str, package: &str) -> PathBuf {
+    find(program).unwrap_or_else(|| {
+        panic!("`{program}` is not installed: apt-get install --no-install-recommends {package}")
+    })
+}
+
+/// Where a program is, if it is anywhere.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain([PathBuf::from(SBIN)])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| {
-            panic!("`{program}` is not installed: apt-get install --no-install-recommends {package}")
-        })
 }
 
 fn directory() -> TempDir {

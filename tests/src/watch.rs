@@ -68,6 +68,16 @@ impl Watch {
             .is_some_and(|poller| poller.first_since(since, is_active).is_some())
     }
 
+    /// When this node, which became active since then, was last asked beside it and said that it was not yet.
+    pub fn passive_until(&self, node: &str, since: Mono) -> Option<Mono> {
+        let poller = self.beside.get(node)?;
+        let active = poller.first_since(since, is_active)?;
+        let passive = |record: &&Record<Health>| record.heard.is_some() && !is_active(record);
+        let records = poller.records();
+        let before = records.partition_point(|record| record.sent < active.sent);
+        records[..before].iter().rfind(passive).map(|record| record.sent)
+    }
+
     /// The first answer, asked for beside this node since then, that was not 200; and how many it gave.
     pub fn lapse(&self, node: &str, since: Mono) -> (Option<Record<Health>>, usize) {
         let records = self.beside.get(node).map(Poller::records).unwrap_or_default();

@@ -252,7 +252,7 @@ impl Board {
             .or_else(|| roles.keys().next())
             .cloned();
         Board {
-            feed: Feed::new(handle.published.clone()),
+            feed: Feed::new(handle.published.clone(), handle.counters.clone()),
             default_role,
             handle,
         }

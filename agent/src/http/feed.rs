@@ -7,6 +7,7 @@
 
 use super::VERSION;
 use super::crowd::Peer;
+use crate::handle::Counters;
 use baton_shared::clock::Mono;
 use baton_shared::status::{Status, gist};
 use baton_shared::view::{Event, Published};
@@ -47,6 +48,7 @@ pub(super) struct Feed {
     held: Semaphore,
     /// Those who follow, oldest first; whoever is dropped here is let go.
     followers: Mutex<Vec<(Peer, oneshot::Sender<Infallible>)>>,
+    counters: Arc<Counters>,
 }
 
 /// Follows the gist, from change to change.
@@ -94,7 +96,7 @@ struct Told {
 
 impl Feed {
     /// A feed without clients.
-    pub(super) fn new(published: Arc<Published>) -> Feed {
+    pub(super) fn new(published: Arc<Published>, counters: Arc<Counters>) -> Feed {
         Feed {
             published,
             told: Mutex::default(),
@@ -102,6 +104,7 @@ impl Feed {
             called: Notify::new(),
             held: Semaphore::new(MAX_HELD),
             followers: Mutex::default(),
+            counters,
         }
     }
 
@@ -141,8 +144,12 @@ impl Feed {
             let mut all = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
             all.retain(|(_, place)| !place.is_closed());
             if all.len() >= MAX_FOLLOWERS {
-                let oldest = displaced(all.iter().map(|(peer, _)| *peer), from)?;
+                let Some(oldest) = displaced(all.iter().map(|(peer, _)| *peer), from) else {
+                    Counters::add(&self.counters.watches_refused);
+                    return None;
+                };
                 all.remove(oldest);
+                Counters::add(&self.counters.watches_evicted);
             }
             let (place, let_go) = oneshot::channel();
             all.push((from, place));
@@ -172,8 +179,12 @@ impl Feed {
             return None;
         }
         if told.clients.len() >= MAX_CLIENTS {
-            let oldest = displaced(told.clients.iter().map(|(peer, _)| *peer), from)?;
+            let Some(oldest) = displaced(told.clients.iter().map(|(peer, _)| *peer), from) else {
+                Counters::add(&self.counters.events_refused);
+                return None;
+            };
             told.clients.remove(oldest);
+            Counters::add(&self.counters.events_evicted);
         }
         self.look(&mut told, now);
         let mut text = String::from("retry: 1000\n\n");
@@ -277,6 +288,11 @@ mod tests {
     use super::super::tests::fixture;
     use super::*;
     use baton_shared::view::Checked;
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    fn feed(published: Arc<Published>) -> Feed {
+        Feed::new(published, Arc::default())
+    }
 
     fn all(pieces: &mut mpsc::Receiver<Bytes>) -> String {
         let mut text = String::new();
@@ -292,7 +308,7 @@ mod tests {
         published
             .events
             .store(Arc::new(vec![fixture::event(1), fixture::event(2)]));
-        let feed = Feed::new(published.clone());
+        let feed = feed(published.clone());
         let mut early = feed.subscribe(0, Mono(1), None).unwrap();
         let mut late = feed.subscribe(1, Mono(1), None).unwrap();
         let first = all(&mut early);
@@ -317,7 +333,7 @@ mod tests {
         let published = fixture::published();
         let role = fixture::role("main");
         published.guards[&role].open(baton_shared::id::Epoch(7), Mono(50));
-        let feed = Feed::new(published);
+        let feed = feed(published);
         let mut client = feed.subscribe(0, Mono(10), None).unwrap();
         assert!(all(&mut client).contains(r#""active":"a""#));
         feed.look(&mut feed.told(), Mono(49));
@@ -331,7 +347,7 @@ mod tests {
     #[test]
     fn a_check_that_sees_the_same_again_is_no_news() {
         let published = fixture::published();
-        let feed = Feed::new(published.clone());
+        let feed = feed(published.clone());
         let mut client = feed.subscribe(0, Mono(1), None).unwrap();
         all(&mut client);
         let mut saw = |reason: &str, at| {
@@ -352,7 +368,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_for_news_gets_it_at_once_and_else_after_the_wait() {
         let published = fixture::published();
-        let feed = Arc::new(Feed::new(published.clone()));
+        let feed = Arc::new(feed(published.clone()));
         let running = feed.clone();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(async move { running.run().await });
@@ -389,7 +405,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_too_many_is_not_held() {
         let published = fixture::published();
-        let feed = Feed::new(published.clone());
+        let feed = feed(published.clone());
         let seen = gist(&published, Mono(1));
         let _held = feed.held.try_acquire_many(MAX_HELD as u32).unwrap();
         let start = tokio::time::Instant::now();
@@ -400,7 +416,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn followers_are_bounded_and_take_no_room_from_those_who_wait() {
         let published = fixture::published();
-        let feed = Feed::new(published.clone());
+        let feed = feed(published.clone());
         let mut all: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow(None).unwrap()).collect();
         assert!(feed.follow(None).is_none());
         let seen = gist(&published, Mono(1));
@@ -438,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn one_client_with_all_the_watches_and_streams_makes_way_for_another() {
         let [greedy, modest] = [1, 2].map(|n| Some(std::net::IpAddr::from([10, 0, 0, n])));
-        let feed = Feed::new(fixture::published());
+        let feed = feed(fixture::published());
         let mut watches: Vec<_> = (0..MAX_FOLLOWERS).map(|_| feed.follow(greedy).unwrap()).collect();
         assert!(feed.follow(greedy).is_none());
         let mut other = feed.follow(modest).expect("a place for another client");
@@ -447,6 +463,10 @@ mod tests {
         for kept in [&mut watches[1], &mut other] {
             assert!(timeout(Duration::ZERO, kept.changed()).await.is_err());
         }
+        let counted = |counter: &AtomicU64| counter.load(Relaxed);
+        let c = &feed.counters;
+        assert_eq!((counted(&c.watches_refused), counted(&c.watches_evicted)), (1, 1));
+        assert_eq!((counted(&c.events_refused), counted(&c.events_evicted)), (0, 0));
 
         let mut streams: Vec<_> = (0..MAX_CLIENTS)
             .map(|_| feed.subscribe(0, Mono(1), greedy).unwrap())
@@ -460,12 +480,14 @@ mod tests {
         let [mut oldest, mut next] = [0, 1].map(|_| streams.remove(0));
         let open = [&mut oldest, &mut next, &mut other].map(is_open);
         assert_eq!(open, [false, true, true]);
+        assert_eq!((counted(&c.watches_refused), counted(&c.watches_evicted)), (1, 1));
+        assert_eq!((counted(&c.events_refused), counted(&c.events_evicted)), (1, 1));
     }
 
     #[test]
     fn clients_are_bounded_and_laggards_let_go() {
         let published = fixture::published();
-        let feed = Feed::new(published.clone());
+        let feed = feed(published.clone());
         let mut all: Vec<_> = (0..MAX_CLIENTS)
             .map(|_| feed.subscribe(0, Mono(1), None).unwrap())
             .collect();
@@ -479,5 +501,7 @@ mod tests {
         assert!(feed.told().clients.is_empty());
         feed.close();
         assert!(feed.subscribe(0, Mono(1), None).is_none());
+        let refused = feed.counters.events_refused.load(Relaxed);
+        assert_eq!(refused, 1, "the end of the face is no refusal");
     }
 }

@@ -417,6 +417,24 @@ fn counted(page: &mut Page, c: &Counters, now: Mono) {
         "Connections at rest that were closed to make room for others.",
         &c.http_evicted,
     );
+    for (name, help, grpc, events) in [
+        (
+            "baton_http_watches_refused_total",
+            "Watches refused: too many, and nobody has more of them.",
+            &c.watches_refused,
+            &c.events_refused,
+        ),
+        (
+            "baton_http_watches_evicted_total",
+            "Watches ended to make room for another client's.",
+            &c.watches_evicted,
+            &c.events_evicted,
+        ),
+    ] {
+        let mut family = page.family(name, "counter", help);
+        family.sample(&[("kind", &"grpc")], grpc.load(Relaxed) as f64);
+        family.sample(&[("kind", &"events")], events.load(Relaxed) as f64);
+    }
     page.counter("baton_flushes_total", "Flushes of promises to disk.", &c.flushes);
     page.family(
         "baton_flush_seconds_total",
@@ -460,6 +478,28 @@ mod tests {
         );
         let later = page(&published, &Counters::default(), Mono(100));
         assert!(later.contains("\nbaton_active{role=\"main\"} 0\n"));
+    }
+
+    #[test]
+    fn watches_are_counted_by_kind_and_by_what_became_of_them() {
+        let counters = Counters::default();
+        for (counter, count) in [
+            (&counters.watches_refused, 1),
+            (&counters.watches_evicted, 2),
+            (&counters.events_refused, 3),
+            (&counters.events_evicted, 4),
+        ] {
+            counter.store(count, Relaxed);
+        }
+        let text = page(&fixture::published(), &counters, Mono(50));
+        for line in [
+            "baton_http_watches_refused_total{kind=\"grpc\"} 1",
+            "baton_http_watches_evicted_total{kind=\"grpc\"} 2",
+            "baton_http_watches_refused_total{kind=\"events\"} 3",
+            "baton_http_watches_evicted_total{kind=\"events\"} 4",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}: {text}");
+        }
     }
 
     #[test]

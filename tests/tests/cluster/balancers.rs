@@ -1,4 +1,4 @@
-//! Behind HAProxy and nginx, started with the configurations of `examples/`: what a client sees through them when the holder is silent,
+//! Behind HAProxy, nginx and Envoy, started with the configurations of `examples/`: what a client sees through them when the holder is silent,
 //! frozen, killed, switched over, and healed. The application answers everywhere and always: what keeps clients from the wrong node is
 //! the balancer alone, which believes the sidecars.
 
@@ -20,6 +20,7 @@ use std::time::Duration;
 const BALANCER: &str = "lb";
 const HAPROXY_PORT: u16 = 8000;
 const NGINX_PORT: u16 = 8001;
+const ENVOY_PORT: u16 = 8002;
 /// The client asks anew after so long.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// So often it may have to for no other reason than a busy machine; a balancer that goes on asking the former node fails more often.
@@ -35,11 +36,11 @@ struct Path {
 struct Stage {
     cluster: Cluster,
     applications: BTreeMap<&'static str, Balancer>,
-    paths: [Path; 2],
+    paths: [Path; 3],
 }
 
 impl Stage {
-    /// Two nodes and a witness, as the examples name them, and an observer with both balancers on its host.
+    /// Two nodes and a witness, as the examples name them, and an observer with all balancers on its host.
     #[track_caller]
     fn set() -> Stage {
         let nodes = EXAMPLE_NODES.map(|(name, _)| name);
@@ -55,6 +56,7 @@ impl Stage {
         let (host, at) = (cluster.node(BALANCER).namespace.clone(), seat(BALANCER));
         let haproxy = Balancer::haproxy(&host, at, HAPROXY_PORT, nodes.map(seat));
         let nginx = Balancer::nginx(&host, at, NGINX_PORT);
+        let envoy = Balancer::envoy(&host, at, ENVOY_PORT, nodes.map(seat));
         let from = cluster.lab().host(CLIENT).namespace.clone();
         let path = |name, balancer: Balancer, lag| Path {
             client: Client::start(name, &from, balancer.address, PATIENCE),
@@ -64,6 +66,7 @@ impl Stage {
         let paths = [
             path("HAProxy", haproxy, Duration::from_millis(100)), // inter
             path("nginx", nginx, Duration::from_secs(2)),         // twice `valid`
+            path("Envoy", envoy, Duration::from_millis(100)),     // interval
         ];
         Stage {
             cluster,
@@ -72,7 +75,7 @@ impl Stage {
         }
     }
 
-    /// Brings everything to rest with this holder, which answers through both balancers and has for longer than they lag.
+    /// Brings everything to rest with this holder, which answers through all balancers and has for longer than they lag.
     #[track_caller]
     fn place(&self, holder: &str) {
         self.cluster.place(holder);
@@ -95,12 +98,14 @@ impl Stage {
         }
     }
 
-    /// Another node than `from` takes over, within `bound` and the lag of each balancer, for its client. The former node answers no
-    /// client after the first answer of the new one, but for `overlap` of the lag. Gives the new holder.
+    /// Another node than `from` takes over, within `bound` and the lag of each balancer, for its client. The new node answers no client
+    /// before it is active, and the former node none after the first answer of the new one, but for `overlap` of the lag. Gives the new
+    /// holder.
     #[track_caller]
     fn taken_over(&self, since: Mono, from: &str, apart: Apart, bound: Duration, overlap: bool) -> String {
         let (to, _) = self.cluster.assert_takeover(since, from, apart, bound);
         self.at_rest(&to);
+        let passive = self.cluster.passive_until(since, &to);
         for path in &self.paths {
             let through = path.client.through;
             let (gap, both) = (path.client.gap(since), path.client.overlap(since, &to));
@@ -113,6 +118,12 @@ impl Stage {
                 log()
             );
             let first = path.client.await_answer(&to, since).received;
+            assert!(
+                first >= passive,
+                "{to} answered through {through} {:?} before it was active\n{}",
+                passive.since(first),
+                log()
+            );
             let late = first.since(since);
             assert!(
                 late <= allowed + SCHEDULING_SLACK,

@@ -1,7 +1,6 @@
-//! The images of the test: Baton's own by the example's Dockerfile, and bases made of this machine's packages, since a test must not
+//! The images of the test but for Baton's own, which the example builds: bases made of this machine's packages, since a test must not
 //! depend on what a registry has today.
 
-use baton_tests::binary::baton_static;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,8 +10,10 @@ use tempfile::TempDir;
 /// The names of the images.
 #[derive(Debug)]
 pub struct Images {
-    /// Baton's.
-    pub baton: String,
+    /// Baton's own, which the example makes.
+    pub baton: &'static str,
+    /// In the place of rust.
+    pub rust: String,
     /// In the place of busybox.
     pub app: String,
     /// In the place of haproxy.
@@ -23,7 +24,8 @@ pub struct Images {
 pub fn images() -> &'static Images {
     static MADE: OnceLock<Images> = OnceLock::new();
     MADE.get_or_init(|| Images {
-        baton: own(),
+        baton: "baton-test/baton",
+        rust: rust(),
         app: busybox(),
         haproxy: haproxy(),
     })
@@ -47,6 +49,22 @@ pub fn docker(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// What a compressed file of an image says.
+#[track_caller]
+pub fn file(image: &str, path: &str) -> String {
+    let dir = tempfile::tempdir().expect("the temporary directory can be written");
+    let copy = dir.path().join("copy").display().to_string();
+    let container = docker(&["create", image]);
+    docker(&["cp", &format!("{}:{path}", container.trim()), &copy]);
+    docker(&["rm", container.trim()]);
+    let output = Command::new("gzip")
+        .args(["-dc", &copy])
+        .output()
+        .expect("gzip can be run");
+    assert!(output.status.success(), "{path} is not compressed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// The top of the source tree.
 pub fn top() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,34 +72,16 @@ pub fn top() -> &'static Path {
         .expect("the tests are in a workspace")
 }
 
-/// The example's Dockerfile, with the static binary. Its context is what it needs of the tree, and not the gigabytes of a build.
-fn own() -> String {
-    let context = Context::new();
-    let binary = "target/x86_64-unknown-linux-gnu/release/baton";
-    context.add(binary, baton_static());
-    let stripped = Command::new("strip").arg(context.0.path().join(binary)).status();
-    assert!(
-        stripped.is_ok_and(|status| status.success()),
-        "cannot strip it: apt-get install binutils"
-    );
-    let notices = context.write("target/package/THIRD-PARTY.gz", "");
-    let made = Command::new("bash")
-        .args(["-o", "pipefail", "-c", ".ci/package notices | gzip -9n >\"$0\""])
-        .arg(notices)
-        .current_dir(top())
-        .stdin(Stdio::null())
-        .status();
+/// What the example's Dockerfile builds Baton in: this machine's compilers.
+fn rust() -> String {
+    let name = "baton-test/rust";
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/containers/compiler");
+    let made = Command::new(script).arg(name).stdin(Stdio::null()).status();
     assert!(
         made.is_ok_and(|status| status.success()),
-        "no notices of what is linked in"
+        "no image with this machine's compilers: `.ci/run tools` installs what it is made of"
     );
-    context.add("LICENSE", &top().join("LICENSE"));
-    for directory in ["var/lib/baton", "run/baton"] {
-        let keep = format!("examples/compose/root/{directory}/.keep");
-        context.add(&keep, &top().join(&keep));
-    }
-    let file = top().join("examples/compose/Dockerfile");
-    context.build("baton-test/baton", &file, &["--target", "given"])
+    name.to_owned()
 }
 
 fn busybox() -> String {
@@ -91,7 +91,7 @@ fn busybox() -> String {
         "Dockerfile",
         "FROM scratch\nCOPY root /\nRUN [\"/bin/busybox\", \"--install\", \"/bin\"]\nENV PATH=/bin\n",
     );
-    context.build("baton-test/busybox", &file, &[])
+    context.build("baton-test/busybox", &file)
 }
 
 fn haproxy() -> String {
@@ -102,7 +102,7 @@ fn haproxy() -> String {
         "FROM scratch\nCOPY root /\n\
          CMD [\"/usr/sbin/haproxy\", \"-W\", \"-db\", \"-f\", \"/usr/local/etc/haproxy/haproxy.cfg\"]\n",
     );
-    context.build("baton-test/haproxy", &file, &[])
+    context.build("baton-test/haproxy", &file)
 }
 
 /// What an image is built from.
@@ -151,15 +151,19 @@ impl Context {
 
     /// Builds it, and gives the image's name.
     #[track_caller]
-    fn build(&self, name: &str, file: &Path, more: &[&str]) -> String {
+    fn build(&self, name: &str, file: &Path) -> String {
         let (file, context) = (file.display().to_string(), self.0.path().display().to_string());
-        let arguments = [
-            &["build", "-q", "--label", "baton-test", "-t", name, "-f", &file][..],
-            more,
-            &[&context],
-        ]
-        .concat();
-        docker(&arguments);
+        docker(&[
+            "build",
+            "-q",
+            "--label",
+            "baton-test",
+            "-t",
+            name,
+            "-f",
+            &file,
+            &context,
+        ]);
         name.to_owned()
     }
 }

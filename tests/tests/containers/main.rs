@@ -2,7 +2,7 @@
 //! killed, paused, cut off, stopped, and come back with other addresses. The client's log gives the gap; pollers inside the
 //! nodes' namespaces say whether two were ever active at once (S1) and whether epochs grew (S2).
 //!
-//! Needs Docker, Compose, and the packages haproxy and busybox, of which the base images are made: nothing is pulled.
+//! Needs Docker, Compose, and the packages gcc, haproxy and busybox, of which the base images are made: nothing is pulled.
 
 mod images;
 mod stage;
@@ -140,14 +140,15 @@ fn compose_active_container_stopped_is_a_planned_switchover_and_comes_back_elsew
 
 #[test]
 #[ignore = "needs Docker: run by .ci/run"]
-fn compose_image_is_small_holds_one_program_and_no_root() {
-    let images = images::images();
-    let size: u64 = images::docker(&["image", "inspect", "-f", "{{.Size}}", &images.baton])
+fn compose_up_builds_an_image_that_is_small_holds_one_program_and_no_root() {
+    let _stage = Stage::up();
+    let baton = images::images().baton;
+    let size: u64 = images::docker(&["image", "inspect", "-f", "{{.Size}}", baton])
         .trim()
         .parse()
         .expect("a number of bytes");
     assert!(size <= 15_000_000, "the image has {size} bytes");
-    let said = |format: &str| images::docker(&["image", "inspect", "-f", format, &images.baton]);
+    let said = |format: &str| images::docker(&["image", "inspect", "-f", format, baton]);
     assert_eq!(said("{{.Config.User}}").trim(), "65532:65532");
     assert_eq!(
         said("{{index .Config.Labels \"org.opencontainers.image.licenses\"}}").trim(),
@@ -158,13 +159,16 @@ fn compose_image_is_small_holds_one_program_and_no_root() {
         env!("CARGO_PKG_VERSION")
     );
     assert!(said("{{json .Config.Healthcheck.Test}}").contains("\"/baton\",\"health\""));
+    let notices = images::file(baton, "/THIRD-PARTY.gz");
+    let lines = notices.lines().filter(|line| line.starts_with("===="));
+    assert!(lines.count() > 50, "notices of what is linked in are missing");
     let version = images::docker(&[
         "run",
         "--rm",
         "--read-only",
         "--network",
         "none",
-        &images.baton,
+        baton,
         "--version",
     ]);
     assert_eq!(version.trim(), format!("baton {}", env!("CARGO_PKG_VERSION")));

@@ -64,7 +64,7 @@ impl Said {
 }
 
 impl Stage {
-    /// Brings it up, and waits until the client has an answer.
+    /// Brings it up by the one command that its README names, and waits until the client has an answer. The first one builds the image.
     #[track_caller]
     pub fn up() -> Stage {
         static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -75,7 +75,8 @@ impl Stage {
             watches: Vec::new(),
             squatters: Vec::new(),
         };
-        stage.compose(&["up", "-d", "--no-build"]);
+        let build = if number == 0 { "--build" } else { "--no-build" };
+        stage.compose(&["up", "-d", build]);
         for node in NODES {
             stage.watch(node);
         }
@@ -111,7 +112,8 @@ impl Stage {
             .arg("-f")
             .arg(top().join("examples/compose/compose.yaml"))
             .args(["-p", &self.project])
-            .env("BATON_IMAGE", &images.baton)
+            .env("BATON_IMAGE", images.baton)
+            .env("RUST_IMAGE", &images.rust)
             .env("APP_IMAGE", &images.app)
             .env("HAPROXY_IMAGE", &images.haproxy)
             .env("PORT", "0")
