@@ -1,5 +1,9 @@
 //! Questions in bulk: a DNS load generator of one thread, in batches, so that the server is what ends the climb.
 
+mod streams;
+
+pub use streams::{flood_streams, framed};
+
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -156,6 +160,11 @@ pub fn pace(server: SocketAddr, questions: &[Vec<u8>], rate: f64, duration: Dura
     })
 }
 
+/// Whether this is a response without an error.
+fn is_good(reply: &[u8]) -> bool {
+    reply.get(2).is_some_and(|flags| flags & 0x80 != 0) && reply.get(3).is_some_and(|code| code & 0x0f == 0)
+}
+
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(server)?;
@@ -189,9 +198,7 @@ impl Batch {
 
     /// Ids of the answers among the first `count` received that carry no error.
     fn good(&self, count: usize) -> impl Iterator<Item = u16> {
-        let answers = self.received[..count]
-            .iter()
-            .filter(|reply| reply[2] & 0x80 != 0 && reply[3] & 0x0f == 0);
+        let answers = self.received[..count].iter().filter(|reply| is_good(&reply[..]));
         answers.map(|reply| u16::from_be_bytes([reply[0], reply[1]]))
     }
 
