@@ -351,6 +351,12 @@ impl Sitting<'_> {
         }
         fresh
     }
+
+    /// The same for answers that were given before, and are not counted again.
+    pub fn end_again(mut self) -> bool {
+        self.tally = Tally::default();
+        self.end()
+    }
 }
 
 fn is_fresh(began: Mono, now: Mono) -> bool {

@@ -25,7 +25,7 @@ const PER_CLIENT_MAX: usize = 32;
 /// Between two complete queries, and for a client to have room for answers (RFC 7766 §6.2.3: a few seconds).
 /// Clients that ask are told (RFC 7828).
 const IDLE: Duration = Duration::from_millis(IDLE_DECISECONDS as u64 * 100);
-/// For a client to take answers that it had no room for at once; they are hardly older than the window allows (S4).
+/// For a client to take answers that it had no room for at once.
 const LATE: Duration = Duration::from_secs(1);
 /// After a failed accept: descriptors are short, and trying at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -228,7 +228,8 @@ async fn answer_held(
         // Nothing is answered before there is room to send it: an answer that waits becomes a lie (S4).
         timeout(IDLE, stream.writable()).await??;
         let (taken, pending) = answer_fresh(&inbox[used..held], ip, outbox, responder)?;
-        send(stream, &outbox[..pending]).await?;
+        let (queries, answers) = (&inbox[used..used + taken], &outbox[..pending]);
+        send(stream, answers, || would_say(answers, queries, ip, responder)).await?;
         used += taken;
     }
     inbox.copy_within(used..held, 0);
@@ -278,8 +279,18 @@ fn answer_some(
     Ok((used, pending))
 }
 
-/// Sends answers that were made just now: what the stream does not take at once it may take within [`LATE`].
-async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+/// Whether just these answers would be given now, too.
+fn would_say(answers: &[u8], queries: &[u8], ip: IpAddr, responder: &Responder) -> bool {
+    let mut outbox = vec![0; OUTBOX];
+    let mut sitting = responder.sitting();
+    let done = answer_some(queries, ip, &mut outbox, responder, &mut sitting);
+    let same = done.is_ok_and(|(_, pending)| outbox[..pending] == *answers);
+    sitting.end_again() && same
+}
+
+/// Sends answers that were made just now: what the stream does not take at once it may take within [`LATE`], and only while they
+/// are `true_still`: one that waits may become a lie, above all while the process is stopped (S4).
+async fn send(stream: &TcpStream, mut bytes: &[u8], true_still: impl Fn() -> bool) -> io::Result<()> {
     let began = Mono::now();
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
@@ -288,7 +299,7 @@ async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
                 let left = LATE.saturating_sub(Mono::now().since(began));
                 timeout(left, stream.writable()).await??;
                 // The clock is read again: a process that was stopped has not waited by tokio's.
-                if Mono::now().since(began) >= LATE {
+                if Mono::now().since(began) >= LATE || !true_still() {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }

@@ -7,8 +7,9 @@
 
 use crate::NAMES;
 use crate::figure::Figure;
-use crate::rest::{resident, used};
+use crate::rest::resident;
 use baton_tests::cluster::Cluster;
+use baton_tests::cores::{keep_to, on_core, used};
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::load::{Paced, flood, pace, question};
 use baton_tests::nameserver::{Nameserver, Program, ZoneFile, place};
@@ -20,7 +21,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Cores of the server and of the load.
-const SERVER_CORE: &str = "0";
+const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 const ROUNDS: usize = 7;
 const FLOOD: Duration = Duration::from_millis(1_000);
@@ -71,7 +72,7 @@ impl Contender {
 
     fn flood(&mut self, host: &Namespace, questions: &[Vec<u8>]) {
         let before = self.used();
-        let flooded = on_core(host, || flood(self.address, questions, FLOOD));
+        let flooded = loaded(host, || flood(self.address, questions, FLOOD));
         let spent = self.used() - before;
         self.rates.push(flooded.rate());
         self.costs.push(spent * 1e6 / flooded.answered as f64);
@@ -92,7 +93,7 @@ impl Contender {
     }
 
     fn pace(&self, host: &Namespace, questions: &[Vec<u8>], rate: f64) -> Paced {
-        let paced = on_core(host, || pace(self.address, questions, rate, PACED));
+        let paced = loaded(host, || pace(self.address, questions, rate, PACED));
         eprintln!(
             "{:<8} {rate:>7.0}/s p50 {:?} p99 {:?}, {} lost",
             self.what,
@@ -121,16 +122,14 @@ pub fn measure() -> Vec<Figure> {
     let zone = zone_file(&cluster);
     let agents = NAMES.map(|name| cluster.process(name).agent().expect("the agent runs"));
     // The others stand for other machines.
-    let load_core = LOAD_CORE.to_string();
-    for (agent, core) in agents.iter().zip([SERVER_CORE, &load_core, &load_core]) {
-        let id = agent.to_string();
-        host.run("taskset", &["--all-tasks", "--cpu-list", "--pid", core, &id]);
+    for (agent, core) in agents.iter().zip([SERVER_CORE, LOAD_CORE, LOAD_CORE]) {
+        keep_to(*agent, &[core]);
     }
     let agent = agents[0];
     let others: Vec<Nameserver> = (11..)
         .zip(Program::AUTHORITATIVE)
         .map(|(number, program)| {
-            let pinned = ["taskset", "--cpu-list", SERVER_CORE];
+            let pinned = ["taskset", "--cpu-list", &SERVER_CORE.to_string()];
             Nameserver::authoritative_through(&pinned, program, &host, place(&host, number), &zone)
         })
         .collect();
@@ -239,10 +238,11 @@ fn figures(contenders: &[Contender], beside: &Beside) -> Vec<Figure> {
             "x",
             1.0,
         ),
-        Figure::amounts(
+        Figure::at_most(
             "DNS p99, of Knot's, each at half of what it can",
             ratios(&seconds(&ours.tails), &seconds(&knot.tails)),
             "x",
+            1.0,
         ),
     ]);
     figures
@@ -304,17 +304,7 @@ fn family(id: u32) -> Vec<u32> {
     all
 }
 
-/// Runs the load in a thread on its core, on the server's host.
-fn on_core<T: Send>(host: &Namespace, load: impl FnOnce() -> std::io::Result<T> + Send) -> T {
-    let done = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            host.enter()?;
-            let mut cores = rustix::thread::CpuSet::new();
-            cores.set(LOAD_CORE);
-            rustix::thread::sched_setaffinity(None, &cores)?;
-            load()
-        });
-        thread.join().expect("the load does not panic")
-    });
-    done.expect("loopback takes the load")
+/// Runs the load on its core, on the server's host.
+fn loaded<T: Send>(host: &Namespace, load: impl FnOnce() -> std::io::Result<T> + Send) -> T {
+    on_core(LOAD_CORE, host, load).expect("loopback takes the load")
 }

@@ -7,9 +7,9 @@
 
 use crate::NAMES;
 use crate::figure::Figure;
-use crate::rest::used;
 use baton_tests::balancer::Balancer;
 use baton_tests::cluster::Cluster;
+use baton_tests::cores::{keep_to, used};
 use baton_tests::namespace::Namespace;
 use baton_tests::plan::Plan;
 use baton_tests::process::children;
@@ -22,8 +22,8 @@ const KEPT: f64 = 1.0;
 const CLOSED: f64 = 0.8;
 const ROUNDS: usize = 7;
 /// Cores of the server and of the load.
-const SERVER_CORE: &str = "0";
-const LOAD_CORE: &str = "1";
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
 const PORT: u16 = 8080;
 
 /// What one run of `wrk` measured.
@@ -39,9 +39,9 @@ pub fn measure() -> Vec<Figure> {
     // On a machine that does other things too, both cores belong to this session while it measures (sched(7), autogroups).
     let _ = std::fs::write("/proc/self/autogroup", "-20"); // without the right to it, or autogroups, the figures are noisier
     // Agents find one core when they start, as nginx is told of one.
-    only(&[SERVER_CORE]);
+    keep_to(std::process::id(), &[SERVER_CORE]);
     let mut cluster = Cluster::in_lab(Plan::members(&NAMES).on_disk());
-    only(&[SERVER_CORE, LOAD_CORE]);
+    keep_to(std::process::id(), &[SERVER_CORE, LOAD_CORE]);
     let holder = cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     let node = cluster.node(&holder);
@@ -54,10 +54,10 @@ pub fn measure() -> Vec<Figure> {
     );
     let nginx = Balancer::nginx_by(host, at, 1, &server);
     let agent = cluster.process(&holder).agent().expect("the agent runs");
-    pin(host, agent);
+    keep_to(agent, &[SERVER_CORE]);
     let worker = children(nginx.process.id());
     assert_eq!(worker.len(), 1, "nginx has one worker");
-    pin(host, worker[0]);
+    keep_to(worker[0], &[SERVER_CORE]);
     let mut figures = Vec::new();
     for (how, headers, target) in [
         ("keep-alive", &[][..], KEPT),
@@ -107,30 +107,14 @@ fn compare(how: &str, ours: &[Load], theirs: &[Load], target: f64) -> Vec<Figure
     ]
 }
 
-/// What this thread starts from now on runs on these cores.
-fn only(cores: &[&str]) {
-    let mut set = rustix::thread::CpuSet::new();
-    cores
-        .iter()
-        .for_each(|core| set.set(core.parse().expect("cores have numbers")));
-    rustix::thread::sched_setaffinity(None, &set).expect("this machine has these cores");
-}
-
-fn pin(host: &Namespace, id: u32) {
-    let id = id.to_string();
-    host.run(
-        "taskset",
-        &["--all-tasks", "--cpu-list", "--pid", SERVER_CORE, &id],
-    );
-}
-
 /// Asks as fast as answers come.
 fn load(host: &Namespace, server: SocketAddr, id: u32, headers: &[&str]) -> Load {
     let url = format!("http://{server}/health");
+    let core = LOAD_CORE.to_string();
     let line = [
         &[
             "--cpu-list",
-            LOAD_CORE,
+            &core,
             "wrk",
             "--threads",
             "1",

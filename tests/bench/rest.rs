@@ -3,6 +3,7 @@
 use crate::NAMES;
 use crate::figure::Figure;
 use baton_tests::cluster::Cluster;
+pub use baton_tests::cores::used;
 use baton_tests::deadline::hold;
 use baton_tests::plan::Plan;
 use baton_tests::watch::Watch;
@@ -37,18 +38,6 @@ pub fn measure() -> Vec<Figure> {
             PROCESSOR_TARGET,
         ),
     ]
-}
-
-/// Processor seconds a process has used: the sum over its threads of their run time, which has nanoseconds
-/// (schedstat, kernel Documentation/scheduler/sched-stats.rst).
-pub fn used(id: u32) -> f64 {
-    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("the agent runs");
-    let nanos: u64 = tasks
-        .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
-        .sum();
-    nanos as f64 / 1e9
 }
 
 /// Megabytes a process has in memory.

@@ -5,6 +5,7 @@ use crate::deadline::{GENEROUS, until};
 use crate::example::example;
 use crate::nameserver::{find, installed};
 use crate::namespace::Namespace;
+use crate::plan::ZONE;
 use crate::process::Process;
 use baton_agent::demo::connection::get;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -45,6 +46,28 @@ impl Balancer {
         }
         let dir = directory();
         let file = write(&dir, "haproxy.cfg", &example("haproxy/haproxy.cfg", &changes));
+        let program = installed("haproxy", "haproxy");
+        Balancer::run(host, (at, port).into(), dir, &program, &["-f", &file])
+    }
+
+    /// HAProxy that knows the active node by its name alone, and asks these name servers for it; of what they say it keeps what the
+    /// README advises.
+    #[track_caller]
+    pub fn haproxy_by_name(host: &Namespace, at: Ipv4Addr, port: u16, agents: &[SocketAddr]) -> Balancer {
+        let agents: String = (1..)
+            .zip(agents)
+            .map(|(number, agent)| format!(" nameserver ns{number} {agent}\n"))
+            .collect();
+        let holds: String = advised_holds().iter().map(|hold| format!(" {hold}\n")).collect();
+        let text = format!(
+            "defaults\n mode http\n timeout connect 1s\n timeout client 30s\n timeout server 30s\n\
+             resolvers baton\n{agents}{holds}\
+             frontend orders\n bind :{port}\n default_backend active\n\
+             backend active\n \
+             server-template active 1 {ZONE}:{APPLICATION_PORT} resolvers baton resolve-prefer ipv4 init-addr none\n"
+        );
+        let dir = directory();
+        let file = write(&dir, "haproxy.cfg", &text);
         let program = installed("haproxy", "haproxy");
         Balancer::run(host, (at, port).into(), dir, &program, &["-f", &file])
     }
@@ -170,6 +193,25 @@ impl Balancer {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
+}
+
+/// The `hold` lines that the README has for HAProxy's `resolvers`.
+#[track_caller]
+fn advised_holds() -> Vec<String> {
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&readme).unwrap_or_else(|e| panic!("{}: {e}", readme.display()));
+    let row = readme.lines().find(|line| line.starts_with("| HAProxy |"));
+    let code = row
+        .expect("the README has a row for HAProxy")
+        .split('`')
+        .skip(1)
+        .step_by(2);
+    let holds: Vec<String> = code
+        .filter(|code| code.starts_with("hold ") && code.split(' ').count() == 3)
+        .map(str::to_owned)
+        .collect();
+    assert!(!holds.is_empty(), "the README has no `hold` for HAProxy");
+    holds
 }
 
 const LOG: &str = "log";

@@ -18,6 +18,7 @@ pub mod binary;
 pub mod case;
 pub mod cgroup;
 pub mod cluster;
+pub mod cores;
 pub mod deadline;
 pub mod doctor;
 pub mod example;

@@ -1,5 +1,9 @@
 //! Questions in bulk: a DNS load generator of one thread, in batches, so that the server is what ends the climb.
 
+mod streams;
+
+pub use streams::{flood_streams, framed};
+
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -189,6 +193,11 @@ fn stamped(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether this is a response without an error.
+fn is_good(reply: &[u8]) -> bool {
+    reply.get(2).is_some_and(|flags| flags & 0x80 != 0) && reply.get(3).is_some_and(|code| code & 0x0f == 0)
+}
+
 fn connect(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect(server)?;
@@ -247,7 +256,7 @@ impl Batch {
         let answers = self.received[..count]
             .iter()
             .zip(&self.beside)
-            .filter(|(reply, _)| reply[2] & 0x80 != 0 && reply[3] & 0x0f == 0);
+            .filter(|(reply, _)| is_good(&reply[..]));
         answers.map(|(reply, beside)| (u16::from_be_bytes([reply[0], reply[1]]), beside.came()))
     }
 

@@ -18,6 +18,20 @@ impl Cluster {
         serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
     }
 
+    /// One number of a node's `/metrics`, which has no labels there.
+    #[track_caller]
+    pub fn metric(&self, name: &str, metric: &str) -> f64 {
+        let node = self.node(name);
+        let answer = node.namespace.inside(|| get(node.http, "/metrics", ASK_LIMIT));
+        let page = answer.unwrap_or_else(|e| panic!("{name} does not answer /metrics: {e}"));
+        let page = page.text();
+        let value = page
+            .lines()
+            .find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("{name} has no {metric}:\n{page}"));
+        value.parse().expect("it is a number")
+    }
+
     /// Runs `baton COMMAND ... --socket SOCKET` against a node.
     pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
         let socket = self.dir().join(format!("{name}.sock"));

@@ -7,7 +7,7 @@ use baton_shared::clock::Mono;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::OpenOptions;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// What the kernel tells users of time is in hundredths of a second (USER_HZ), on every machine of these days.
@@ -23,20 +23,26 @@ impl Process {
     /// Starts `program`; what it prints is added to the file `log`. It dies with the calling thread.
     #[track_caller]
     pub fn start(namespace: &Namespace, program: &Path, arguments: &[&str], log: &Path) -> Process {
+        let mut command = namespace.command(program);
+        command.args(arguments);
+        Process::run(command, log)
+    }
+
+    /// The same for a command of a [`Namespace`].
+    #[track_caller]
+    pub fn run(mut command: Command, log: &Path) -> Process {
         let file = OpenOptions::new()
             .create(true)
             .append(true)
             .open(log)
             .unwrap_or_else(|e| panic!("cannot write {}: {e}", log.display()));
         let errors = file.try_clone().expect("a descriptor can be doubled");
-        let child = namespace
-            .command(program)
-            .args(arguments)
+        let child = command
             .stdin(Stdio::null())
             .stdout(file)
             .stderr(errors)
             .spawn()
-            .unwrap_or_else(|e| panic!("cannot start {}: {e}", program.display()));
+            .unwrap_or_else(|e| panic!("cannot start {}: {e}", command.get_program().display()));
         Process { child }
     }
 

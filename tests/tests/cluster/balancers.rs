@@ -2,7 +2,7 @@
 //! frozen, killed, switched over, and healed. The application answers everywhere and always: what keeps clients from the wrong node is
 //! the balancer alone, which believes the sidecars.
 
-use crate::WINDOW;
+use crate::{NAMES, WINDOW};
 use baton_shared::clock::Mono;
 use baton_shared::id::Kind;
 use baton_tests::SCHEDULING_SLACK;
@@ -11,7 +11,7 @@ use baton_tests::balancer::{Balancer, EXAMPLE_NODES};
 use baton_tests::case::now;
 use baton_tests::cluster::{CLIENT, Cluster};
 use baton_tests::deadline::{GENEROUS, until};
-use baton_tests::plan::Plan;
+use baton_tests::plan::{NETWORKS, Plan};
 use baton_tests::through::Client;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -251,4 +251,40 @@ fn holder_switched_over_or_stopped_behind_balancers_clients_notice_no_more_than_
         stage.cluster.start(to);
         stage.healed(since, to, from);
     }
+}
+
+/// Health checks are what a balancer should go by; where it goes by the name instead, it is late by what it keeps of the answers, and
+/// the old node is gone with the first answer of the new one, although its application answers on.
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn haproxy_that_resolves_the_name_follows_a_kill_and_a_switchover_and_leaves_the_old_node() {
+    let plan = Plan::members(&NAMES).window(WINDOW).name_servers("");
+    let mut cluster = Cluster::in_lab(plan);
+    cluster.place("a");
+    let _applications = NAMES.map(|name| application(&cluster, name));
+    let agents = NAMES.map(|name| (cluster.node(name).seat.front, 53).into());
+    let client = cluster.lab().host(CLIENT);
+    let (host, at) = (client.namespace.clone(), client.addresses[NETWORKS[0]]);
+    let haproxy = Balancer::haproxy_by_name(&host, at, HAPROXY_PORT, &agents);
+    let client = Client::start("HAProxy", &host, haproxy.address, PATIENCE);
+    client.await_steady("a", now());
+    let followed = |cluster: &Cluster, since: Mono, from: &str, to: &str, fault: &str| {
+        let seen = client.await_answer(to, since).received.since(since);
+        client.await_steady(to, now());
+        let overlap = client.overlap(since, to);
+        eprintln!("{fault}: {from} -> {to} through HAProxy after {seen:?}; overlap {overlap:?}");
+        assert_eq!(overlap, Duration::ZERO, "{from} answered on\n{}", haproxy.log());
+        assert_eq!(cluster.settled(), to);
+    };
+
+    let since = now();
+    cluster.kill("a");
+    let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.silent_bound());
+    cluster.start("a");
+    followed(&cluster, since, "a", &to, "killed");
+
+    let since = now();
+    cluster.operate(&to, &["switchover", "--to", "a"]);
+    followed(&cluster, since, &to, "a", "switched over");
+    cluster.verify();
 }

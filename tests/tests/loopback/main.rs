@@ -1,5 +1,6 @@
 //! Real processes on loopback addresses: no root, no namespaces, part of every plain `cargo test`.
 
+mod activated;
 mod bad_input;
 mod beside;
 mod confirm;
@@ -15,6 +16,7 @@ mod replay;
 mod standalone;
 mod strangers;
 mod systemd;
+mod waking;
 
 use std::time::Duration;
 

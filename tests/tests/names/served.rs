@@ -98,6 +98,12 @@ pub struct Served {
 impl Served {
     /// Serves the zone on a loopback port of `host`.
     pub fn start(host: &Namespace) -> Served {
+        Served::start_on(host, &[([127, 0, 0, 1], 0).into()])
+    }
+
+    /// Serves the zone on these addresses of `host`; `address` is the first one.
+    pub fn start_on(host: &Namespace, listen: &[SocketAddr]) -> Served {
+        let listen = listen.to_vec();
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let asked_from = host.clone();
@@ -110,7 +116,7 @@ impl Served {
             };
             let dns = Dns {
                 services: vec![https],
-                ..Dns::new(vec![([127, 0, 0, 1], 0).into()], ZONE.to_owned())
+                ..Dns::new(listen, ZONE.to_owned())
             };
             let server = Server::bind(&dns).expect("loopback has ports");
             tell.send(server.local_addrs()[0]).expect("the test waits");

@@ -1,9 +1,11 @@
 //! Questions made by hand, so that nothing corrects them, and answers read by another implementation than ours.
 
-use hickory_proto::op::Message;
-use hickory_proto::rr::RecordType;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use baton_tests::load::framed;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::{RData, RecordType};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// How long an answer may take on loopback before it counts as none. A server answers within a millisecond; the rest is
@@ -75,7 +77,11 @@ pub fn opt(size: u16, ttl: u32, options: &[u8]) -> Vec<u8> {
 
 /// Sends one datagram, and gives what comes back from there.
 pub fn ask(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let any: IpAddr = match server.is_ipv4() {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(ANSWER_LIMIT))?;
     socket.send(question)?;
@@ -88,4 +94,34 @@ pub fn ask(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
 #[track_caller]
 pub fn read(reply: &[u8]) -> Message {
     Message::from_vec(reply).unwrap_or_else(|error| panic!("{error}: {reply:02x?}"))
+}
+
+/// A zone as it was copied: its serial, and all records but the SOA.
+pub type Copied = (u32, BTreeSet<String>);
+
+/// Copies a zone over an open connection (RFC 5936); `None` if it is not given.
+pub fn copy(stream: &mut TcpStream, zone: &str) -> io::Result<Option<Copied>> {
+    stream.write_all(&framed(&Question::new(zone, RecordType::AXFR).bytes()))?;
+    let (mut serials, mut records) = (Vec::new(), BTreeSet::new());
+    // The SOA is the first record and the last one.
+    while serials.len() < 2 {
+        let mut prefix = [0; 2];
+        stream.read_exact(&mut prefix)?;
+        let mut bytes = vec![0; u16::from_be_bytes(prefix).into()];
+        stream.read_exact(&mut bytes)?;
+        let message = read(&bytes);
+        if message.response_code != ResponseCode::NoError {
+            return Ok(None);
+        }
+        for record in message.answers {
+            match &record.data {
+                RData::SOA(soa) => serials.push(soa.serial),
+                _ => {
+                    records.insert(record.to_string());
+                }
+            }
+        }
+    }
+    assert_eq!(serials[0], serials[1], "a copy of one zone");
+    Ok(Some((serials[0], records)))
 }
