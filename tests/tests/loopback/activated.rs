@@ -1,7 +1,7 @@
 //! `baton-dnsd` on sockets that the service manager has bound: whoever asks before an agent has answered is told that nothing is known, and
 //! nobody waits in vain, not even while the sockets go from one server to the next.
 
-use crate::{NAMES, WINDOW};
+use crate::{NAMES, Said, WINDOW, said};
 use baton_tests::binary::dnsd;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
@@ -10,8 +10,7 @@ use baton_tests::load::{framed, question};
 use baton_tests::namespace::Namespace;
 use baton_tests::plan::{DNS_PORT, HTTP_PORT, Plan, ZONE};
 use baton_tests::process::Process;
-use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RData;
+use hickory_proto::op::ResponseCode;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
@@ -19,18 +18,6 @@ use std::os::unix::process::CommandExt;
 
 /// Above the descriptors that are passed, and below those that anybody has.
 const ASIDE: RawFd = 900;
-
-/// A response code, and addresses.
-type Said = (ResponseCode, Vec<Ipv4Addr>);
-
-fn said(message: &[u8]) -> Said {
-    let message = Message::from_vec(message).expect("it can be read");
-    let addresses = message.answers.iter().filter_map(|record| match &record.data {
-        RData::A(a) => Some(a.0),
-        _ => None,
-    });
-    (message.response_code, addresses.collect())
-}
 
 /// Starts it as the service manager does: with these as descriptors 3 and 4, and variables that say so.
 #[track_caller]

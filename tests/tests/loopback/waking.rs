@@ -1,7 +1,7 @@
 //! DNS over TCP on waking: neither a question that lay in the socket while the agent was frozen beyond its lease, nor an answer that had
 //! found no room before, brings out the address of the node that was active then (S4).
 
-use crate::{NAMES, WINDOW};
+use crate::{NAMES, Said, WINDOW, said};
 use baton_shared::clock::Mono;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -9,12 +9,11 @@ use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::load::{framed, question};
 use baton_tests::plan::{Plan, ZONE};
-use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RData;
+use hickory_proto::op::ResponseCode;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use rustix::net::{AddressFamily, SocketType, connect, socket};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// So small that answers soon find no room.
@@ -73,7 +72,7 @@ impl Asker {
     }
 
     /// What has come since the last look: codes and addresses.
-    fn heard(&mut self) -> Vec<(ResponseCode, Vec<Ipv4Addr>)> {
+    fn heard(&mut self) -> Vec<Said> {
         let mut buffer = [0; 4096];
         while !self.ended {
             match self.stream.read(&mut buffer) {
@@ -87,21 +86,12 @@ impl Asker {
         while let Some((prefix, after)) = rest.split_first_chunk::<2>()
             && let Some(message) = after.get(..usize::from(u16::from_be_bytes(*prefix)))
         {
-            heard.push(read(message));
+            heard.push(said(message));
             rest = &after[message.len()..];
         }
         self.part = rest.to_vec();
         heard
     }
-}
-
-fn read(message: &[u8]) -> (ResponseCode, Vec<Ipv4Addr>) {
-    let message = Message::from_vec(message).expect("it can be read");
-    let addresses = message.answers.iter().filter_map(|record| match &record.data {
-        RData::A(a) => Some(a.0),
-        _ => None,
-    });
-    (message.response_code, addresses.collect())
 }
 
 /// Waits until another node has taken over from a frozen one, and gives it.
