@@ -328,7 +328,7 @@ enum Reading<'r> {
     /// Nothing more.
     Done(Answer),
     /// A majority's word on this role.
-    Confirmation(&'r RoleName),
+    Confirmation(&'r RoleName, Wanted),
     /// News, perhaps.
     Status,
 }
@@ -341,7 +341,7 @@ impl Face for Reader {
         }
         match self.read(request, from) {
             Reading::Done(answer) => Some(dressed(answer, request)),
-            Reading::Confirmation(_) | Reading::Status => None,
+            Reading::Confirmation(..) | Reading::Status => None,
         }
     }
 
@@ -351,9 +351,9 @@ impl Face for Reader {
         }
         let answer = match self.read(&request, from) {
             Reading::Done(answer) => answer,
-            Reading::Confirmation(role) => {
+            Reading::Confirmation(role, wanted) => {
                 let confirmation = self.confirmation(role).await;
-                self.health(role, &request, confirmation)
+                self.health(role, &wanted, confirmation)
             }
             Reading::Status => self.board.status(request.uri().query()).await,
         };
@@ -415,21 +415,19 @@ impl Reader {
             let refused = refusal(StatusCode::SERVICE_UNAVAILABLE, "no role is configured");
             return Reading::Done(refused);
         };
-        let role = match path.strip_prefix("/health") {
-            Some("") => Some(default),
-            Some(rest) => match rest.strip_prefix('/') {
-                Some(asked) => match self.roles().find(|role| role.as_str() == asked) {
-                    Some(role) => Some(role),
-                    None => return Reading::Done(no_such_role(published, asked)),
-                },
-                None => None,
+        let role = match path.strip_prefix("/health/") {
+            Some(asked) => match self.roles().find(|role| role.as_str() == asked) {
+                Some(role) => Some(role),
+                None => return Reading::Done(no_such_role(published, asked)),
             },
-            None => None,
+            None => (path == "/health").then_some(default),
         };
         if let Some(role) = role {
-            return match self.confirm {
-                true => Reading::Confirmation(role),
-                false => Reading::Done(self.health(role, request, Confirmation::NotAsked)),
+            let form = Form::accepted(request.headers());
+            return match (Wanted::parse(query, self.codes, form), self.confirm) {
+                (Ok(wanted), true) => Reading::Confirmation(role, wanted),
+                (Ok(wanted), false) => Reading::Done(self.health(role, &wanted, Confirmation::NotAsked)),
+                (Err(error), _) => Reading::Done(refusal(StatusCode::BAD_REQUEST, &error)),
             };
         }
         Reading::Done(match path {
@@ -473,16 +471,11 @@ impl Reader {
         Standing::at(published, &view, role, confirmation, Mono::now()).into_owned()
     }
 
-    fn health(&self, role: &RoleName, request: &Request<Incoming>, confirmation: Confirmation) -> Answer {
-        let form = Form::accepted(request.headers());
+    fn health(&self, role: &RoleName, wanted: &Wanted, confirmation: Confirmation) -> Answer {
         let published = &self.board.handle.published;
-        match (
-            Wanted::parse(request.uri().query(), self.codes, form),
-            self.last.get(role),
-        ) {
-            (Ok(wanted), Some(last)) => health(published, role, &wanted, confirmation, Mono::now(), last),
-            (Ok(_), None) => no_such_role(published, role.as_str()),
-            (Err(error), _) => refusal(StatusCode::BAD_REQUEST, &error),
+        match self.last.get(role) {
+            Some(last) => health(published, role, wanted, confirmation, Mono::now(), last),
+            None => no_such_role(published, role.as_str()),
         }
     }
 
