@@ -64,7 +64,7 @@ impl Balancer {
              resolvers baton\n{agents}{holds}\
              frontend orders\n bind :{port}\n default_backend active\n\
              backend active\n \
-             server-template active 1 {ZONE}:{APPLICATION_PORT} resolvers baton resolve-prefer ipv4 init-addr none\n"
+             server-template active 1 {ZONE}:{APPLICATION_PORT} resolvers baton resolve-prefer ipv4 init-addr none pool-max-conn 0\n"
         );
         let dir = directory();
         let file = write(&dir, "haproxy.cfg", &text);

@@ -22,7 +22,8 @@ pub fn keep_to(id: u32, cores: &[usize]) {
     }
 }
 
-/// This process, off one core for as long as this lives.
+/// This process, off one core for as long as this lives, and with its children before all else that the machine does: what is measured
+/// is to be the load's doing.
 #[derive(Debug)]
 pub struct Aside(());
 
@@ -33,6 +34,7 @@ impl Aside {
         let others: Vec<usize> = (0..count()).filter(|other| *other != core).collect();
         assert!(!others.is_empty(), "this machine has no other core than {core}");
         keep_to(std::process::id(), &others);
+        put_session(-20);
         Aside(())
     }
 }
@@ -40,7 +42,13 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         keep_to(std::process::id(), &(0..count()).collect::<Vec<_>>());
+        put_session(0);
     }
+}
+
+/// The niceness of this session beside others (sched(7), autogroups): best effort, without it there is more noise.
+fn put_session(nice: i32) {
+    let _ = std::fs::write("/proc/self/autogroup", nice.to_string());
 }
 
 /// Runs `work` in a thread of its own, on this core, inside that host.

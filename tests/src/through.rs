@@ -22,6 +22,21 @@ pub struct Client {
 impl Client {
     /// Asks from that host. A question without an answer is given up after `patience`, and asked anew over a new connection.
     pub fn start(through: &'static str, host: &Namespace, address: SocketAddr, patience: Duration) -> Client {
+        Client::asking(through, host, address, patience, true)
+    }
+
+    /// The same over a new connection for each question: balancers keep their own to whom they asked, for whoever comes next.
+    pub fn anew(through: &'static str, host: &Namespace, address: SocketAddr, patience: Duration) -> Client {
+        Client::asking(through, host, address, patience, false)
+    }
+
+    fn asking(
+        through: &'static str,
+        host: &Namespace,
+        address: SocketAddr,
+        patience: Duration,
+        keep: bool,
+    ) -> Client {
         let host = host.clone();
         let mut connection = None;
         let ask = move |_: &_| {
@@ -31,7 +46,7 @@ impl Client {
             };
             let answer = open.ask("/").ok()?;
             (answer.status == 200).then_some(())?;
-            connection = Some(open);
+            connection = keep.then_some(open);
             Some(answer.text().trim().to_owned())
         };
         Client {

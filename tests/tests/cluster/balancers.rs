@@ -266,15 +266,29 @@ fn haproxy_that_resolves_the_name_follows_a_kill_and_a_switchover_and_leaves_the
     let client = cluster.lab().host(CLIENT);
     let (host, at) = (client.namespace.clone(), client.addresses[NETWORKS[0]]);
     let haproxy = Balancer::haproxy_by_name(&host, at, HAPROXY_PORT, &agents);
-    let client = Client::start("HAProxy", &host, haproxy.address, PATIENCE);
-    client.await_steady("a", now());
+    let clients = [
+        Client::start("HAProxy, one connection", &host, haproxy.address, PATIENCE),
+        Client::anew("HAProxy, many connections", &host, haproxy.address, PATIENCE),
+    ];
+    let steady = |node: &str| clients.iter().for_each(|client| client.await_steady(node, now()));
+    steady("a");
     let followed = |cluster: &Cluster, since: Mono, from: &str, to: &str, fault: &str| {
-        let seen = client.await_answer(to, since).received.since(since);
-        client.await_steady(to, now());
-        let overlap = client.overlap(since, to);
-        eprintln!("{fault}: {from} -> {to} through HAProxy after {seen:?}; overlap {overlap:?}");
-        assert_eq!(overlap, Duration::ZERO, "{from} answered on\n{}", haproxy.log());
+        let seen = clients
+            .each_ref()
+            .map(|client| client.await_answer(to, since).received);
+        steady(to);
         assert_eq!(cluster.settled(), to);
+        for (client, seen) in clients.iter().zip(seen) {
+            let (seen, overlap) = (seen.since(since), client.overlap(since, to));
+            let through = client.through;
+            eprintln!("{fault}: {from} -> {to} through {through} after {seen:?}; overlap {overlap:?}");
+            assert_eq!(
+                overlap,
+                Duration::ZERO,
+                "{from} answered on through {through}\n{}",
+                haproxy.log()
+            );
+        }
     };
 
     let since = now();

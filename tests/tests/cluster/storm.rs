@@ -8,7 +8,7 @@ use baton_shared::status::Status;
 use baton_tests::case::now;
 use baton_tests::cluster::{ASK_LIMIT, CLIENT, Cluster};
 use baton_tests::cores::{Aside, idle, keep_to, on_core, used};
-use baton_tests::deadline::hold;
+use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::fault::{Loss, Way};
 use baton_tests::load::{Flood, flood, flood_streams, question};
 use baton_tests::namespace::Namespace;
@@ -44,11 +44,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Connections of one client that a server takes, and addresses of the client in the flood by TCP.
 const CONNECTIONS_EACH: usize = 32;
 const CLIENTS: u8 = 4;
+/// The last part of the first of these addresses, above all hosts'.
+const FIRST_CLIENT: u8 = 200;
 
 /// The active agent alone on its core, and questions from the other core that take all of it: the holder stays, and each renewal of its
 /// lease comes in time.
 #[track_caller]
-fn flooded(flood: impl FnOnce(&Namespace, SocketAddrV4, &[Vec<u8>]) -> io::Result<Flood> + Send) {
+fn flooded(mut flood: impl FnMut(&Namespace, SocketAddrV4, &[Vec<u8>]) -> io::Result<Flood> + Send) {
     let mut cluster = Cluster::in_lab(Plan::members(&NAMES));
     let holder = cluster.settled();
     let agent = |name: &str| cluster.process(name).agent().expect("the agent runs");
@@ -66,28 +68,33 @@ fn flooded(flood: impl FnOnce(&Namespace, SocketAddrV4, &[Vec<u8>]) -> io::Resul
     let client = cluster.lab().host(CLIENT).namespace.clone();
 
     let since = now();
-    let (used_before, idle_before) = (used(id), idle(AGENT_CORE));
-    let flooded = on_core(OTHER_CORE, &client, || flood(&client, server, &questions));
-    let spent = used(id) - used_before;
-    let unused = (idle(AGENT_CORE) - idle_before).as_secs_f64();
-
-    let flooded = flooded.expect("the network takes it");
+    until(GENEROUS, "the agent has no time left", || {
+        let (used_before, idle_before) = (used(id), idle(AGENT_CORE));
+        let flooded = on_core(OTHER_CORE, &client, || flood(&client, server, &questions));
+        let (spent, unused) = (used(id) - used_before, idle(AGENT_CORE) - idle_before);
+        let flooded = flooded.expect("the network takes it");
+        // What others ran there meanwhile is not counted: it was no time that the agent could have had.
+        let share = spent / (spent + unused.as_secs_f64());
+        eprintln!(
+            "{:.0} answers/s, {} lost; the agent used {:.0} % of its core, and {share:.3} of what others left",
+            flooded.rate(),
+            flooded.lost,
+            spent / flooded.elapsed.as_secs_f64() * 100.0
+        );
+        assert!(flooded.answered > 100_000, "that was no flood: {flooded:?}");
+        // On a busy machine the load may have had too little of its own core.
+        match share >= SATURATED {
+            true => Ok(()),
+            false => Err(format!("it used {share:.3} of it")),
+        }
+    });
     let shortest = shortest(&leases, since);
     let late = cluster.metric(&holder, LATEST);
     eprintln!(
-        "{:.0} answers/s, {} lost; the agent used {:.0} % of its core, {:.1} % went unused; shortest lease {shortest:?}, control loop \
-         late by {:.1} ms at most, {:.1} before",
-        flooded.rate(),
-        flooded.lost,
-        spent / flooded.elapsed.as_secs_f64() * 100.0,
-        unused / flooded.elapsed.as_secs_f64() * 100.0,
+        "shortest lease {shortest:?}, control loop late by {:.1} ms at most, {:.1} before",
         late * 1e3,
         late_before * 1e3,
     );
-    assert!(flooded.answered > 100_000, "that was no flood: {flooded:?}");
-    // What others ran there meanwhile is not counted: it was no time that the agent could have had.
-    let share = spent / (spent + unused);
-    assert!(share >= SATURATED, "the agent had time left: it used {share:.2}");
     cluster.assert_steady(since, &holder);
     assert!(
         shortest > cluster.window() / 2,
@@ -138,18 +145,17 @@ fn active_node_on_one_core_flooded_with_dns_questions_holder_keeps_the_baton() {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn active_node_on_one_core_flooded_with_dns_questions_by_tcp_holder_keeps_the_baton() {
+    let mut sources = Vec::new();
     flooded(|client, server, questions| {
-        let sources: Vec<Ipv4Addr> = (0..CLIENTS)
-            .map(|number| {
-                let [a, b, c, _] = server.ip().octets();
-                Ipv4Addr::new(a, b, c, 200 + number)
-            })
-            .collect();
-        for source in &sources {
-            client.run(
-                "ip",
-                &["addr", "add", &format!("{source}/24"), "dev", NETWORKS[0]],
-            );
+        if sources.is_empty() {
+            let [a, b, c, _] = server.ip().octets();
+            sources.extend((0..CLIENTS).map(|number| Ipv4Addr::new(a, b, c, FIRST_CLIENT + number)));
+            for source in &sources {
+                client.run(
+                    "ip",
+                    &["addr", "add", &format!("{source}/24"), "dev", NETWORKS[0]],
+                );
+            }
         }
         flood_streams(server, &sources, CONNECTIONS_EACH, questions, FLOOD)
     });
