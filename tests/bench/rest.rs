@@ -3,7 +3,7 @@
 use crate::NAMES;
 use crate::figure::Figure;
 use baton_tests::cluster::Cluster;
-pub use baton_tests::cores::used;
+use baton_tests::cores::used;
 use baton_tests::deadline::hold;
 use baton_tests::plan::Plan;
 use baton_tests::watch::Watch;
@@ -19,16 +19,21 @@ pub fn measure() -> Vec<Figure> {
     cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     hold(SETTLE);
-    let ids: Vec<u32> = NAMES.iter().map(|name| cluster.process(name).id()).collect();
-    let (start, before) = (Instant::now(), ids.iter().map(|id| used(*id)).collect::<Vec<_>>());
+    // Each with its parent process, which shares some of its memory: counted twice here.
+    let pairs = NAMES.map(|name| {
+        let process = cluster.process(name);
+        [process.id(), process.agent().expect("the agent runs")]
+    });
+    let both = |of: fn(u32) -> f64| pairs.map(|pair| pair.map(of).iter().sum::<f64>());
+    let (start, before) = (Instant::now(), both(used));
     hold(LONG_ENOUGH);
     let elapsed = start.elapsed().as_secs_f64();
-    let shares = ids
-        .iter()
+    let shares = both(used)
+        .into_iter()
         .zip(before)
-        .map(|(id, before)| (used(*id) - before) / elapsed * 100.0)
-        .collect();
-    let resident = ids.iter().map(|id| resident(*id)).collect();
+        .map(|(now, before)| (now - before) / elapsed * 100.0);
+    let shares = shares.collect();
+    let resident = both(resident).to_vec();
     vec![
         Figure::at_most("resident at rest, per agent", resident, "MB", RESIDENT_TARGET),
         Figure::at_most(
