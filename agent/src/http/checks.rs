@@ -3,7 +3,7 @@
 use super::active::{active, no_such_role};
 use super::agent_check::AgentCheck;
 use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
-use super::connection::{Face, Http};
+use super::connection::{Answering, Face, Http};
 use super::crowd::Peer;
 use super::feed::Feed;
 use super::health::{Confirmation, Form, Last, Standing, Wanted, form, health, live, ready};
@@ -334,30 +334,29 @@ enum Reading<'r> {
 }
 
 impl Face for Reader {
-    fn at_once(&self, request: &Request<Incoming>, from: Peer) -> Option<Answer> {
+    fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answering {
         Counters::add(&self.board.handle.counters.http_requests);
-        if grpc::is_call(request) {
-            return None;
-        }
-        match self.read(request, from) {
-            Reading::Done(answer) => Some(dressed(answer, request)),
-            Reading::Confirmation(..) | Reading::Status => None,
-        }
-    }
-
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
         if grpc::is_call(&request) {
-            return grpc::call(self, request, from).await;
+            let reader = self.clone();
+            return Answering::later(async move { grpc::call(&reader, request, from).await });
         }
-        let answer = match self.read(&request, from) {
-            Reading::Done(answer) => answer,
+        match self.read(&request, from) {
+            Reading::Done(answer) => Answering::done(dressed(answer, &request)),
             Reading::Confirmation(role, wanted) => {
-                let confirmation = self.confirmation(role).await;
-                self.health(role, &wanted, confirmation)
+                let (reader, role) = (self.clone(), role.clone());
+                Answering::later(async move {
+                    let confirmation = reader.confirmation(&role).await;
+                    dressed(reader.health(&role, &wanted, confirmation), &request)
+                })
             }
-            Reading::Status => self.board.status(request.uri().query()).await,
-        };
-        dressed(answer, &request)
+            Reading::Status => {
+                let reader = self.clone();
+                Answering::later(async move {
+                    let answer = reader.board.status(request.uri().query()).await;
+                    dressed(answer, &request)
+                })
+            }
+        }
     }
 }
 

@@ -38,17 +38,40 @@ const MAX_READY: usize = 64 * 1024;
 
 /// Answers requests.
 pub(super) trait Face: Send + Sync + 'static {
-    /// Answers a request that needs no waiting; most do not, and cost less here. `None`: [`Face::answer`] does.
-    fn at_once(&self, _request: &Request<Incoming>, _from: Peer) -> Option<Answer> {
-        None
+    /// Answers one request.
+    fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answering;
+}
+
+/// An answer that is made, as most are, or on its way. Small, since hyper moves it for each request.
+pub(super) enum Answering {
+    /// It took no waiting.
+    Done(Ready<Answer>),
+    /// It takes some.
+    Later(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
+impl Answering {
+    /// One that is made.
+    pub(super) fn done(answer: Answer) -> Answering {
+        Answering::Done(ready(answer))
     }
 
-    /// Answers a request that [`Face::at_once`] has left.
-    fn answer(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        from: Peer,
-    ) -> impl Future<Output = Answer> + Send;
+    /// One on its way.
+    pub(super) fn later(answer: impl Future<Output = Answer> + Send + 'static) -> Answering {
+        Answering::Later(Box::pin(answer))
+    }
+}
+
+impl Future for Answering {
+    type Output = Result<Answer, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = match &mut *self {
+            Answering::Done(answer) => Pin::new(answer).poll(cx),
+            Answering::Later(answer) => answer.as_mut().poll(cx),
+        };
+        answer.map(Ok)
+    }
 }
 
 /// Serves a face.
@@ -194,23 +217,6 @@ where
     }
 }
 
-/// An answer that is made, or on its way: small, since hyper moves it for each request.
-enum Answering<F> {
-    Done(Ready<Result<Answer, Infallible>>),
-    Going(Pin<Box<F>>),
-}
-
-impl<F: Future<Output = Result<Answer, Infallible>>> Future for Answering<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        match &mut *self {
-            Answering::Done(answer) => Pin::new(answer).poll(cx),
-            Answering::Going(answer) => answer.as_mut().poll(cx),
-        }
-    }
-}
-
 /// HTTP/1.
 async fn one_by_one<S, F>(
     stream: S,
@@ -225,16 +231,20 @@ where
     let (phase, from) = (&visitor.phase, visitor.from);
     let service = service_fn(|request| {
         phase.answering();
-        if let Some(answer) = face.at_once(&request, from) {
-            phase.answered();
-            return Answering::Done(ready(Ok(answer)));
+        match face.answer(request, from) {
+            Answering::Done(answer) => {
+                phase.answered();
+                Answering::Done(answer)
+            }
+            Answering::Later(answer) => {
+                let phase = phase.clone();
+                Answering::later(async move {
+                    let answer = answer.await;
+                    phase.answered();
+                    answer
+                })
+            }
         }
-        let (phase, face) = (phase.clone(), face.clone());
-        Answering::Going(Box::pin(async move {
-            let answer = face.answer(request, from).await;
-            phase.answered();
-            Ok(answer)
-        }))
     });
     // No timer: see `patience`.
     let serving = http1::Builder::new()
@@ -271,10 +281,7 @@ where
         let busy = phase.busy();
         let face = face.clone();
         async move {
-            let answer = match face.at_once(&request, from) {
-                Some(answer) => answer,
-                None => face.answer(request, from).await,
-            };
+            let Ok(answer) = face.answer(request, from).await;
             Ok::<_, Infallible>(answer.map(|body| Multiplexed {
                 _busy: body.goes_on().then_some(busy),
                 body,

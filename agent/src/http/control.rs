@@ -2,7 +2,7 @@
 
 use super::answer::{Answer, StatusCode, json, last, wrong_method};
 use super::checks::Board;
-use super::connection::{Face, Http};
+use super::connection::{Answering, Face, Http};
 use super::crowd::Peer;
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
@@ -133,7 +133,14 @@ struct Operators {
 }
 
 impl Face for Operators {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answer {
+    fn answer(self: &Arc<Self>, request: Request<Incoming>, from: Peer) -> Answering {
+        let operators = self.clone();
+        Answering::later(async move { operators.reply(request, from).await })
+    }
+}
+
+impl Operators {
+    async fn reply(&self, request: Request<Incoming>, from: Peer) -> Answer {
         if !self.admits(request.headers()) {
             let error = "this control listener needs the token: `Authorization: Bearer ...`, or BATON_TOKEN for `baton`";
             let mut answer = last(done(Err((StatusCode::UNAUTHORIZED, error.into()))));
@@ -163,9 +170,7 @@ impl Face for Operators {
             )))),
         }
     }
-}
 
-impl Operators {
     fn admits(&self, headers: &HeaderMap) -> bool {
         let Some(token) = &self.token else {
             return true;
