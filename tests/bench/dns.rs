@@ -151,17 +151,17 @@ pub fn measure() -> Vec<Figure> {
         }
     }
     let knot = place_of(&contenders, Program::Knot);
+    let halves: Vec<f64> = contenders.iter().map(Contender::half).collect();
     let mut beside = Beside::default();
     for first in 0..PACED_ROUNDS {
         for n in 0..count {
             let at = (first + n) % count;
             let contender = &mut contenders[at];
-            let half = contender.half();
-            let paced = contender.pace(&host, &questions, half);
+            let paced = contender.pace(&host, &questions, halves[at]);
             contender.medians.push(paced.quantile(0.5));
             contender.tails.push(paced.quantile(0.99));
             if at == knot {
-                let ours = contenders[0].pace(&host, &questions, half);
+                let ours = contenders[0].pace(&host, &questions, halves[knot]);
                 beside.ours.push(ours.quantile(0.99));
                 beside.theirs.push(paced.quantile(0.99));
             }
