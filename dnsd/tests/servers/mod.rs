@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -28,13 +29,16 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A port that is free for UDP and TCP on 127.0.0.1.
+/// A port that is free for UDP and TCP on 127.0.0.1, and stays so: each is given once, and the kernel, who has others,
+/// gives it to no client.
 pub fn free_port() -> u16 {
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
     for _ in 0..100 {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = tcp.local_addr().unwrap();
-        if UdpSocket::bind(addr).is_ok() {
-            return addr.port();
+        let n = std::process::id() * 50 + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + (n % 20_000) as u16;
+        let addr = ("127.0.0.1", port);
+        if TcpListener::bind(addr).is_ok() && UdpSocket::bind(addr).is_ok() {
+            return port;
         }
     }
     panic!("no free port");
