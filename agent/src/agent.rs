@@ -128,15 +128,19 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
     status
 }
 
-/// On one core threads would only take turns, and wake one another.
-fn faces_threads() -> usize {
-    std::thread::available_parallelism().map_or(FACES_THREADS, |cores| cores.get().min(FACES_THREADS))
-}
-
-/// The faces runtime.
+/// The faces runtime. On one core threads would only take turns and wake one another: there the calling thread does it all.
 fn faces() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(faces_threads())
+    use tokio::runtime::Builder;
+    let threads = std::thread::available_parallelism().map_or(FACES_THREADS, usize::from);
+    let mut builder = match threads.min(FACES_THREADS) {
+        1 => Builder::new_current_thread(),
+        threads => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    builder
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("faces")
         .enable_all()

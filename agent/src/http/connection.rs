@@ -4,7 +4,7 @@
 use super::answer::{Answer, Body};
 use super::crowd::{Peer, Visitor};
 use super::opening::{self, Opening, Rewound};
-use super::patience::{Busy, Patience, Patient, Phase};
+use super::patience::{Busy, Patience, Patient, Phase, Rung};
 use super::serve::{Serve, part};
 use super::tls::Certificates;
 use crate::spawner::Tasks;
@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, Ready, poll_fn, ready};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -256,12 +256,24 @@ where
     let ended = tokio::select! {
         biased; // and so without a random number for each request
         ended = serving.as_mut() => ended,
-        _ = stopped.changed() => {
+        () = stop(stopped) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
     };
     ended.map_err(io::Error::other)
+}
+
+/// Ready once the agent stops. What else wakes the task costs it no lock.
+async fn stop(stopped: &mut watch::Receiver<()>) {
+    let seen = stopped.clone();
+    let mut stopping = pin!(stopped.changed());
+    let mut rung = Rung::default();
+    poll_fn(|cx| {
+        let come = !matches!(seen.has_changed(), Ok(false));
+        rung.poll(cx, come, |cx| stopping.as_mut().poll(cx)).map(drop)
+    })
+    .await;
 }
 
 /// HTTP/2.
@@ -299,7 +311,7 @@ where
     let mut serving = pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        _ = stopped.changed() => {
+        () = stop(stopped) => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }

@@ -4,7 +4,7 @@
 //! all are taken, the longest at rest are closed, and they come back if they have something to ask. Only answers that are
 //! being made are spared, for a second.
 
-use super::patience::Phase;
+use super::patience::{Origin, Phase};
 use crate::handle::Counters;
 use std::collections::HashMap;
 use std::io;
@@ -28,7 +28,7 @@ const WARN: Duration = Duration::from_secs(60);
 
 /// All connections of a face.
 pub(super) struct Crowd {
-    origin: Instant,
+    origin: Origin,
     seats: Mutex<Seats>,
     counters: Option<Arc<Counters>>,
 }
@@ -52,7 +52,7 @@ impl Crowd {
     /// Nobody yet.
     pub(super) fn new(counters: Option<Arc<Counters>>) -> Arc<Crowd> {
         Arc::new(Crowd {
-            origin: Instant::now(),
+            origin: Origin::now(),
             seats: Mutex::default(),
             counters,
         })

@@ -21,6 +21,7 @@ mod patience;
 mod proxy;
 mod query;
 mod serve;
+mod socket;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tls;

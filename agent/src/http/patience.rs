@@ -2,17 +2,20 @@
 //!
 //! hyper's own header timer also ends connections that merely rest between two requests, and allocates per request. This
 //! one tells the two apart. On HTTP/2, where answers overlap, the peer has a rest's time for everything while none is made,
-//! and what the protocol itself says, such as answers to PING, is no sign of life. It costs one clock reading per request,
-//! and no timer is touched until one has run out.
+//! and what the protocol itself says, such as answers to PING, is no sign of life. It costs one coarse clock reading per
+//! request, and no timer is touched until one has run out.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long each thing may take.
@@ -44,7 +47,31 @@ struct Doing {
     what: AtomicU32,
     /// When the present phase began, or the peer last took something: nanoseconds after `origin`.
     since: AtomicU64,
-    origin: Instant,
+    origin: Origin,
+}
+
+/// An instant that others are counted from, by either of two clocks.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    exact: Instant,
+    coarse: u64,
+}
+
+impl Origin {
+    /// Now.
+    pub(super) fn now() -> Origin {
+        Origin {
+            exact: Instant::now(),
+            coarse: coarse(),
+        }
+    }
+}
+
+/// The time of the last timer interrupt, one to ten milliseconds ago at most: none of what is endured here is so short, and it
+/// costs a fraction of an exact reading. In nanoseconds.
+fn coarse() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// A request is awaited, or on its way in.
@@ -60,7 +87,7 @@ const MULTIPLEXED: u32 = 1 << 16;
 
 impl Phase {
     /// Waits for the first request from now on. `origin` is one instant for all who are compared.
-    pub(super) fn new(origin: Instant) -> Phase {
+    pub(super) fn new(origin: Origin) -> Phase {
         let phase = Phase(Arc::new(Doing {
             what: AtomicU32::new(HEADER),
             since: AtomicU64::new(0),
@@ -71,13 +98,19 @@ impl Phase {
     }
 
     fn anew(&self) {
-        let nanos = u64::try_from(self.0.origin.elapsed().as_nanos());
+        let nanos = u64::try_from(self.0.origin.exact.elapsed().as_nanos());
         self.0.since.store(nanos.unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The same, for what comes with each request.
+    fn about_anew(&self) {
+        let nanos = coarse().saturating_sub(self.0.origin.coarse);
+        self.0.since.store(nanos, Relaxed);
     }
 
     /// When that began, or the peer last took something.
     pub(super) fn since(&self) -> Instant {
-        self.0.origin + Duration::from_nanos(self.0.since.load(Relaxed))
+        self.0.origin.exact + Duration::from_nanos(self.0.since.load(Relaxed))
     }
 
     /// No answer is being made.
@@ -138,15 +171,43 @@ impl Drop for Busy {
     }
 }
 
+/// The task that a future will wake, since that was the last to poll it.
+#[derive(Default)]
+pub(super) struct Rung(Option<Waker>);
+
+impl Rung {
+    /// Polls a future by `poll`, unless it will wake this task anyway, and has not come about, as far as `come` tells.
+    pub(super) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        come: bool,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        if !come && self.0.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        let polled = poll(cx);
+        // Without a budget tokio's futures take no waker.
+        let rings = polled.is_pending() && coop::has_budget_remaining();
+        self.0 = rings.then(|| cx.waker().clone());
+        polled
+    }
+}
+
 /// A stream with limited patience.
 pub(super) struct Patient<S> {
     stream: S,
     patience: Patience,
     phase: Phase,
+    /// The phase began, or the peer took something, since the clock was last read for it: in this turn of the task, for each
+    /// ends in [`Patient::endure`].
+    fresh: bool,
     /// Since when the peer takes nothing.
     stuck: Option<Instant>,
     /// Rings no later than the deadline; earlier does no harm.
     alarm: Pin<Box<Sleep>>,
+    /// Of the alarm.
+    rung: Rung,
 }
 
 impl<S> Patient<S> {
@@ -155,8 +216,10 @@ impl<S> Patient<S> {
         Patient {
             stream,
             patience,
+            fresh: false,
             stuck: None,
             alarm: Box::pin(sleep_until(phase.since() + patience.header)),
+            rung: Rung::default(),
             phase,
         }
     }
@@ -176,17 +239,24 @@ impl<S> Patient<S> {
 
     /// Fails once the deadline has passed; else sees to it that the task is woken by then.
     fn endure(&mut self, cx: &mut Context<'_>) -> Result<(), io::Error> {
+        if mem::take(&mut self.fresh) {
+            self.phase.about_anew();
+        }
         let Some(deadline) = self.deadline() else {
             return Ok(());
         };
         if self.alarm.deadline() > deadline {
             self.alarm.as_mut().reset(deadline);
         }
-        while self.alarm.as_mut().poll(cx).is_ready() {
+        let Patient { alarm, rung, .. } = self;
+        while rung
+            .poll(cx, alarm.is_elapsed(), |cx| alarm.as_mut().poll(cx))
+            .is_ready()
+        {
             if Instant::now() >= deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            self.alarm.as_mut().reset(deadline);
+            alarm.as_mut().reset(deadline);
         }
         Ok(())
     }
@@ -194,9 +264,7 @@ impl<S> Patient<S> {
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &result {
             Poll::Ready(_) => {
-                if !self.phase.is_multiplexed() {
-                    self.phase.anew();
-                }
+                self.fresh |= !self.phase.is_multiplexed();
                 self.stuck = None;
             }
             Poll::Pending => {
@@ -218,8 +286,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         match &result {
             Poll::Ready(_) => {
                 let what = &self.phase.0.what;
-                if what.compare_exchange(IDLE, HEADER, Relaxed, Relaxed).is_ok() {
-                    self.phase.anew();
+                if what.load(Relaxed) == IDLE {
+                    what.store(HEADER, Relaxed);
+                    self.fresh = true;
                 }
             }
             Poll::Pending => self.endure(cx)?,
@@ -256,5 +325,56 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Wake;
+    use tokio::time::{sleep, timeout};
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn what_rings_for_a_task_is_not_asked_again_until_it_came_or_another_task_waits() {
+        let wakers = [(); 2].map(|()| Waker::from(Arc::new(Nobody)));
+        let mut rung = Rung::default();
+        let mut asked = |of: &Waker, come| {
+            let mut asked = false;
+            let mut cx = Context::from_waker(of);
+            let _ = rung.poll(&mut cx, come, |_| {
+                asked = true;
+                Poll::<()>::Pending
+            });
+            asked
+        };
+        assert!(asked(&wakers[0], false));
+        assert!(!asked(&wakers[0], false));
+        assert!(asked(&wakers[0], true));
+        assert!(asked(&wakers[1], false));
+        assert!(asked(&wakers[0], false));
+        assert!(!asked(&wakers[0], false));
+    }
+
+    /// Then tokio has not set the timer, and would never wake this task again for it.
+    #[tokio::test]
+    async fn a_timer_that_was_asked_without_a_budget_is_asked_again() {
+        let mut alarm = pin!(sleep(Duration::from_millis(1)));
+        let mut rung = Rung::default();
+        let mut spent = false;
+        let rings = poll_fn(|cx| {
+            while !spent {
+                spent = pin!(coop::consume_budget()).poll(cx).is_pending();
+            }
+            rung.poll(cx, alarm.is_elapsed(), |cx| alarm.as_mut().poll(cx))
+        });
+        timeout(Duration::from_secs(20), rings).await.expect("it rings");
     }
 }

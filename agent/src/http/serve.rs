@@ -2,6 +2,7 @@
 //! room is taken, those who have rested longest make way: whoever comes with a question is heard (`crowd`).
 
 use super::crowd::{Crowd, Peer, Visitor};
+use super::socket::Socket;
 use crate::handle::Counters;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -11,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -44,9 +45,9 @@ pub(super) trait Listener: Send + 'static {
 }
 
 impl Listener for TcpListener {
-    type Stream = TcpStream;
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, Peer)>> {
-        TcpListener::poll_accept(self, cx).map_ok(|(stream, from)| (stream, Some(from.ip())))
+    type Stream = Socket;
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        Socket::poll_accept(self, cx).map_ok(|(stream, from)| (stream, Some(from.ip())))
     }
 }
 
@@ -219,6 +220,7 @@ impl Drop for Open {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
+    use tokio::net::TcpStream;
 
     struct Nothing;
 
