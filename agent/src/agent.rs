@@ -32,8 +32,6 @@ use std::time::Duration;
 use systemd::{Manager, Variables};
 use tokio::runtime::Runtime;
 
-/// Threads of the faces runtime at most. They wait for sockets nearly all the time.
-const FACES_THREADS: usize = 2;
 /// Threads for blocking work on the faces runtime: files, and the store.
 const BLOCKING_THREADS: usize = 8;
 /// How long tasks may take to let go at the very end.
@@ -128,19 +126,10 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
     status
 }
 
-/// The faces runtime. On one core threads would only take turns and wake one another: there the calling thread does it all.
+/// The faces runtime, on the calling thread alone. An answer takes some microseconds, and what takes longer is done on threads
+/// for blocking work; several at rest would wake one another for every timer.
 fn faces() -> std::io::Result<Runtime> {
-    use tokio::runtime::Builder;
-    let threads = std::thread::available_parallelism().map_or(FACES_THREADS, usize::from);
-    let mut builder = match threads.min(FACES_THREADS) {
-        1 => Builder::new_current_thread(),
-        threads => {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads);
-            builder
-        }
-    };
-    builder
+    tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("faces")
         .enable_all()
