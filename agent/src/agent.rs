@@ -32,6 +32,9 @@ use std::time::Duration;
 use systemd::{Manager, Variables};
 use tokio::runtime::Runtime;
 
+/// Threads of the faces runtime at most. They wait for sockets nearly all the time; and while one waits for a program's file to
+/// be read, which is to be run, the other answers.
+const FACES_THREADS: usize = 2;
 /// Threads for blocking work on the faces runtime: files, and the store.
 const BLOCKING_THREADS: usize = 8;
 /// How long tasks may take to let go at the very end.
@@ -126,10 +129,19 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
     status
 }
 
-/// The faces runtime, on the calling thread alone. An answer takes some microseconds, and what takes longer is done on threads
-/// for blocking work; several at rest would wake one another for every timer.
+/// The faces runtime. On one core threads would only take turns and wake one another: there the calling thread does it all.
 fn faces() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+    use tokio::runtime::Builder;
+    let threads = std::thread::available_parallelism().map_or(FACES_THREADS, usize::from);
+    let mut builder = match threads.min(FACES_THREADS) {
+        1 => Builder::new_current_thread(),
+        threads => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads);
+            builder
+        }
+    };
+    builder
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("faces")
         .enable_all()
