@@ -23,9 +23,9 @@ const LIVED: Duration = Duration::from_secs(60);
 const VANISH: Duration = Duration::from_secs(5);
 /// Between two looks at a process group that was killed.
 const LOOK: Duration = Duration::from_millis(1);
-/// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then. One that
-/// waits for signals without a handler (sigwait(3)) is seldom seen to be.
-const READY: Duration = Duration::from_millis(500);
+/// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then, on a
+/// busy machine too. One that waits for signals without a handler (sigwait(3)) is seldom seen to be.
+const READY: Duration = Duration::from_secs(2);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
