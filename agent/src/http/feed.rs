@@ -42,7 +42,7 @@ pub(super) struct Feed {
     told: Mutex<Told>,
     /// The gist as last seen, while somebody waits for news; `None` at the end. Its receivers are those who wait.
     gist: watch::Sender<Option<u64>>,
-    /// Rung by who begins to wait.
+    /// Rung by who begins to wait, or to listen.
     called: Notify,
     /// Room for those who wait once.
     held: Semaphore,
@@ -112,17 +112,18 @@ impl Feed {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs as long as it is polled.
+    /// Runs as long as it is polled. While nobody listens or waits it sleeps.
     pub(super) async fn run(&self) {
         let [mut look, mut glance] = [LOOK, GLANCE].map(interval);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let awaited = self.gist.receiver_count() > 0;
+            let heard = !self.told().clients.is_empty();
             tokio::select! {
-                _ = look.tick() => self.look(&mut self.told(), Mono::now()),
+                _ = look.tick(), if heard => self.look(&mut self.told(), Mono::now()),
                 _ = glance.tick(), if awaited => self.glance(Mono::now()),
-                () = self.called.notified(), if !awaited => {}
+                () = self.called.notified(), if !(heard && awaited) => {}
             }
         }
     }
@@ -199,6 +200,7 @@ impl Feed {
         let (client, pieces) = mpsc::channel(MAX_BEHIND);
         client.try_send(text.into()).ok()?;
         told.clients.push((from, client));
+        self.called.notify_one();
         Some(pieces)
     }
 
@@ -288,6 +290,8 @@ mod tests {
     use super::super::tests::fixture;
     use super::*;
     use baton_shared::view::Checked;
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     fn feed(published: Arc<Published>) -> Feed {
@@ -300,6 +304,32 @@ mod tests {
             text.push_str(std::str::from_utf8(&piece).unwrap());
         }
         text
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_sleeps_until_somebody_listens() {
+        let published = fixture::published();
+        let feed = feed(published.clone());
+        let mut running = pin!(feed.run());
+        let mut woken = 0;
+        let for_ten_seconds = timeout(
+            Duration::from_secs(10),
+            poll_fn(|cx| {
+                woken += 1;
+                running.as_mut().poll(cx)
+            }),
+        );
+        assert!(for_ten_seconds.await.is_err());
+        assert!(woken <= 2, "woken {woken} times for nobody");
+
+        let mut pieces = feed.subscribe(0, Mono(1), None).unwrap();
+        all(&mut pieces);
+        published.events.store(Arc::new(vec![fixture::event(1)]));
+        let told = tokio::select! {
+            () = running => None,
+            piece = timeout(LOOK * 3, pieces.recv()) => piece.unwrap(),
+        };
+        assert!(String::from_utf8_lossy(&told.unwrap()).contains("id: 1\n"));
     }
 
     #[test]
