@@ -24,8 +24,11 @@ const VANISH: Duration = Duration::from_secs(5);
 /// Between two looks at a process group that was killed.
 const LOOK: Duration = Duration::from_millis(1);
 /// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then, on a
-/// busy machine too. One that waits for signals without a handler (sigwait(3)) is seldom seen to be.
+/// busy machine too.
 const READY: Duration = Duration::from_secs(2);
+/// A program that blocks the signal for so long waits for it by sigwait(3) or signalfd(2). For a moment every shell blocks all
+/// signals, for each program that it runs.
+const STEADY: Duration = Duration::from_millis(100);
 /// A start is answered within this: the parent waits for nothing.
 const START: Duration = Duration::from_secs(10);
 
@@ -121,7 +124,7 @@ pub struct Manager {
     /// Ends in a row.
     ends: u32,
     /// A promote signal that waits until the process can take it, and who is told then.
-    signal: Option<(i32, Instant, Option<Done>)>,
+    signal: Option<Waiting>,
 }
 
 /// A manager for the role at this place, and the hold on it. [`Manager::run`] must be run.
@@ -332,7 +335,12 @@ impl Manager {
     ) -> Result<(), String> {
         match signal {
             Some(signal) => {
-                self.signal = Some((signal, since + READY, done));
+                self.signal = Some(Waiting {
+                    signal,
+                    until: since + READY,
+                    blocked: None,
+                    done,
+                });
                 self.promote_by_signal().await
             }
             None => {
@@ -344,10 +352,10 @@ impl Manager {
 
     /// A program that has just begun has no handler yet: most signals would kill it.
     async fn promote_by_signal(&mut self) -> Result<(), String> {
-        let takes = |(signal, until, _): &mut (i32, Instant, Option<Done>)| {
-            Instant::now() >= *until || self.group.is_none_or(|leader| takes(leader, *signal))
-        };
-        if let Some((signal, _, done)) = self.signal.take_if(takes) {
+        let group = self.group;
+        let ready =
+            |waiting: &mut Waiting| group.is_none_or(|leader| waiting.is_over(leader, Instant::now()));
+        if let Some(Waiting { signal, done, .. }) = self.signal.take_if(ready) {
             self.signal(Some(signal)).await?;
             self.runs(done).await;
         }
@@ -398,7 +406,7 @@ impl Manager {
             },
             Answer::Ended { how, .. } => {
                 self.group = None;
-                if let Some((_, _, Some(done))) = self.signal.take() {
+                if let Some(Waiting { done: Some(done), .. }) = self.signal.take() {
                     answer(done, Err(format!("it {how}")));
                 }
                 match std::mem::replace(&mut self.run, Run::Off) {
@@ -448,20 +456,63 @@ impl Manager {
     }
 }
 
-/// Whether a process catches, ignores or blocks a signal (proc_pid_status(5)). One that cannot be looked at does.
-fn takes(process: Pid, signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())) else {
-        return true;
-    };
-    let masks = ["SigBlk:", "SigIgn:", "SigCgt:"];
-    let mut masks = status.lines().filter_map(|line| {
-        let mask = masks.iter().find_map(|name| line.strip_prefix(name))?;
-        u64::from_str_radix(mask.trim(), 16).ok()
-    });
-    let bit = 1u64
-        .checked_shl(signal.unsigned_abs().wrapping_sub(1))
-        .unwrap_or(0);
-    masks.any(|mask| mask & bit != 0)
+/// A promote signal that waits until the process can take it.
+struct Waiting {
+    signal: i32,
+    /// It waits no longer.
+    until: Instant,
+    /// At each look since then the process blocked it.
+    blocked: Option<Instant>,
+    /// Who is told that it was sent.
+    done: Option<Done>,
+}
+
+impl Waiting {
+    /// Whether it is to be sent at `now`, to `process`.
+    fn is_over(&mut self, process: Pid, now: Instant) -> bool {
+        let does = Does::with(process, self.signal);
+        self.blocked = match does {
+            Does::Block => self.blocked.or(Some(now)),
+            _ => None,
+        };
+        now >= self.until || does == Does::Take || self.blocked.is_some_and(|since| now - since >= STEADY)
+    }
+}
+
+/// What a process does with a signal, as far as can be seen now (proc_pid_status(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// It catches or ignores it. One that cannot be looked at is taken to.
+    Take,
+    /// It lets it wait.
+    Block,
+    /// Neither: most signals end it.
+    Nothing,
+}
+
+impl Does {
+    fn with(process: Pid, signal: i32) -> Does {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())) else {
+            return Does::Take;
+        };
+        let bit = 1u64
+            .checked_shl(signal.unsigned_abs().wrapping_sub(1))
+            .unwrap_or(0);
+        let is_in = |mask: &str| {
+            let mut masks = status.lines().filter_map(|line| line.strip_prefix(mask));
+            let mask = masks
+                .next()
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+            mask.is_some_and(|mask| mask & bit != 0)
+        };
+        if is_in("SigCgt:") || is_in("SigIgn:") {
+            Does::Take
+        } else if is_in("SigBlk:") {
+            Does::Block
+        } else {
+            Does::Nothing
+        }
+    }
 }
 
 fn answer(done: Done, result: Result<(), String>) {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::parent::Board;
 use baton_shared::config;
+use std::os::unix::process::CommandExt;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -300,6 +301,50 @@ async fn a_demotion_overtakes_a_start() {
     assert!(promotion.await.unwrap().is_err());
 }
 
+/// A shell that runs a program, and every program that spawns one, does so for a moment.
+#[test]
+fn one_that_blocks_the_signal_for_a_moment_cannot_take_it_yet_and_one_that_goes_on_can() {
+    let sleep = || {
+        let mut sleep = std::process::Command::new("sleep");
+        sleep.arg("60");
+        sleep
+    };
+    let mut blocking = sleep();
+    // SAFETY: between fork and exec nothing is called but sigaddset and sigprocmask, on a set that lives there.
+    unsafe {
+        blocking.pre_exec(|| {
+            let mut set = std::mem::zeroed();
+            libc::sigaddset(&mut set, libc::SIGUSR1);
+            match libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+    let mut programs = [blocking, sleep()].map(|mut command| command.spawn().unwrap());
+    let [blocking, plain] = [0, 1].map(|n| Pid::from_child(&programs[n]));
+    let start = Instant::now();
+    let mut waiting = Waiting {
+        signal: libc::SIGUSR1,
+        until: start + READY,
+        blocked: None,
+        done: None,
+    };
+    let over = [
+        waiting.is_over(blocking, start),
+        waiting.is_over(plain, start + STEADY / 2),
+        waiting.is_over(blocking, start + STEADY),
+        waiting.is_over(blocking, start + STEADY * 3 / 2),
+        waiting.is_over(blocking, start + STEADY * 2),
+        waiting.is_over(plain, start + READY),
+    ];
+    for program in &mut programs {
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+    assert_eq!(over, [false, false, false, false, true, true]);
+}
+
 #[tokio::test]
 async fn a_warm_one_that_has_just_begun_is_promoted_by_signal_once_it_can_take_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -329,7 +374,7 @@ async fn a_warm_one_that_has_just_begun_is_promoted_by_signal_once_it_can_take_i
     std::fs::write(&go, "").unwrap();
     let signal = libc::SIGUSR1;
     assert_eq!(stage.request().await, Request::Signal { slot: 0, signal });
-    let took = takes(id, signal);
+    let took = Does::with(id, signal) == Does::Take;
     rustix::process::kill_process(id, Signal::USR1).unwrap();
     assert!(took && program.wait().unwrap().success(), "it had no handler yet");
     assert_eq!(promotion.await.unwrap(), Ok(()));
