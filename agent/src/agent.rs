@@ -32,7 +32,7 @@ use std::time::Duration;
 use systemd::{Manager, Variables};
 use tokio::runtime::Runtime;
 
-/// Threads of the faces runtime at most. They wait for sockets nearly all the time; and while one waits for a program's file to
+/// Threads of the faces runtime, where there are several cores. They wait for sockets nearly all the time; and while one waits for a program's file to
 /// be read, which is to be run, the other answers.
 const FACES_THREADS: usize = 2;
 /// Threads for blocking work on the faces runtime: files, and the store.
@@ -132,16 +132,13 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
 /// The faces runtime. On one core threads would only take turns and wake one another: there the calling thread does it all.
 fn faces() -> std::io::Result<Runtime> {
     use tokio::runtime::Builder;
-    let threads = std::thread::available_parallelism().map_or(FACES_THREADS, usize::from);
-    let mut builder = match threads.min(FACES_THREADS) {
+    let cores = std::thread::available_parallelism().map_or(FACES_THREADS, usize::from);
+    let mut builder = match cores {
         1 => Builder::new_current_thread(),
-        threads => {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads);
-            builder
-        }
+        _ => Builder::new_multi_thread(),
     };
     builder
+        .worker_threads(FACES_THREADS) // of no effect on one core
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("faces")
         .enable_all()

@@ -495,16 +495,7 @@ impl Does {
         let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())) else {
             return Does::Take;
         };
-        let bit = 1u64
-            .checked_shl(signal.unsigned_abs().wrapping_sub(1))
-            .unwrap_or(0);
-        let is_in = |mask: &str| {
-            let mut masks = status.lines().filter_map(|line| line.strip_prefix(mask));
-            let mask = masks
-                .next()
-                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-            mask.is_some_and(|mask| mask & bit != 0)
-        };
+        let is_in = |mask| in_mask(&status, mask, signal.unsigned_abs().wrapping_sub(1));
         if is_in("SigCgt:") || is_in("SigIgn:") {
             Does::Take
         } else if is_in("SigBlk:") {
@@ -513,6 +504,14 @@ impl Does {
             Does::Nothing
         }
     }
+}
+
+/// Whether a mask in /proc/PID/status, such as `CapEff:`, has that bit.
+pub fn in_mask(status: &str, mask: &str, bit: u32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix(mask));
+    let bits = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
+    let bit = 1u64.checked_shl(bit);
+    bits.zip(bit).is_some_and(|(bits, bit)| bits & bit != 0)
 }
 
 fn answer(done: Done, result: Result<(), String>) {

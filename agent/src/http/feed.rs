@@ -123,7 +123,7 @@ impl Feed {
             tokio::select! {
                 _ = look.tick(), if heard => self.look(&mut self.told(), Mono::now()),
                 _ = glance.tick(), if awaited => self.glance(Mono::now()),
-                () = self.called.notified(), if !(heard && awaited) => {}
+                () = self.called.notified() => {}
             }
         }
     }

@@ -107,14 +107,18 @@ fn descriptors() -> usize {
 /// Checkers that ask together, and each must be answered with 200.
 fn checkers(addr: SocketAddr, count: usize) {
     // Each asks as soon as it is there: one that says nothing for 5 s is let go, and a busy machine takes long to play thousands.
+    let ask = |stream: &mut TcpStream| stream.write_all(REQUEST).unwrap();
     let comes = |_| {
         let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(AT_LAST)).unwrap();
-        stream.write_all(REQUEST).unwrap();
+        ask(&mut stream);
         stream
     };
     let mut all: Vec<TcpStream> = (0..count).map(comes).collect();
     for round in 1..=ROUNDS {
+        if round > 1 {
+            all.iter_mut().for_each(ask);
+        }
         for stream in &mut all {
             let mut answer = [0; 1024];
             let length = stream.read(&mut answer).expect("each is answered");
@@ -123,9 +127,6 @@ fn checkers(addr: SocketAddr, count: usize) {
                 "in round {round}: {:?}",
                 String::from_utf8_lossy(&answer[..length])
             );
-        }
-        for stream in all.iter_mut().filter(|_| round < ROUNDS) {
-            stream.write_all(REQUEST).unwrap();
         }
     }
 }

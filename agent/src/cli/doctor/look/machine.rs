@@ -2,6 +2,7 @@
 
 use super::super::facts::{Clock, Rights, Spread, Storage};
 use super::sockets::{name, processes};
+use crate::process::in_mask;
 use rustix::fs::{Access, access, statfs, statvfs};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -253,9 +254,7 @@ fn limit(text: &str, key: &str, column: usize) -> Option<u64> {
 }
 
 fn capable(status: &str, capability: u32) -> bool {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let bits = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
-    bits.is_some_and(|bits| bits & (1 << capability) != 0)
+    in_mask(status, "CapEff:", capability)
 }
 
 #[cfg(test)]
