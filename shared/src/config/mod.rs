@@ -25,6 +25,7 @@ mod value;
 pub use error::ConfigError;
 pub use parse::Loaded;
 pub use pattern::Pattern;
+pub use secret::variables as secret_variables;
 pub use standalone::{Agent as AgentAddress, Standalone};
 pub use stop::Lead;
 pub use value::{parse_duration, show_duration};

@@ -2,10 +2,20 @@
 
 use crate::key::ClusterKey;
 use base64::prelude::{BASE64_STANDARD, Engine};
+use std::collections::BTreeSet;
 use std::fs::{self, Metadata};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// Variables that a secret was looked for in, since this process began.
+static VARIABLES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Names of the environment variables that secrets were read from in this process: no program that it starts may have them.
+pub fn variables() -> BTreeSet<String> {
+    VARIABLES.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
 
 /// Longest secret that is read.
 const LONGEST: u64 = 4096;
@@ -126,6 +136,10 @@ fn read(source: &str, base: &Path) -> Result<(Secret<String>, Source), String> {
 
 fn read_env(name: &str) -> Result<(Secret<String>, Source), String> {
     let at = Source::Env(name.to_owned());
+    VARIABLES
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert(name.to_owned());
     match std::env::var(name) {
         Ok(value) => Ok((Secret { value, risk: None }, at)),
         Err(_) => Err(format!("{at} is not set; {}", at.remedy())),

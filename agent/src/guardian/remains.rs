@@ -1,0 +1,117 @@
+//! What a guardian that was killed together with its agent and its keepers has left: it is killed before this node grants or claims
+//! anything. In cgroups it is found by their place, which depends on cluster, node and role alone; elsewhere by a variable that every
+//! kept program was started with, unless a living keeper is above it.
+
+use crate::keeper::cgroup::Base;
+use crate::keeper::sweep::{Stat, describe, sweep};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// Set for every kept program: cluster and node, with a slash between them.
+pub const VARIABLE: &str = "BATON_KEPT";
+/// The keepers' name.
+const KEEPER: &str = "baton-keeper";
+/// How long killed processes may take to vanish.
+const VANISH: Duration = Duration::from_secs(5);
+/// Generations between a process and its keeper that are looked at.
+const DEPTH: usize = 64;
+
+/// Kills it. Gives how many processes that were; an error names those that cannot be killed.
+pub fn clear(cluster: &str, node: &str, base: Option<&Base>) -> Result<usize, String> {
+    let whose = format!("{VARIABLE}={cluster}/{node}");
+    let since = Instant::now();
+    let mut killed = 0;
+    if let Some(base) = base {
+        base.clear(VANISH)?;
+    }
+    loop {
+        let found: Vec<Pid> = processes().filter(|id| is_left(*id, whose.as_bytes())).collect();
+        if found.is_empty() {
+            return Ok(killed);
+        }
+        if since.elapsed() > VANISH {
+            let words: Vec<String> = found.into_iter().take(8).map(describe).collect();
+            return Err(words.join("; "));
+        }
+        for id in found {
+            killed += usize::from(kill(id, whose.as_bytes()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+/// A process that was kept for this node, is not dead, and has no living keeper.
+fn is_left(id: Pid, whose: &[u8]) -> bool {
+    let environment = fs::read(format!("/proc/{}/environ", id.as_raw_nonzero())).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|variable| variable == whose)
+        && Stat::of(id).is_some_and(|stat| stat.alive())
+        && !is_kept(id)
+}
+
+fn is_kept(id: Pid) -> bool {
+    let mut above = id;
+    for _ in 0..DEPTH {
+        let name = fs::read_to_string(format!("/proc/{}/comm", above.as_raw_nonzero())).unwrap_or_default();
+        if name.trim() == KEEPER {
+            return true;
+        }
+        match Stat::of(above).and_then(|stat| Pid::from_raw(stat.parent)) {
+            Some(parent) if parent != Pid::INIT => above = parent,
+            _ => return false,
+        }
+    }
+    true // nothing that is certain
+}
+
+/// Its descriptor is opened before it is looked at again: what is killed is what was looked at.
+fn kill(id: Pid, whose: &[u8]) -> bool {
+    let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else {
+        return false;
+    };
+    if !is_left(id, whose) {
+        return false;
+    }
+    sweep(id, Signal::KILL, &[]);
+    pidfd_send_signal(&handle, Signal::KILL).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn what_was_kept_for_this_node_is_killed_and_nothing_else() {
+        let cluster = format!("c{}", std::process::id());
+        let start = |whose: String| {
+            Command::new("sleep")
+                .arg("600")
+                .env(VARIABLE, whose)
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        let mut mine = start(format!("{cluster}/a"));
+        let mut others = start(format!("{cluster}/b"));
+        // A child has its environment once it runs its program.
+        let whose = format!("{VARIABLE}={cluster}/a");
+        let id = Pid::from_child(&mine);
+        let since = Instant::now();
+        while !is_left(id, whose.as_bytes()) {
+            assert!(since.elapsed() < Duration::from_secs(20));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let killed = std::thread::spawn(move || clear(&cluster, "a", None));
+        assert!(!mine.wait().unwrap().success());
+        assert!(killed.join().unwrap().unwrap() >= 1);
+        assert_eq!(others.try_wait().unwrap(), None);
+        others.kill().unwrap();
+        others.wait().unwrap();
+    }
+}

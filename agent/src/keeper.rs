@@ -1,0 +1,211 @@
+//! Programs under a keeper: whatever a program starts, in whatever session or group, is killed with it, and "it has ended" means that
+//! nothing of it is left.
+//!
+//! A keeper is a tiny process between its owner (the guardian, or the agent) and one program. It adopts everybody below it, kills them
+//! all when it is told to, when its owner is gone, or when the lease of its role is about to end; and then it says that nobody is left.
+//! Where the system allows it the program is in a [`cgroup`] of its own as well. Starting one waits for nothing: a program on a disk
+//! that hangs holds up its keeper's child alone.
+
+pub mod cgroup;
+pub mod environment;
+mod process;
+pub mod running;
+pub mod sweep;
+
+use baton_core::guardian::keeper::Rest;
+use baton_core::guardian::page::RoleSlot;
+use cgroup::Cgroup;
+use process::{EMPTY, ENDED, KILL, LEADER, NOT_STARTED, Plan, REPORT, STARTED, STUCK};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+/// Where programs are looked for when the environment does not say.
+const PATHS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is started, and how it is kept.
+pub struct Start<'a> {
+    /// Program and arguments.
+    pub command: &'a [String],
+    /// The whole environment: [`environment::for_child`].
+    pub environment: Vec<CString>,
+    /// Where its output and its errors go; `None`: where this process's go.
+    pub output: Option<[BorrowedFd<'a>; 2]>,
+    /// Where it lives, if the system has such a place.
+    pub cgroup: Option<Cgroup>,
+    /// Its lease, if it acts for a role, and how long before its end everything is killed.
+    pub lease: Option<(&'a RoleSlot, Duration)>,
+    /// What becomes of what it leaves behind.
+    pub rest: Rest,
+}
+
+/// A program that runs under its keeper. When this is dropped, all of it is killed.
+#[derive(Debug)]
+pub struct Kept {
+    /// The keeper, a child of this process; to be reaped by its owner.
+    pub keeper: Pid,
+    line: OwnedFd,
+    cgroup: Option<Cgroup>,
+}
+
+/// What a keeper says, in this order; [`Report::Stuck`] at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The program runs as this process.
+    Started(Pid),
+    /// It could not be run.
+    NotStarted(Errno),
+    /// It has ended, as wait(2) has it; what it left is being killed, or stays.
+    Ended(i32),
+    /// Nothing of it is left; how long that took from the first SIGKILL on, if there was any.
+    Empty(Option<Duration>),
+    /// Some of it was killed long ago and is still there.
+    Stuck,
+}
+
+/// Starts a program under a keeper; what comes of it is [heard](Kept::hear).
+pub fn start(start: Start<'_>) -> io::Result<Kept> {
+    let text = |text: &String| CString::new(text.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let arguments: Vec<CString> = start.command.iter().map(text).collect::<Result<_, _>>()?;
+    let program = start.command.first().ok_or(io::ErrorKind::InvalidInput)?;
+    let paths = paths(program, &start.environment)?;
+    let paths: Vec<&CStr> = paths.iter().map(CString::as_c_str).collect();
+    let script = [c"/bin/sh", c""].into_iter();
+    let script = script.chain(arguments.iter().skip(1).map(CString::as_c_str));
+    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let output = start.output.map(|output| output.map(|fd| fd.as_raw_fd()));
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (line, its) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let plan = Plan {
+        paths: &paths,
+        arguments: &process::pointers(arguments.iter().map(CString::as_c_str)),
+        environment: &process::pointers(start.environment.iter().map(CString::as_c_str)),
+        script: &mut process::pointers(script),
+        streams: [Some(null.as_raw_fd()), output.map(|[out, _]| out), output.map(|[_, err]| err)],
+        line: its.as_raw_fd(),
+        cgroup: start.cgroup.as_ref().map(|cgroup| cgroup.dir().as_raw_fd()),
+        slot: start.lease.map(|(slot, _)| slot),
+        lead: start.lease.map_or(Duration::ZERO, |(_, lead)| lead),
+        rest: start.rest,
+        files: crate::descriptors::given().map(|limit| libc::rlimit {
+            rlim_cur: limit.current.unwrap_or(libc::RLIM_INFINITY),
+            rlim_max: limit.maximum.unwrap_or(libc::RLIM_INFINITY),
+        }),
+    };
+    // SAFETY: everything in the plan lives until the end of this function, and the descriptors are open.
+    let keeper = unsafe { process::fork(plan) }?;
+    Ok(Kept {
+        keeper,
+        line,
+        cgroup: start.cgroup,
+    })
+}
+
+/// Where a program may be: a path is itself, a name is looked for as a shell does.
+fn paths(program: &str, environment: &[CString]) -> io::Result<Vec<CString>> {
+    let path = |text: String| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    if program.contains('/') {
+        return Ok(vec![path(program.to_owned())?]);
+    }
+    let dirs = environment.iter().find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH="));
+    let dirs = dirs.unwrap_or(PATHS).split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+    dirs.map(|dir| path(format!("{dir}/{program}"))).collect()
+}
+
+impl Kept {
+    /// Sends its program a signal: to that process alone, or to its group.
+    pub fn signal(&self, signal: i32, whole: bool) {
+        if let Ok(signal @ 1..LEADER) = u8::try_from(signal) {
+            self.tell(if whole { signal } else { LEADER + signal });
+        }
+    }
+
+    /// Kills all of it.
+    pub fn kill(&self) {
+        self.tell(KILL);
+    }
+
+    /// Has the keeper look at the lease again.
+    pub fn look(&self) {
+        self.tell(0);
+    }
+
+    fn tell(&self, order: u8) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(&self.line, &[order], flags); // a keeper that is gone has kept its word
+    }
+
+    /// The next report. `None`: not yet. An error: the keeper is gone.
+    pub fn hear(&self) -> io::Result<Option<Report>> {
+        let mut text = [0; REPORT];
+        match rustix::net::recv(&self.line, &mut text, RecvFlags::DONTWAIT) {
+            Ok((_, REPORT)) => Ok(Report::read(text)),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Kills all of it from here: the keeper may be stopped, or too slow. One walk.
+    pub fn kill_from_here(&self) {
+        self.kill();
+        kill_below(self.keeper, self.cgroup.as_ref());
+    }
+
+    /// Who is left, in words.
+    pub fn left(&self) -> String {
+        const MOST: usize = 8;
+        let mut left: Vec<String> = sweep::living(self.keeper, MOST).into_iter().map(sweep::describe).collect();
+        if left.is_empty() {
+            left = self.cgroup.iter().flat_map(Cgroup::processes).take(MOST).collect();
+        }
+        left.join("; ")
+    }
+
+    /// The cgroup outlives this.
+    pub fn cgroup(&self) -> Option<&Cgroup> {
+        self.cgroup.as_ref()
+    }
+}
+
+/// Kills all below a keeper that is not this process's own, by all means that there are. One walk.
+pub fn kill_below(keeper: Pid, cgroup: Option<&Cgroup>) {
+    let _ = kill_process(keeper, process::KILL_SIGNAL); // it may be gone already
+    if let Some(cgroup) = cgroup {
+        cgroup::kill(cgroup.dir());
+    }
+    sweep::sweep(keeper, Signal::KILL, &[]);
+}
+
+impl AsFd for Kept {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+}
+
+impl AsRawFd for Kept {
+    fn as_raw_fd(&self) -> RawFd {
+        self.line.as_raw_fd()
+    }
+}
+
+impl Report {
+    fn read(text: [u8; REPORT]) -> Option<Report> {
+        let (head, more) = text.split_first_chunk::<8>()?;
+        let number = i32::from_le_bytes(*head.last_chunk()?);
+        let more = u64::from_le_bytes(*more.first_chunk()?);
+        Some(match head[0] {
+            STARTED => Report::Started(Pid::from_raw(number)?),
+            NOT_STARTED => Report::NotStarted(Errno::from_raw_os_error(number)),
+            ENDED => Report::Ended(number),
+            EMPTY => Report::Empty((more > 0).then(|| Duration::from_nanos(more))),
+            STUCK => Report::Stuck,
+            _ => return None,
+        })
+    }
+}
