@@ -67,6 +67,20 @@ pub(crate) enum Rule {
     FencesInTurn,
     /// DESIGN §7: an agent that lives on does not hear that its parent has stopped the application.
     FenceUntold,
+    /// DESIGN §7: a kill leaves what has left the process group.
+    KillsGroupAlone,
+    /// DESIGN §7: the guardian says what it does before it does it, and waits until somebody reads that.
+    SpeaksBeforeKilling,
+    /// DESIGN §7: the guardian waits until what it says is written.
+    WaitsForWrite,
+    /// DESIGN §7: the agent does not notice that its guardian stands still.
+    StillnessUnnoticed,
+    /// DESIGN §7: an application counts as ended when its first process has.
+    ReleasedWhileOneLives,
+    /// DESIGN §7: a keeper does not look at the lease.
+    KeeperIgnoresPage,
+    /// DESIGN §7: a keeper does nothing when its guardian is gone.
+    KeeperOutlivesGuardian,
     /// H4: a restarted node forgets that its application may act since the run before.
     ForgetsUnfinished,
     /// §7: what is said of the process of an earlier promotion counts for this one.
@@ -129,12 +143,12 @@ mod switch {
     use std::cell::Cell;
 
     thread_local! {
-        static BROKEN: Cell<u64> = const { Cell::new(0) };
+        static BROKEN: Cell<u128> = const { Cell::new(0) };
     }
 
     /// Whether this thread breaks the rule.
     pub(crate) fn is(rule: Rule) -> bool {
-        BROKEN.get() & 1 << rule as u64 != 0
+        BROKEN.get() & 1 << rule as u32 != 0
     }
 
     /// Runs `f` with these rules broken.
@@ -146,7 +160,7 @@ mod switch {
             }
         }
         let _mend = Mend;
-        BROKEN.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u64));
+        BROKEN.set(rules.iter().fold(0, |set, rule| set | 1 << *rule as u32));
         f()
     }
 }

@@ -16,6 +16,7 @@ mod confirm;
 mod coordinate;
 mod copies;
 pub mod core;
+pub mod guardian;
 pub mod input;
 pub mod lease;
 pub mod link;
