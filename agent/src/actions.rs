@@ -1,6 +1,6 @@
 //! Promote and demote actions: one queue per role, one at a time, in order, each carrying its epoch.
 //!
-//! A demote is never skipped, and never waits for a promote: that is cancelled, its process group killed. A promote that
+//! A demote is never skipped, and never waits for a promote: that is cancelled, killed with all that it started. A promote that
 //! a demote overtook before it began is not begun. A demote has ended by its limit, counted from when it was asked for; what may be
 //! acting is remembered in [`acting`], so that one that was cut off by the agent's own end is made up for.
 
@@ -11,7 +11,7 @@ pub mod post;
 pub mod process;
 
 use crate::control::Notice;
-use crate::parent::Slot;
+use crate::guardian::SharedSlot;
 use crate::process::Application;
 use acting::Acting;
 use baton_core::Input;
@@ -19,11 +19,10 @@ use baton_core::input::Action;
 use baton_shared::config::{self, Mode};
 use baton_shared::id::{ClusterName, Epoch, NodeName, RoleName};
 use call::Facts;
-use process::{GRACE, Stop, Stopped};
+use process::{GRACE, Keeping, Left, Stop, Stopped};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Why a promotion that a demote overtook has ended.
@@ -44,6 +43,8 @@ pub struct Job {
     pub demote: Option<Duration>,
     /// When the role's managed process runs, and how long it may take to stop; `None` if it has none.
     pub process: Option<(config::Mode, Duration)>,
+    /// How long before the end of the lease what the promotion started is killed; `None` if nothing stops it.
+    pub kill_lead: Option<Duration>,
     /// Who was active before.
     pub from: Option<NodeName>,
     /// Why, in a sentence.
@@ -134,8 +135,8 @@ pub struct Means {
     pub acting: Acting,
     /// The managed process.
     pub application: Option<Application>,
-    /// What is shared with the parent process.
-    pub slot: Option<&'static Slot>,
+    /// What is shared with the guardian.
+    pub slot: Option<SharedSlot>,
 }
 
 /// Runs one role's jobs until the control loop is gone.
@@ -144,7 +145,7 @@ pub async fn run(means: Means, jobs: Jobs, notices: mpsc::Sender<Notice>) -> Res
         means,
         jobs,
         waiting: VecDeque::new(),
-        output: JoinSet::new(),
+        left: Left::default(),
     };
     while let Some(next) = runner.next().await {
         let result = runner.serve(&next).await;
@@ -161,8 +162,8 @@ struct Runner {
     jobs: Jobs,
     /// Jobs that came while another one ran.
     waiting: VecDeque<Queued>,
-    /// Who reads what the commands write, and what they left behind.
-    output: JoinSet<()>,
+    /// What the commands left.
+    left: Left,
 }
 
 impl Runner {
@@ -176,7 +177,7 @@ impl Runner {
     /// Runs one job to its end.
     async fn serve(&mut self, next: &Queued) -> Result<(), String> {
         let (job, name) = (&next.job, name(next.job.action));
-        while self.output.try_join_next().is_some() {}
+        self.left.tidy();
         if job.configured.is_some() {
             tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
         }
@@ -240,7 +241,7 @@ impl Runner {
             slot.stopping(true);
         }
         let mut result = self.stop(job, asked).await;
-        if let (Err(reason), Some(true)) = (&result, self.means.slot.map(Slot::is_fenced)) {
+        if let (Err(reason), Some(true)) = (&result, self.means.slot.map(|slot| slot.is_fenced())) {
             tracing::warn!(role = %job.role, "demote failed, but the fence has stopped the application before: {reason}");
             self.means.acting.end(&job.role);
             result = Ok(());
@@ -276,6 +277,10 @@ impl Runner {
             }
             None => acted?,
         }
+        // H4: what a cancelled promotion began, or a demote that was too late, may still act.
+        if let Some(left) = self.left.unkilled().await {
+            return Err(format!("it was killed, and does not end: {left}"));
+        }
         self.means.acting.end(&job.role);
         Ok(())
     }
@@ -291,13 +296,18 @@ impl Runner {
         };
         let cancel = Notify::new();
         let facts = facts(job);
+        let promotes = self.means.slot.zip(job.kill_lead).filter(|_| job.action == Action::Promote);
+        let keeping = Keeping {
+            name: format!("{}-{}", job.role, name(job.action)),
+            promotes,
+        };
         let running = call::make(
             &action.call,
             &facts,
             &self.means.whose,
             how(action.timeout),
             cancel.notified(),
-            &mut self.output,
+            (keeping, &mut self.left),
         );
         let overtaken = (job.action == Action::Promote).then_some(&cancel);
         let end = meanwhile(running, overtaken, &mut self.jobs, &mut self.waiting).await;

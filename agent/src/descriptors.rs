@@ -7,7 +7,6 @@
 use baton_shared::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::OnceLock;
-use tokio::process::Command;
 
 /// The agent's own files, pipes and sockets, but for those that are counted apart.
 const OWN: usize = 64;
@@ -117,16 +116,10 @@ fn raise(wanted: u64) -> u64 {
     }
 }
 
-/// Gives a program that is started the limit that this process was given: some close every descriptor that they might
-/// have, or use select(2), which knows 1,024.
-pub fn give_back(command: &mut Command) {
-    let Some(before) = BEFORE.get().copied() else {
-        return;
-    };
-    // SAFETY: one system call between fork and exec; nothing is allocated and no lock is taken.
-    unsafe {
-        command.pre_exec(move || Ok(setrlimit(Resource::Nofile, before)?));
-    }
+/// The limit that a program gets that is started from here, if this process has raised its own: some close every descriptor that they
+/// might have, or use select(2), which knows 1,024.
+pub fn given() -> Option<Rlimit> {
+    BEFORE.get().copied()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub mod sweep;
 use baton_core::guardian::keeper::Rest;
 use baton_core::guardian::page::RoleSlot;
 use cgroup::Cgroup;
+pub use process::keep_only;
 use process::{EMPTY, ENDED, KILL, LEADER, NOT_STARTED, Plan, REPORT, STARTED, STUCK};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -160,14 +161,19 @@ impl Kept {
     /// Who is left, in words.
     pub fn left(&self) -> String {
         const MOST: usize = 8;
-        let mut left: Vec<String> = sweep::living(self.keeper, MOST).into_iter().map(sweep::describe).collect();
+        let mut left: Vec<String> = sweep::living(self.keeper, &[], MOST).into_iter().map(sweep::describe).collect();
         if left.is_empty() {
             left = self.cgroup.iter().flat_map(Cgroup::processes).take(MOST).collect();
         }
         left.join("; ")
     }
 
-    /// The cgroup outlives this.
+    /// In a process that was forked from its owner: this copy is closed, and nothing else.
+    pub fn let_go(self) {
+        std::mem::forget(self.cgroup); // its directory is the owner's to remove
+    }
+
+    /// Where it lives, if it has such a place.
     pub fn cgroup(&self) -> Option<&Cgroup> {
         self.cgroup.as_ref()
     }

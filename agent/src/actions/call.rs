@@ -2,12 +2,11 @@
 
 use super::Whose;
 use super::post::{self, Post};
-use super::process::{self, Run, Stop, Stopped};
+use super::process::{self, Keeping, Left, Run, Stop, Stopped};
 use baton_shared::config;
 use baton_shared::id::{Epoch, NodeName, RoleName};
 use baton_shared::view::RoleState;
 use std::time::Duration;
-use tokio::task::JoinSet;
 
 /// What an action is told.
 #[derive(Clone, Debug)]
@@ -84,7 +83,7 @@ pub async fn make(
     whose: &Whose,
     (limit, stop): (Duration, Stop),
     cancel: impl Future<Output = ()>,
-    output: &mut JoinSet<()>,
+    (keeping, left): (Keeping, &mut Left),
 ) -> Result<(), Stopped> {
     match call {
         config::Call::Command(command) => {
@@ -93,9 +92,9 @@ pub async fn make(
                 env: &facts.environment(whose),
                 limit,
                 what: format!("{} of {}", facts.action, facts.role),
-                quiet: false,
+                keeping,
             };
-            process::run_stopping(run, stop, cancel, output).await
+            process::run(run, stop, cancel, left).await
         }
         config::Call::Post(url) => {
             let post = Post {

@@ -6,7 +6,7 @@
 
 use super::Whose;
 use super::call::{self, Facts};
-use super::process::{GRACE, Stop, Stopped};
+use super::process::{GRACE, Keeping, Left, Stop, Stopped};
 use crate::control::RoleStates;
 use baton_shared::config::{Action, Config};
 use baton_shared::id::{Epoch, NodeName, RoleName};
@@ -16,7 +16,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// A role's failures are told no more often.
@@ -40,7 +39,7 @@ pub async fn run(
             published: published.clone(),
             told: None,
             warned: None,
-            output: JoinSet::new(),
+            left: Left::default(),
         };
         tasks.spawn(teller.run(states.clone()));
     }
@@ -68,7 +67,7 @@ struct Teller {
     /// When a failure was last warned of.
     warned: Option<Instant>,
     /// Who reads what the commands write, and what they left behind.
-    output: JoinSet<()>,
+    left: Left,
 }
 
 impl Teller {
@@ -148,9 +147,13 @@ impl Teller {
         states: &mut watch::Receiver<RoleStates>,
     ) -> bool {
         let how = (action.timeout, Stop::After(GRACE));
-        while self.output.try_join_next().is_some() {}
-        let output = &mut self.output;
-        let running = call::make(&action.call, facts, &self.whose, how, pending(), output);
+        self.left.tidy();
+        let keeping = Keeping {
+            name: format!("{}-notify", self.role),
+            promotes: None,
+        };
+        let kept = (keeping, &mut self.left);
+        let running = call::make(&action.call, facts, &self.whose, how, pending(), kept);
         let mut running = Box::pin(running);
         let (mut changed, mut open) = (false, true);
         let end = loop {

@@ -1,22 +1,25 @@
-//! One command in its own process group, under a time limit; used by actions and by command checks.
+//! One command below a keeper, under a time limit; used by actions.
 //!
-//! Whatever it started in that group ends with it when it is stopped; what left the group (`setsid`) is out of reach. What it
-//! writes goes to the log, line by line, and no faster than a person could use: a command that prints without end fills
-//! neither the log nor a processor.
+//! Whatever it started ends with it when it is stopped, in whatever session; what it leaves behind when it ends by itself stays, for a
+//! promotion may start a daemon. What it writes goes to the log, line by line, and no faster than a person could use: a command that
+//! prints without end fills neither the log nor a processor.
 
-use crate::descriptors;
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use crate::guardian::SharedSlot;
+use crate::keeper::running::{Running, leftovers};
+use crate::keeper::{self, Start, cgroup, environment};
+use baton_core::guardian::Rest;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Between SIGTERM and SIGKILL.
 pub const GRACE: Duration = Duration::from_millis(500);
@@ -29,7 +32,7 @@ const LINES: u32 = 100;
 /// Bytes that are read from one pipe in each [`READING`]. Who writes faster waits.
 const READ: usize = 1024 * 1024;
 const READING: Duration = Duration::from_millis(100);
-/// How long a killed group may take to vanish before the agent goes on (a zombie, or stuck in the kernel).
+/// How long what was killed may take to vanish before the agent goes on, and says so (stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(1);
 
 /// What is run.
@@ -42,8 +45,45 @@ pub struct Run<'a> {
     pub limit: Duration,
     /// For the log.
     pub what: String,
-    /// What it writes is only worth a debug line.
-    pub quiet: bool,
+    /// How it is kept.
+    pub keeping: Keeping,
+}
+
+/// How a command is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Keeping {
+    /// What its cgroup is called; a number follows.
+    pub name: String,
+    /// The role that it promotes, and how long before the end of the lease all that it started is killed.
+    pub promotes: Option<(SharedSlot, Duration)>,
+}
+
+/// What commands have left: who reads what they write, and what was killed and is still there.
+#[derive(Default)]
+pub struct Left {
+    output: JoinSet<()>,
+    killed: Vec<Running>,
+}
+
+impl Left {
+    /// Lets go of whoever has ended.
+    pub fn tidy(&mut self) {
+        while self.output.try_join_next().is_some() {}
+        leftovers::reap_all();
+    }
+
+    /// Who was killed, and is still there, in words.
+    pub async fn unkilled(&mut self) -> Option<String> {
+        let mut left = Vec::new();
+        for mut running in std::mem::take(&mut self.killed) {
+            if !running.empty(Duration::ZERO).await {
+                left.push(running);
+            }
+        }
+        self.killed = left;
+        let words: Vec<String> = self.killed.iter().map(Running::left).collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
 }
 
 /// How a command that reaches its limit, or is cancelled, is stopped.
@@ -87,101 +127,74 @@ pub enum Stopped {
     Failed(String),
 }
 
-/// A process group that is killed when this is dropped, unless its leader has exited by itself.
-struct Group {
-    leader: Child,
-    id: Option<Pid>,
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        self.signal(Signal::KILL);
-    }
-}
-
-impl Group {
-    fn signal(&self, signal: Signal) {
-        if let Some(id) = self.id {
-            let _ = kill_process_group(id, signal); // it may be gone already
-        }
-    }
-
-    /// SIGTERM, then SIGKILL for whoever is left; returns when the group is gone.
-    async fn stop(&mut self, grace: Duration) {
-        self.signal(Signal::TERM);
-        if timeout(grace, self.gone(grace)).await.is_err() {
-            tracing::debug!("a process group did not end on SIGTERM, and is killed");
-        }
-        self.signal(Signal::KILL);
-        let _ = timeout(VANISH, self.gone(VANISH)).await;
-        self.id = None;
-    }
-
-    /// Waits until the leader is reaped and nobody is left in the group.
-    async fn gone(&mut self, limit: Duration) {
-        let _ = timeout(limit, self.leader.wait()).await;
-        while self.id.is_some_and(|id| test_kill_process_group(id).is_ok()) {
-            sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-/// Runs a command to its end, its limit, or until `cancel` is ready, whichever comes first. The tasks that read its
-/// output are put into `output`: processes that it left behind may write there longer than it lives.
+/// Runs a command to its end, its limit, or until `cancel` is ready, whichever comes first.
 pub async fn run(
-    run: Run<'_>,
-    cancel: impl Future<Output = ()>,
-    output: &mut JoinSet<()>,
-) -> Result<(), Stopped> {
-    run_stopping(run, Stop::After(GRACE), cancel, output).await
-}
-
-/// The same, stopped in another way.
-pub async fn run_stopping(
     run: Run<'_>,
     stop: Stop,
     cancel: impl Future<Output = ()>,
-    output: &mut JoinSet<()>,
+    left: &mut Left,
 ) -> Result<(), Stopped> {
     let (term, grace) = stop.times(run.limit);
     let late = Instant::now().checked_add(term); // `None`: never
-    let mut group = spawn(&run).map_err(Stopped::Failed)?;
-    let last = Arc::new(Mutex::new(String::new()));
-    let ear = Ear {
-        what: run.what,
-        quiet: run.quiet,
-        last: last.clone(),
-    };
-    let (reading, mut all_read) = mpsc::channel::<()>(1);
-    if let Some(pipe) = group.leader.stdout.take() {
-        output.spawn(ear.clone().read(pipe, reading.clone()));
+    let program = run.command.first().map_or("", String::as_str);
+    let (mut running, pipes) = spawn(&run).map_err(|error| Stopped::Failed(cannot(program, &error)))?;
+    let promotes = run.keeping.promotes.map(|(slot, _)| slot);
+    if let Some(slot) = promotes {
+        slot.promotes(running.keeper());
     }
-    if let Some(pipe) = group.leader.stderr.take() {
-        output.spawn(ear.clone().read(pipe, reading.clone()));
+    let last = Arc::new(Mutex::new(String::new()));
+    let (reading, mut all_read) = mpsc::channel::<()>(1);
+    for pipe in pipes {
+        let ear = Ear {
+            what: run.what.clone(),
+            last: last.clone(),
+        };
+        left.output.spawn(ear.read(pipe, reading.clone()));
     }
     drop(reading);
-    let status = tokio::select! {
+    let end = tokio::select! {
         biased;
-        status = group.leader.wait() => status,
-        () = cancel => {
-            group.stop(grace).await;
-            return Err(Stopped::Cancelled);
-        }
-        () = reached(late) => {
-            group.stop(grace).await;
-            let text = stop.late(term, run.limit);
-            return Err(Stopped::Failed(with_last(text, &last)));
+        status = running.ended() => Ok(status),
+        () = cancel => Err(Stopped::Cancelled),
+        () = reached(late) => Err(Stopped::Failed(stop.late(term, run.limit))),
+    };
+    if end.is_err() {
+        stop_all(&mut running, grace).await;
+    }
+    if let Some(slot) = promotes {
+        slot.promotes(0);
+    }
+    let status = match end {
+        Ok(status) => status,
+        Err(stopped) => {
+            if !running.empty(Duration::ZERO).await {
+                tracing::error!("{}: it was killed, and does not end: {}", run.what, running.left());
+                left.killed.push(running);
+            }
+            return Err(match stopped {
+                Stopped::Failed(text) => Stopped::Failed(with_last(text, &last)),
+                Stopped::Cancelled => Stopped::Cancelled,
+            });
         }
     };
-    group.id = None; // what it left behind on purpose may stay
-    if status.as_ref().is_ok_and(ExitStatus::success) {
+    running.leave(); // what it left behind on purpose may stay
+    let status = status.map_err(|error| Stopped::Failed(cannot(program, &error)))?;
+    let status = ExitStatus::from_raw(status);
+    if status.success() {
         // Not waiting for its last words: a daemon that it left behind may hold the pipes, and a promotion is to be quick.
         return Ok(());
     }
     let _ = timeout(LAST_WORDS, all_read.recv()).await; // `None` once every reader has ended
-    match status {
-        Ok(status) => Err(Stopped::Failed(with_last(ended(status), &last))),
-        Err(error) => Err(Stopped::Failed(format!("could not be waited for: {error}"))),
+    Err(Stopped::Failed(with_last(ended(status), &last)))
+}
+
+/// SIGTERM, then SIGKILL for whoever is left; returns when nobody is, or when that takes too long.
+async fn stop_all(running: &mut Running, grace: Duration) {
+    running.signal(libc::SIGTERM);
+    if !running.empty(grace).await {
+        tracing::debug!("a command did not end on SIGTERM, and is killed");
+        running.kill();
+        running.empty(VANISH).await;
     }
 }
 
@@ -192,28 +205,19 @@ async fn reached(instant: Option<Instant>) {
     }
 }
 
-fn spawn(run: &Run<'_>) -> Result<Group, String> {
-    let (program, arguments) = run.command.split_first().ok_or("the command is empty")?;
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .envs(run.env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    start(command, program)
-}
-
-fn start(mut command: Command, program: &str) -> Result<Group, String> {
-    descriptors::give_back(&mut command);
-    let leader = command.spawn().map_err(|error| cannot(program, &error))?;
-    let id = leader
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
-    Ok(Group { leader, id })
+fn spawn(run: &Run<'_>) -> io::Result<(Running, [Receiver; 2])> {
+    let (out, its_out) = io::pipe()?;
+    let (err, its_err) = io::pipe()?;
+    let readers = [Receiver::from_owned_fd(out.into())?, Receiver::from_owned_fd(err.into())?];
+    let kept = keeper::start(Start {
+        command: run.command,
+        environment: environment::for_child(run.env.iter().map(|(name, value)| (*name, value.as_str()))),
+        output: Some([its_out.as_fd(), its_err.as_fd()]),
+        cgroup: cgroup::base().and_then(|base| base.numbered(&run.keeping.name).ok()),
+        lease: run.keeping.promotes.map(|(slot, lead)| (slot.slot(), lead)),
+        rest: Rest::Stays,
+    })?;
+    Ok((Running::new(kept)?, readers))
 }
 
 fn cannot(program: &str, error: &io::Error) -> String {
@@ -246,10 +250,8 @@ fn with_last(text: String, last: &Mutex<String>) -> String {
 }
 
 /// Hears what a process writes.
-#[derive(Clone)]
 struct Ear {
     what: String,
-    quiet: bool,
     last: Arc<Mutex<String>>,
 }
 
@@ -301,11 +303,7 @@ impl Ear {
     }
 
     fn log(&self, text: &str) {
-        if self.quiet {
-            tracing::debug!("{}: {text}", self.what);
-        } else {
-            tracing::info!("{}: {text}", self.what);
-        }
+        tracing::info!("{}: {text}", self.what);
     }
 }
 

@@ -10,7 +10,7 @@ use super::port::Port;
 use super::{Notice, Start};
 use crate::actions::Job;
 use crate::handle::{Counters, MAX_WAITING, Message};
-use crate::parent::Slot;
+use crate::guardian::SharedSlot;
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
 use baton_core::{Core, Input, Output};
@@ -458,9 +458,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
     }
 
     /// What this process and its parent share for a role.
-    fn slot(&self, role: &RoleName) -> Option<&'static Slot> {
+    fn slot(&self, role: &RoleName) -> Option<SharedSlot> {
         let place = self.io.config.roles.keys().position(|name| name == role)?;
-        self.io.board?.slot(place)
+        self.io.page?.slot(place)
     }
 
     fn start_action(
@@ -475,6 +475,8 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         let demote = settings.and_then(|role| role.demote.as_ref().map(|demote| demote.timeout));
         let process = settings.and_then(|role| role.process.as_ref());
         let process = process.map(|process| (process.mode, process.stop_timeout));
+        let window = self.io.config.cluster.window;
+        let kill_lead = settings.filter(|role| role.stops()).map(|role| role.lead(window).kill);
         let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
@@ -490,6 +492,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             configured,
             demote,
             process,
+            kill_lead,
             from,
             cause,
         };

@@ -20,7 +20,7 @@ use crate::actions::Actions;
 use crate::addresses::Addresses;
 use crate::consensus::Identity;
 use crate::handle::{Counters, Message};
-use crate::parent::Board;
+use crate::guardian::SharedPage;
 use baton_core::{Durable, Input};
 use baton_shared::config::Config;
 use baton_shared::id::RoleName;
@@ -61,7 +61,7 @@ pub struct Start<P = port::Port, C = ground::System> {
     /// What the voter's disk remembers.
     pub durable: Durable,
     /// What is shared with the parent process, if there is one.
-    pub board: Option<&'static Board>,
+    pub page: Option<SharedPage>,
     /// Roles whose application may still act since the run before.
     pub unfinished: BTreeSet<RoleName>,
     /// One socket per configured network; `None` where this node has no address.

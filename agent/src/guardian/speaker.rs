@@ -7,10 +7,13 @@ use rustix::io::{read, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, WaitOptions, waitpid};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Longest line, in bytes: a pipe takes it whole or not at all (PIPE_BUF).
 const LONGEST: usize = 4096;
+/// One that was killed is replaced no sooner.
+const AGAIN: Duration = Duration::from_secs(1);
 /// At the end of the guardian its last words are waited for so long.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -20,6 +23,7 @@ pub struct Speaker {
     pipe: Option<OwnedFd>,
     /// Reaped by whoever reaps this process's children.
     pub process: Pid,
+    started: Instant,
     lost: u64,
 }
 
@@ -31,6 +35,8 @@ impl Speaker {
         match unsafe { libc::fork() } {
             0 => {
                 drop(pipe);
+                // It may be a later one: a keeper must see the end of its line when the guardian is gone, and not only this.
+                crate::keeper::keep_only(&mut [2, its.as_raw_fd()]);
                 speak(&its)
             }
             id => {
@@ -39,14 +45,25 @@ impl Speaker {
                 Ok(Speaker {
                     pipe: Some(pipe),
                     process,
+                    started: Instant::now(),
                     lost: 0,
                 })
             }
         }
     }
 
+    /// A child of this process was reaped: if it was this one, another follows when there is something to say.
+    pub fn was_reaped(&mut self, id: Pid) {
+        if id == self.process {
+            self.pipe = None;
+        }
+    }
+
     /// A line for the operator. Never waits.
     pub fn say(&mut self, text: &str) {
+        if self.pipe.is_none() && self.started.elapsed() > AGAIN && let Ok(next) = Speaker::start() {
+            *self = Speaker { lost: self.lost, ..next };
+        }
         if self.lost > 0 {
             let lost = format!("baton: ({} lines of the guardian were lost: whoever reads its log did not keep up)\n", self.lost);
             if self.write(&lost) {

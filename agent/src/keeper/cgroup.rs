@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Where this node's cgroups are made.
@@ -52,7 +53,7 @@ impl Base {
     pub fn possible() -> Result<(), String> {
         let name = format!("baton-probe-{}", std::process::id());
         let base = Base::make(&name)?;
-        let _ = fs::remove_dir(&base.0); // an empty cgroup
+        base.remove();
         Ok(())
     }
 
@@ -75,16 +76,18 @@ impl Base {
         Cgroup::open(dir)
     }
 
+    /// A fresh one, with a number behind its name.
+    pub fn numbered(&self, name: &str) -> io::Result<Cgroup> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // A restarted agent begins anew, and what the one before left may have such a number still.
+        let me = std::process::id();
+        self.cgroup(&format!("{name}-{me}-{}", NEXT.fetch_add(1, Relaxed)))
+    }
+
     /// Kills whatever is in any of them, and waits until they are empty. Says who is left.
     pub fn clear(&self, limit: Duration) -> Result<(), String> {
         let since = Instant::now();
-        let mut left: Vec<Cgroup> = fs::read_dir(&self.0)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .filter_map(|entry| Cgroup::open(entry.path()).ok())
-            .collect();
+        let mut left = self.others(&[]);
         loop {
             for cgroup in &left {
                 kill(cgroup.dir.as_fd());
@@ -101,10 +104,18 @@ impl Base {
         }
     }
 
-    /// Whether anybody is in any of them.
-    pub fn is_empty(&self) -> bool {
-        let dir = rustix::fs::open(&self.0, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-        dir.is_ok_and(|dir| !populated(dir.as_fd()))
+    /// Those that exist below it, but these.
+    pub fn others(&self, but: &[String]) -> Vec<Cgroup> {
+        let dirs = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        dirs.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+            .filter(|entry| !but.iter().any(|name| entry.file_name() == name.as_str()))
+            .filter_map(|entry| Cgroup::open(entry.path()).ok())
+            .collect()
+    }
+
+    /// Removes it, if nothing is left in it.
+    pub fn remove(&self) {
+        let _ = fs::remove_dir(&self.0); // one that is used is not removed
     }
 }
 
@@ -125,6 +136,11 @@ impl Cgroup {
     /// For [`enter`], [`kill`] and [`populated`].
     pub fn dir(&self) -> BorrowedFd<'_> {
         self.dir.as_fd()
+    }
+
+    /// Its last name.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Who is in it, in words.

@@ -340,7 +340,7 @@ fn report(line: RawFd, what: u8, number: i32, more: u64) {
 }
 
 /// Closes every descriptor but these. The standard streams become /dev/null: whoever reads the program's output waits for its end.
-fn keep_only(kept: &mut [RawFd]) {
+pub fn keep_only(kept: &mut [RawFd]) {
     kept.sort_unstable(); // allocates nothing
     // SAFETY: calls without pointers but for a constant; what is closed is this process's copy.
     unsafe {

@@ -84,6 +84,13 @@ impl Running {
         self.empty
     }
 
+    /// What it left behind stays; its keeper, too, until that has ended.
+    pub fn leave(mut self) {
+        if let Some(kept) = self.kept.take() {
+            leftovers::add(kept.into_inner());
+        }
+    }
+
     async fn hear(&mut self) {
         let Some(kept) = &self.kept else {
             self.lost = true;

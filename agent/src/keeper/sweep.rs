@@ -54,10 +54,13 @@ pub fn any_alive(root: Pid) -> bool {
     alive
 }
 
-/// The living below `root`, at most `most` of them.
-pub fn living(root: Pid, most: usize) -> Vec<Pid> {
+/// The living below `root` but the spared ones and what is below them, at most `most`.
+pub fn living(root: Pid, spared: &[Pid], most: usize) -> Vec<Pid> {
     let mut found = Vec::new();
     walk(root, &mut |process| {
+        if spared.contains(&process.id) {
+            return false;
+        }
         if process.alive() && found.len() < most {
             found.push(process.id);
         }

@@ -111,7 +111,7 @@ fn rig() -> Rig {
             cluster: ClusterId(0),
         },
         durable: Durable::default(),
-        board: None,
+        page: None,
         unfinished: Default::default(),
         ports: vec![Some(mine)],
         addresses,
