@@ -7,7 +7,10 @@
 //! - [`watch`]: the agent's eye on its guardian.
 //! - [`request`]: what agent and guardian say to each other.
 
+mod applications;
+mod burial;
 pub mod fate;
+mod fences;
 pub mod keeper;
 pub mod machine;
 pub mod page;

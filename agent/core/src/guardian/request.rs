@@ -172,12 +172,17 @@ pub struct FencePlan {
 }
 
 impl FencePlan {
+    /// Whether the fence is to be run, while the agent is stopping the application or is not.
+    pub fn fences(&self, stopping: bool) -> bool {
+        !stopping || (self.harder && !broken!(FenceWaits))
+    }
+
     /// How long before the end of the lease the guardian steps in, while the agent is stopping the application or is not.
     pub fn lead(&self, stopping: bool) -> Duration {
-        if stopping && (!self.harder || broken!(FenceWaits)) {
-            self.kill_lead
-        } else {
+        if self.fences(stopping) {
             self.fence_lead
+        } else {
+            self.kill_lead
         }
     }
 }
