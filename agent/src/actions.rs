@@ -296,7 +296,11 @@ impl Runner {
         };
         let cancel = Notify::new();
         let facts = facts(job);
-        let promotes = self.means.slot.zip(job.kill_lead).filter(|_| job.action == Action::Promote);
+        let promotes = self
+            .means
+            .slot
+            .zip(job.kill_lead)
+            .filter(|_| job.action == Action::Promote);
         let keeping = Keeping {
             name: format!("{}-{}", job.role, name(job.action)),
             promotes,

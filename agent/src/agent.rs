@@ -16,7 +16,7 @@ use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Known};
 use crate::consensus::Store;
 use crate::descriptors;
-use crate::parent::Line;
+use crate::guardian::GuardianChannel;
 use baton_dnsd::Passed;
 use baton_shared::clock::Mono;
 use baton_shared::config::{Config, Loaded};
@@ -78,9 +78,9 @@ const ENVIRONMENT: u8 = 1;
 /// Exit status of a configuration error.
 const CONFIGURATION: u8 = 2;
 
-/// Runs the agent until it is told to stop, or its parent process ends; gives the process's exit status. To be called before any
+/// Runs the agent until it is told to stop, or its guardian ends; gives the process's exit status. To be called before any
 /// thread is started.
-pub fn run(options: Options, line: Line) -> u8 {
+pub fn run(options: Options, channel: GuardianChannel) -> u8 {
     // SAFETY: the process has one thread so far; logging starts the second.
     let variables = unsafe { Variables::take() };
     // SAFETY: as above; and what the service manager has passed nobody else owns.
@@ -93,7 +93,7 @@ pub fn run(options: Options, line: Line) -> u8 {
         return fail(CONFIGURATION, &text);
     }
     let status = match options.load() {
-        Ok(loaded) => run_with(options, loaded, line, Manager::new(variables), passed),
+        Ok(loaded) => run_with(options, loaded, channel, Manager::new(variables), passed),
         Err(error) => fail(CONFIGURATION, &error),
     };
     log::flush();
@@ -106,10 +106,20 @@ fn fail(status: u8, error: &dyn std::fmt::Display) -> u8 {
     status
 }
 
-fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, passed: Passed) -> u8 {
+fn run_with(
+    options: Options,
+    loaded: Loaded,
+    mut channel: GuardianChannel,
+    manager: Manager,
+    passed: Passed,
+) -> u8 {
     let Loaded { config, warnings } = loaded;
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+    // Before anything else is touched: there may be another one of this node, or something left of a run before.
+    if let Err(error) = channel.begin(config.cluster.name.as_str(), config.me.as_str()) {
+        return fail(ENVIRONMENT, &error);
     }
     let config = Arc::new(config);
     let runtime = match faces() {
@@ -120,7 +130,7 @@ fn run_with(options: Options, loaded: Loaded, line: Line, manager: Manager, pass
         }
     };
     let status = runtime.block_on(async {
-        match start(options, config, line, manager, passed).await {
+        match start(options, config, channel, manager, passed).await {
             Ok(running) => running.until_stopped().await,
             Err(error) => fail(ENVIRONMENT, &error),
         }
@@ -149,7 +159,7 @@ fn faces() -> std::io::Result<Runtime> {
 async fn start(
     options: Options,
     config: Arc<Config>,
-    line: Line,
+    channel: GuardianChannel,
     manager: Manager,
     passed: Passed,
 ) -> Result<Running, String> {
@@ -169,5 +179,5 @@ async fn start(
         counters: Arc::default(),
         manager,
     };
-    Running::start(parts, sockets, line).await
+    Running::start(parts, sockets, channel).await
 }

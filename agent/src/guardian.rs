@@ -9,6 +9,7 @@
 //!
 //! Nothing here waits for the agent, for a peer, for a program's file, or for whoever reads the log.
 
+pub mod link;
 mod lock;
 mod notices;
 mod remains;
@@ -56,14 +57,18 @@ pub struct SharedSlot {
 impl SharedPage {
     /// One whose guardian is a test.
     #[cfg(test)]
-    pub fn of(page: &'static LeasePage) -> SharedPage {
+    pub fn of_test() -> SharedPage {
+        let page = shell::shared_page().unwrap();
         SharedPage { page, bell: -1 }
     }
 
     /// The slot of the role at this place in the configuration.
     pub fn slot(&self, place: usize) -> Option<SharedSlot> {
         let slot = self.page.slot(place)?;
-        Some(SharedSlot { slot, bell: self.bell })
+        Some(SharedSlot {
+            slot,
+            bell: self.bell,
+        })
     }
 }
 
@@ -215,6 +220,3 @@ pub fn unframe<T: for<'a> Deserialize<'a>>(bytes: &mut Vec<u8>) -> Result<Option
     bytes.drain(..4 + length);
     Ok(Some(message))
 }
-
-#[cfg(test)]
-mod tests;

@@ -17,15 +17,19 @@ use baton_core::guardian::page::RoleSlot;
 use cgroup::Cgroup;
 pub use process::keep_only;
 use process::{EMPTY, ENDED, KILL, LEADER, NOT_STARTED, Plan, REPORT, STARTED, STUCK};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
+use sweep::Stat;
 
+/// What every keeper is called.
+pub const NAME: &CStr = c"baton-keeper";
 /// Where programs are looked for when the environment does not say.
 const PATHS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -71,14 +75,19 @@ pub enum Report {
 
 /// Starts a program under a keeper; what comes of it is [heard](Kept::hear).
 pub fn start(start: Start<'_>) -> io::Result<Kept> {
-    let text = |text: &String| CString::new(text.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let text =
+        |text: &String| CString::new(text.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
     let arguments: Vec<CString> = start.command.iter().map(text).collect::<Result<_, _>>()?;
     let program = start.command.first().ok_or(io::ErrorKind::InvalidInput)?;
     let paths = paths(program, &start.environment)?;
     let paths: Vec<&CStr> = paths.iter().map(CString::as_c_str).collect();
     let script = [c"/bin/sh", c""].into_iter();
     let script = script.chain(arguments.iter().skip(1).map(CString::as_c_str));
-    let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let null = rustix::fs::open(
+        "/dev/null",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
     let output = start.output.map(|output| output.map(|fd| fd.as_raw_fd()));
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (line, its) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -87,7 +96,11 @@ pub fn start(start: Start<'_>) -> io::Result<Kept> {
         arguments: &process::pointers(arguments.iter().map(CString::as_c_str)),
         environment: &process::pointers(start.environment.iter().map(CString::as_c_str)),
         script: &mut process::pointers(script),
-        streams: [Some(null.as_raw_fd()), output.map(|[out, _]| out), output.map(|[_, err]| err)],
+        streams: [
+            Some(null.as_raw_fd()),
+            output.map(|[out, _]| out),
+            output.map(|[_, err]| err),
+        ],
         line: its.as_raw_fd(),
         cgroup: start.cgroup.as_ref().map(|cgroup| cgroup.dir().as_raw_fd()),
         slot: start.lease.map(|(slot, _)| slot),
@@ -113,8 +126,13 @@ fn paths(program: &str, environment: &[CString]) -> io::Result<Vec<CString>> {
     if program.contains('/') {
         return Ok(vec![path(program.to_owned())?]);
     }
-    let dirs = environment.iter().find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH="));
-    let dirs = dirs.unwrap_or(PATHS).split(':').map(|dir| if dir.is_empty() { "." } else { dir });
+    let dirs = environment
+        .iter()
+        .find_map(|variable| variable.to_str().ok()?.strip_prefix("PATH="));
+    let dirs = dirs
+        .unwrap_or(PATHS)
+        .split(':')
+        .map(|dir| if dir.is_empty() { "." } else { dir });
     dirs.map(|dir| path(format!("{dir}/{program}"))).collect()
 }
 
@@ -160,12 +178,7 @@ impl Kept {
 
     /// Who is left, in words.
     pub fn left(&self) -> String {
-        const MOST: usize = 8;
-        let mut left: Vec<String> = sweep::living(self.keeper, &[], MOST).into_iter().map(sweep::describe).collect();
-        if left.is_empty() {
-            left = self.cgroup.iter().flat_map(Cgroup::processes).take(MOST).collect();
-        }
-        left.join("; ")
+        words(self.keeper, self.cgroup.as_ref())
     }
 
     /// In a process that was forked from its owner: this copy is closed, and nothing else.
@@ -186,6 +199,83 @@ pub fn kill_below(keeper: Pid, cgroup: Option<&Cgroup>) {
         cgroup::kill(cgroup.dir());
     }
     sweep::sweep(keeper, Signal::KILL, &[]);
+}
+
+/// A program that another process's keeper keeps: the guardian's, as the agent sees it.
+#[derive(Debug)]
+pub struct Foreign {
+    keeper: Pid,
+    /// So that its number's next owner is not taken for it.
+    handle: OwnedFd,
+    cgroup: Option<Cgroup>,
+}
+
+impl Foreign {
+    /// The one whose first process this is, and what its cgroup is called. `None`: it has ended.
+    pub fn of(leader: Pid, cgroup: &str) -> Option<Foreign> {
+        let keeper = Pid::from_raw(Stat::of(leader)?.parent)?;
+        let handle = pidfd_open(keeper, PidfdFlags::empty()).ok()?;
+        // Its keeper lives as long as it does: the handle was opened in time.
+        let still =
+            Stat::of(leader)?.parent == keeper.as_raw_nonzero().get() && sweep::is_called(keeper, NAME);
+        still.then(|| Foreign {
+            keeper,
+            handle,
+            cgroup: cgroup::base().and_then(|base| base.existing(cgroup)),
+        })
+    }
+
+    /// Kills all of it from here. One walk.
+    pub fn kill(&self) {
+        if !self.has_ended() {
+            kill_below(self.keeper, self.cgroup.as_ref());
+        } else if let Some(cgroup) = &self.cgroup {
+            cgroup::kill(cgroup.dir());
+        }
+    }
+
+    /// Whether nothing of it is left.
+    pub fn is_gone(&self) -> bool {
+        let below = !self.has_ended() && sweep::any_alive(self.keeper);
+        !below
+            && !self
+                .cgroup
+                .as_ref()
+                .map(Cgroup::dir)
+                .is_some_and(cgroup::populated)
+    }
+
+    /// Who is left, in words.
+    pub fn left(&self) -> String {
+        words(self.keeper, self.cgroup.as_ref())
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut fd = [PollFd::new(&self.handle, PollFlags::IN)];
+        poll(&mut fd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        std::mem::forget(self.cgroup.take()); // its directory is the guardian's to remove
+    }
+}
+
+fn words(keeper: Pid, cgroup: Option<&Cgroup>) -> String {
+    const MOST: usize = 8;
+    let mut left: Vec<String> = sweep::living(keeper, &[], MOST)
+        .into_iter()
+        .map(sweep::describe)
+        .collect();
+    if left.is_empty() {
+        left = cgroup
+            .into_iter()
+            .flat_map(Cgroup::processes)
+            .take(MOST)
+            .collect();
+    }
+    left.join("; ")
 }
 
 impl AsFd for Kept {
@@ -215,3 +305,6 @@ impl Report {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,15 @@
-//! A role's managed process: the application as a child of the parent process ([`crate::parent`]), started, watched, started again
-//! and stopped here. A cold one runs while its node is active; a warm one always, and is told by a signal.
+//! A role's managed process: the application, kept by the guardian ([`crate::guardian`]), started, watched, started again and stopped
+//! from here. A cold one runs while its node is active; a warm one always, and is told by a signal.
 
-use crate::child::{Answers, Child};
 use crate::control::Notice;
-use crate::group::lives;
-use crate::parent::{Answer, Request};
+use crate::guardian::link::{Answers, GuardianLink};
+use crate::keeper::Foreign;
 use baton_core::Input;
+use baton_core::guardian::{Answer, Request};
 use baton_core::input;
 use baton_shared::config::{Config, Mode, OnFailure, Process, show_duration};
 use baton_shared::id::{Epoch, RoleName};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Pid;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,7 +21,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LIVED: Duration = Duration::from_secs(60);
 /// Beyond its own time to stop, its end is waited for so long (stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(5);
-/// Between two looks at a process group that was killed.
+/// Between two looks at a process that waits for its signal, or at what was killed.
 const LOOK: Duration = Duration::from_millis(1);
 /// A process that was started less than this ago gets its promote signal once it can take it: most programs are ready by then, on a
 /// busy machine too.
@@ -29,11 +29,13 @@ const READY: Duration = Duration::from_secs(2);
 /// A program that blocks the signal for so long waits for it by sigwait(3) or signalfd(2). For a moment every shell blocks all
 /// signals, for each program that it runs.
 const STEADY: Duration = Duration::from_millis(100);
-/// A start is answered within this: the parent waits for nothing.
+/// A start is answered within this, unless the program's file lies on a disk that hangs.
 const START: Duration = Duration::from_secs(10);
 
 /// A manager takes an order within this, or what follows is not held up for it.
 const HOLD: Duration = Duration::from_millis(50);
+
+const GONE: &str = "the guardian process is gone, or stands still";
 
 type Done = oneshot::Sender<Result<(), String>>;
 
@@ -52,7 +54,7 @@ pub enum Order {
     Hold,
     /// It shall act no more.
     Demote {
-        /// Told when it does not (a cold one: when its process group is gone).
+        /// Told when it does not (a cold one: when nothing of it is left).
         done: Done,
     },
 }
@@ -112,13 +114,14 @@ pub struct Manager {
     role: RoleName,
     slot: usize,
     configs: watch::Receiver<Arc<Config>>,
-    child: Child,
+    guardian: GuardianLink,
     answers: Answers,
     orders: mpsc::Receiver<Order>,
     notices: mpsc::Sender<Notice>,
     run: Run,
-    /// The application's process group, while it runs.
-    group: Option<Pid>,
+    /// The application's first process, while it runs; and all of it, for when the guardian cannot stop it.
+    leader: Option<Pid>,
+    kept: Option<Foreign>,
     promoted: Option<Epoch>,
     env: Vec<(String, String)>,
     /// Ends in a row.
@@ -132,7 +135,7 @@ pub fn manage(
     role: RoleName,
     slot: usize,
     configs: watch::Receiver<Arc<Config>>,
-    child: Child,
+    guardian: GuardianLink,
     answers: Answers,
     notices: mpsc::Sender<Notice>,
 ) -> (Application, Manager) {
@@ -141,12 +144,13 @@ pub fn manage(
         role,
         slot,
         configs,
-        child,
+        guardian,
         answers,
         orders,
         notices,
         run: Run::Off,
-        group: None,
+        leader: None,
+        kept: None,
         promoted: None,
         env: Vec::new(),
         ends: 0,
@@ -164,7 +168,7 @@ impl Manager {
         }
     }
 
-    /// Until the agent exits. An error: the parent is gone.
+    /// Until the agent exits. An error: the guardian is gone, or stands still.
     async fn manage(&mut self) -> Result<(), String> {
         if self.settings().is_some_and(|process| process.mode == Mode::Warm) {
             self.start(None).await?;
@@ -181,43 +185,68 @@ impl Manager {
                 },
                 answer = self.answers.recv() => match answer {
                     Some(answer) => self.hear(answer).await?,
-                    None => return Err("the parent process is gone".to_owned()),
+                    None => return Err(GONE.to_owned()),
                 },
+                () = self.guardian.stands_still() => return Err(GONE.to_owned()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.start(None).await?,
                 () = sleep(LOOK), if self.signal.is_some() => self.promote_by_signal().await?,
             }
         }
     }
 
-    /// The parent is gone, and the application's leader died with it. What the leader started did not: it is killed here, so that the
-    /// role can be released before this process ends too.
+    /// The guardian is gone, or stands still. Its keeper kills the application in the first case, and nobody else does in the second:
+    /// it is killed from here, by the same code, so that the role can be released before this process ends too.
     async fn abandoned(mut self) -> Result<(), String> {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::KILL); // it may be gone already
+        match std::mem::replace(&mut self.run, Run::Off) {
+            Run::Stopping(done) => self.vanish(done).await,
+            Run::Starting(Some(done)) => answer(done, Err(GONE.to_owned())),
+            _ => {}
         }
-        if let Run::Stopping(done) = std::mem::replace(&mut self.run, Run::Off) {
-            self.vanish(done).await;
-        }
-        while let Some(order) = self.orders.recv().await {
+        let still = self.guardian.is_still();
+        loop {
+            // Killed at once, also while no demote asks for it: what it still does it does without a guard.
+            let ended = self.kill_once();
+            let order = match ended {
+                true => self.orders.recv().await,
+                false => match timeout(LOOK, self.orders.recv()).await {
+                    Ok(order) => order,
+                    Err(_) => continue,
+                },
+            };
             match order {
-                Order::Promote { done, .. } => answer(done, Err("the parent process is gone".to_owned())),
-                Order::Hold => {}
-                Order::Demote { done } => self.vanish(done).await,
+                Some(Order::Promote { done, .. }) => answer(done, Err(GONE.to_owned())),
+                Some(Order::Hold) => {}
+                Some(Order::Demote { done }) => self.vanish(done).await,
+                None => return Ok(()), // the agent is exiting
+            }
+            if still && !self.guardian.is_still() {
+                // It goes on; what this manager knew of its application is not true any more.
+                self.run = Run::Off;
             }
         }
-        Ok(()) // the agent is exiting
     }
 
-    /// Waits for the end of what was killed.
-    async fn vanish(&self, done: Done) {
-        let vanished = async {
-            while self.group.is_some_and(lives) {
-                sleep(LOOK).await;
+    /// Whether nothing of the application is left; else one walk over what is.
+    fn kill_once(&mut self) -> bool {
+        // One that was asked for and has not been heard of may come; its keeper sees the lease.
+        let gone = self.kept.as_ref().is_none_or(Foreign::is_gone);
+        if let Some(kept) = self.kept.as_ref().filter(|_| !gone) {
+            kept.kill();
+        }
+        gone
+    }
+
+    /// Waits for the end of all of it.
+    async fn vanish(&mut self, done: Done) {
+        let since = Instant::now();
+        while !self.kill_once() {
+            if since.elapsed() > VANISH {
+                let left = self.kept.as_ref().map(Foreign::left).unwrap_or_default();
+                return answer(done, Err(format!("the process cannot be killed: {left}")));
             }
-        };
-        let result = timeout(VANISH, vanished).await;
-        let result = result.map_err(|_| "the process cannot be killed".to_owned());
-        answer(done, result);
+            sleep(LOOK).await;
+        }
+        answer(done, Ok(()));
     }
 
     /// As the configuration has it now; a change counts from the next start.
@@ -279,9 +308,9 @@ impl Manager {
                 let (signal, grace) = settings.map_or((libc::SIGTERM, Duration::ZERO), |process| {
                     (process.stop_signal, process.stop_timeout)
                 });
-                // Asked in any case: that it does not run is the parent's word, not a memory.
+                // Asked in any case: that it does not run is the guardian's word, not a memory.
                 self.run = Run::Stopping(done);
-                self.child
+                self.guardian
                     .ask(Request::Stop {
                         slot: self.slot,
                         signal,
@@ -303,7 +332,7 @@ impl Manager {
         };
         self.run = Run::Starting(done);
         let env = self.environment();
-        self.child
+        self.guardian
             .ask(Request::Start {
                 slot: self.slot,
                 epoch: self.promoted.unwrap_or_default(),
@@ -352,9 +381,9 @@ impl Manager {
 
     /// A program that has just begun has no handler yet: most signals would kill it.
     async fn promote_by_signal(&mut self) -> Result<(), String> {
-        let group = self.group;
+        let leader = self.leader;
         let ready =
-            |waiting: &mut Waiting| group.is_none_or(|leader| waiting.is_over(leader, Instant::now()));
+            |waiting: &mut Waiting| leader.is_none_or(|leader| waiting.is_over(leader, Instant::now()));
         if let Some(Waiting { signal, done, .. }) = self.signal.take_if(ready) {
             self.signal(Some(signal)).await?;
             self.runs(done).await;
@@ -374,7 +403,7 @@ impl Manager {
         match signal {
             Some(signal) => {
                 let slot = self.slot;
-                self.child.ask(Request::Signal { slot, signal }).await
+                self.guardian.ask(Request::Signal { slot, signal }).await
             }
             None => Ok(()),
         }
@@ -383,7 +412,10 @@ impl Manager {
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
-                self.group = Pid::from_raw(id.cast_signed());
+                self.leader = Pid::from_raw(id.cast_signed());
+                self.kept = self
+                    .leader
+                    .and_then(|leader| Foreign::of(leader, self.role.as_str()));
                 // Else it was to be stopped meanwhile, and its end comes next.
                 if matches!(self.run, Run::Starting(_))
                     && let Run::Starting(done) = std::mem::replace(&mut self.run, Run::On(Instant::now()))
@@ -404,20 +436,25 @@ impl Manager {
                 Run::Starting(None) => self.ended(why, Duration::ZERO).await,
                 other => self.run = other,
             },
-            Answer::Ended { how, .. } => {
-                self.group = None;
+            Answer::Ended { how, took, .. } => {
+                (self.leader, self.kept) = (None, None);
+                if let Some(took) = took {
+                    self.killed(took).await;
+                }
                 if let Some(Waiting { done: Some(done), .. }) = self.signal.take() {
                     answer(done, Err(format!("it {how}")));
                 }
                 match std::mem::replace(&mut self.run, Run::Off) {
                     Run::Stopping(done) => answer(done, Ok(())),
                     Run::On(since) => self.ended(format!("it {how}"), since.elapsed()).await,
-                    // Of a run before: of this one the parent says first that it has started.
+                    // Of a run before: of this one the guardian says first that it has started.
                     other => self.run = other,
                 }
             }
-            Answer::Fenced { .. } => {
-                let _ = self.notices.send(Input::Fenced(self.role.clone()).into()).await; // else the loop has stopped
+            Answer::Fenced { .. } => self.note(Input::Fenced(self.role.clone())).await,
+            Answer::Stuck { processes, .. } => {
+                let role = self.role.clone();
+                self.note(Input::Stuck { role, processes }).await;
             }
         }
         Ok(())
@@ -450,9 +487,25 @@ impl Manager {
     async fn tell(&self, process: input::Process) {
         if let Some(epoch) = self.promoted {
             let role = self.role.clone();
-            let news = Input::Process { role, epoch, process };
-            let _ = self.notices.send(news.into()).await; // else the loop has stopped
+            self.note(Input::Process { role, epoch, process }).await;
         }
+    }
+
+    /// Whether it vanished within its part of the lease's end.
+    async fn killed(&self, took: Duration) {
+        let config = self.configs.borrow().clone();
+        let role = config.roles.get(&self.role);
+        let allowed = role.map_or(Duration::MAX, |role| role.lead(config.cluster.window).kill);
+        let role = self.role.clone();
+        if took > allowed {
+            self.note(Input::SlowKill { role, took, allowed }).await;
+        } else {
+            tracing::debug!(role = %role, "killed, and gone after {took:?} of {allowed:?}");
+        }
+    }
+
+    async fn note(&self, news: Input) {
+        let _ = self.notices.send(news.into()).await; // else the loop has stopped
     }
 }
 

@@ -205,6 +205,7 @@ impl Core {
                     role.fenced(c, q);
                 }
             }
+            Input::Guardian { .. } | Input::Stuck { .. } | Input::SlowKill { .. } => {}
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
                 self.asked.answered(token, &result, &self.roles, c, q, now);

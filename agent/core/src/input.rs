@@ -7,6 +7,7 @@ use baton_shared::seal::Header;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One thing that happened. The driver reads the clock *after* it learned of it, and passes that as `now` (V2).
 #[derive(Clone, Debug)]
@@ -62,6 +63,27 @@ pub enum Input {
     },
     /// The parent stopped this role's application, because this process stood still.
     Fenced(RoleName),
+    /// STUB
+    Guardian {
+        /// It stands still, or goes on.
+        stands_still: bool,
+    },
+    /// STUB
+    Stuck {
+        /// For which role.
+        role: RoleName,
+        /// Which, in words.
+        processes: String,
+    },
+    /// STUB
+    SlowKill {
+        /// For which role.
+        role: RoleName,
+        /// How long it took.
+        took: Duration,
+        /// How long it may take.
+        allowed: Duration,
+    },
     /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.
     Persisted {
         /// Its token.

@@ -168,7 +168,11 @@ pub async fn run(
         Ok(status) => status,
         Err(stopped) => {
             if !running.empty(Duration::ZERO).await {
-                tracing::error!("{}: it was killed, and does not end: {}", run.what, running.left());
+                tracing::error!(
+                    "{}: it was killed, and does not end: {}",
+                    run.what,
+                    running.left()
+                );
                 left.killed.push(running);
             }
             return Err(match stopped {
@@ -208,7 +212,10 @@ async fn reached(instant: Option<Instant>) {
 fn spawn(run: &Run<'_>) -> io::Result<(Running, [Receiver; 2])> {
     let (out, its_out) = io::pipe()?;
     let (err, its_err) = io::pipe()?;
-    let readers = [Receiver::from_owned_fd(out.into())?, Receiver::from_owned_fd(err.into())?];
+    let readers = [
+        Receiver::from_owned_fd(out.into())?,
+        Receiver::from_owned_fd(err.into())?,
+    ];
     let kept = keeper::start(Start {
         command: run.command,
         environment: environment::for_child(run.env.iter().map(|(name, value)| (*name, value.as_str()))),

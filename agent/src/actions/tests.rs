@@ -1,4 +1,5 @@
 use super::*;
+use crate::guardian::SharedPage;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ fn job(action: Action, epoch: u64, script: &str, limit: Duration) -> Job {
         }),
         demote: None,
         process: None,
+        kill_lead: None,
         from: Some(NodeName::new("b").unwrap()),
         cause: "b fell silent".into(),
     }
@@ -40,7 +42,7 @@ async fn ends_remembered(
 }
 
 async fn ends_at(
-    slot: Option<&'static Slot>,
+    slot: Option<SharedSlot>,
     acting: Acting,
     jobs: Vec<Job>,
     pause: impl AsyncFn(usize),
@@ -387,7 +389,8 @@ async fn a_role_with_nothing_to_promote_is_remembered_too_if_it_is_to_be_demoted
 async fn a_demote_that_fails_has_succeeded_once_the_application_is_fenced() {
     let dir = tempfile::tempdir().unwrap();
     let (acting, _) = Acting::open(Some(dir.path().to_owned()), &BTreeMap::new());
-    let slot: &'static Slot = Box::leak(Box::default());
+    let page = SharedPage::of_test();
+    let slot = page.slot(0).unwrap();
     let demote = |epoch| Job {
         demote: Some(LIMIT),
         ..job(Action::Demote, epoch, "exit 1", LIMIT)
@@ -402,7 +405,7 @@ async fn a_demote_that_fails_has_succeeded_once_the_application_is_fenced() {
     let unfenced = ends_at(Some(slot), acting.clone(), vec![demote(7)], async |_| {}).await;
     assert!(unfenced[0].2.is_err());
     assert!(dir.path().join("acting").exists());
-    slot.fence_succeeds();
+    slot.fence_done(slot.quiet().unwrap());
     let fenced = ends_at(Some(slot), acting, vec![demote(7)], async |_| {}).await;
     assert_eq!(fenced[0].2, Ok(()));
     let start = Instant::now();

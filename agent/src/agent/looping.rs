@@ -4,15 +4,15 @@ use super::running::Parts;
 use super::tasks::Tasks;
 use crate::actions::acting::Acting;
 use crate::actions::{self, Actions, Means, Whose};
-use crate::child::{self, Testator};
 use crate::consensus::{Consensus, Store};
 use crate::control::ground::System;
 use crate::control::port::Port;
 use crate::control::pulse::Pulse;
 use crate::control::watchdog::Watchdog;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
+use crate::guardian::link::{self, Instructor, Watcher};
+use crate::guardian::{GuardianChannel, SharedPage};
 use crate::handle::{Counters, MAX_WAITING, Message};
-use crate::parent::{Board, Line};
 use crate::process::{self, Application};
 use baton_core::{Durable, Input};
 use baton_shared::config::Config;
@@ -42,16 +42,17 @@ impl Loop {
         ports: Vec<Option<Port>>,
         consensus: &Consensus,
         configs: &watch::Receiver<Arc<Config>>,
-        line: Line,
+        channel: GuardianChannel,
         tasks: &mut Tasks,
     ) -> Result<Loop, String> {
         let (notices, noticed) = mpsc::channel(MAX_NOTICES);
         let (messages, heard) = mpsc::channel(MAX_WAITING);
         let (states, state_changes) = watch::channel(RoleStates::new());
         let (flush, flush_ended) = start_flush(parts.store.clone(), notices.clone(), parts.counters.clone())?;
-        let board = line.board;
-        let applications = start_applications(parts, configs, line, &notices, tasks);
-        let (actions, unfinished) = start_actions(parts, board, applications, &notices, tasks);
+        let page = channel.page;
+        let applications =
+            start_applications(parts, configs, (channel, state_changes.clone()), &notices, tasks);
+        let (actions, unfinished) = start_actions(parts, page, applications, &notices, tasks);
         let pulse = pulse(parts, unfinished.is_empty())?;
         let (call, called) = mpsc::channel(calls::MAX_CALLS);
         let calls = calls::run(consensus.clone(), called, notices.clone());
@@ -63,7 +64,7 @@ impl Loop {
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),
-            board: Some(board),
+            page: Some(page),
             unfinished,
             ports,
             addresses: parts.addresses.clone(),
@@ -114,18 +115,18 @@ fn pulse(parts: &Parts, settled: bool) -> Result<Pulse, String> {
     Ok(pulse)
 }
 
-/// Starts the conversation with the parent process, and a manager for each role's application.
+/// Starts the conversation with the guardian, the watch over it, and a manager for each role's application.
 fn start_applications(
     parts: &Parts,
     configs: &watch::Receiver<Arc<Config>>,
-    line: Line,
+    (channel, states): (GuardianChannel, watch::Receiver<RoleStates>),
     notices: &mpsc::Sender<Notice>,
     tasks: &mut Tasks,
 ) -> Vec<Application> {
-    let (child, talk, answers) = child::connect(line, parts.config.roles.len());
-    tasks.start("the line to the parent process", talk.run());
+    let (link, conversation, answers, stands_still) = link::connect(channel, parts.config.roles.len());
+    tasks.start("the channel to the guardian process", conversation.run());
     let identity = parts.store.identity();
-    let testator = Testator {
+    let instructor = Instructor {
         configs: configs.clone(),
         addresses: parts.addresses.clone(),
         published: parts.published.clone(),
@@ -134,16 +135,24 @@ fn start_applications(
             node: identity.node,
             boot: identity.boot,
         },
-        child: child.clone(),
+        link: link.clone(),
     };
-    tasks.start("the parent's instructions", testator.run());
+    tasks.start("the guardian's instructions", instructor.run());
+    let watcher = Watcher {
+        configs: configs.clone(),
+        page: link.page,
+        stands_still,
+        notices: notices.clone(),
+        states,
+    };
+    tasks.start("the watch over the guardian process", watcher.run());
     let mut applications = Vec::new();
     for (slot, (role, answers)) in parts.config.roles.keys().zip(answers).enumerate() {
         let (application, manager) = process::manage(
             role.clone(),
             slot,
             configs.clone(),
-            child.clone(),
+            link.clone(),
             answers,
             notices.clone(),
         );
@@ -155,10 +164,10 @@ fn start_applications(
 
 /// Starts the action runners; the queues to them.
 ///
-/// What the run before left acting is known from the data directory, or from the parent, if that is the same one.
+/// What the run before left acting is known from the data directory, or from the guardian, if that is the same one.
 fn start_actions(
     parts: &Parts,
-    board: &'static Board,
+    page: SharedPage,
     applications: Vec<Application>,
     notices: &mpsc::Sender<Notice>,
     tasks: &mut Tasks,
@@ -169,18 +178,18 @@ fn start_actions(
     let roles = config.roles.keys().enumerate();
     unfinished.extend(
         roles
-            .filter(|(place, _)| board.left_over(*place))
+            .filter(|(place, _)| page.left_over(*place))
             .map(|(_, role)| role.clone()),
     );
     for (place, (jobs, application)) in jobs.into_iter().zip(applications).enumerate() {
-        if let Some(slot) = board.slot(place) {
+        if let Some(slot) = page.slot(place) {
             slot.begin_anew();
         }
         let means = Means {
             whose: whose(config),
             acting: acting.clone(),
             application: Some(application),
-            slot: board.slot(place),
+            slot: page.slot(place),
         };
         tasks.start("actions", actions::run(means, jobs, notices.clone()));
     }

@@ -11,8 +11,8 @@ use crate::addresses::Addresses;
 use crate::addresses::resolver::{self, Resolve};
 use crate::checks;
 use crate::consensus::{self, Consensus, Store, net};
+use crate::guardian::GuardianChannel;
 use crate::handle::{Counters, Handle, Reload};
-use crate::parent::Line;
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
 use baton_shared::view::Published;
@@ -93,7 +93,7 @@ impl Signals {
 
 impl Running {
     /// Starts everything; the sockets are bound.
-    pub async fn start(parts: Parts, sockets: Sockets, line: Line) -> Result<Running, String> {
+    pub async fn start(parts: Parts, sockets: Sockets, channel: GuardianChannel) -> Result<Running, String> {
         let signals = Signals::new()?;
         let config = parts.config.clone();
         let (tell, told) = mpsc::channel(MAX_RELOADS);
@@ -110,7 +110,7 @@ impl Running {
         .await?;
         let mut tasks = Tasks::default();
         let (current, configs) = watch::channel(config.clone());
-        let looping = Loop::start(&parts, sockets.ports, &consensus, &configs, line, &mut tasks)?;
+        let looping = Loop::start(&parts, sockets.ports, &consensus, &configs, channel, &mut tasks)?;
         let (reload, reloads) = mpsc::channel(MAX_RELOADS);
         let handle = Handle {
             published: parts.published.clone(),
@@ -210,7 +210,7 @@ impl Running {
         let asked = Instant::now();
         let signals = &mut self.signals;
         let again = async {
-            // A Ctrl-C reaches this process from the terminal and, a moment later, from its parent.
+            // A Ctrl-C reaches this process from the terminal and, a moment later, from its guardian.
             loop {
                 signals.interrupt.recv().await;
                 if asked.elapsed() >= SAME_INTERRUPT {
@@ -229,7 +229,7 @@ impl Running {
             }
         };
         if !released {
-            return false; // the sooner this process ends, the sooner its parent fences, and tells the others
+            return false; // the sooner this process ends, the sooner its guardian fences, and tells the others
         }
         if timeout(END_LIMIT, self.consensus.shutdown()).await.is_err() {
             tracing::warn!("consensus did not end within {END_LIMIT:?}");

@@ -91,7 +91,9 @@ impl Command {
             return match &self.killed {
                 Some(killed) => {
                     let left = killed.left();
-                    format!("what is left of the one before was killed and has not ended yet: {left}; is it stuck on a disk or a network drive?")
+                    format!(
+                        "what is left of the one before was killed and has not ended yet: {left}; is it stuck on a disk or a network drive?"
+                    )
                 }
                 None => String::new(),
             };
@@ -119,7 +121,10 @@ fn with(text: String, last: &str) -> String {
 }
 
 fn cannot(words: &[String], error: &io::Error) -> String {
-    format!("cannot run \"{}\": {error}", words.first().map_or("", String::as_str))
+    format!(
+        "cannot run \"{}\": {error}",
+        words.first().map_or("", String::as_str)
+    )
 }
 
 /// Starts it, with one pipe for both of its outputs: so their lines keep their order.

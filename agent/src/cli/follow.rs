@@ -4,6 +4,7 @@
 
 mod child;
 mod decide;
+mod group;
 #[cfg(test)]
 mod tests;
 mod watch;

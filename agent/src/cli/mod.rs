@@ -60,7 +60,7 @@ fn start(agent: options::Agent) -> u8 {
         node: agent.node,
         log: agent.log,
     };
-    crate::parent::run(|line| crate::agent::run(options.clone(), line))
+    crate::guardian::run(|channel| crate::agent::run(options.clone(), channel))
 }
 
 /// Runs one command to its end.

@@ -9,8 +9,8 @@ use super::ground::{Clock, Datagrams, System};
 use super::port::Port;
 use super::{Notice, Start};
 use crate::actions::Job;
-use crate::handle::{Counters, MAX_WAITING, Message};
 use crate::guardian::SharedSlot;
+use crate::handle::{Counters, MAX_WAITING, Message};
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
 use baton_core::{Core, Input, Output};
@@ -476,7 +476,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         let process = settings.and_then(|role| role.process.as_ref());
         let process = process.map(|process| (process.mode, process.stop_timeout));
         let window = self.io.config.cluster.window;
-        let kill_lead = settings.filter(|role| role.stops()).map(|role| role.lead(window).kill);
+        let kill_lead = settings
+            .filter(|role| role.stops())
+            .map(|role| role.lead(window).kill);
         let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),

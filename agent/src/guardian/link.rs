@@ -1,55 +1,90 @@
-//! The agent's end of the line to its parent process ([`crate::parent`]): requests go out, answers come in, and the parent is kept told
-//! of what it must know if this process dies or stands still.
+//! The agent's side of the channel to its guardian: requests go out, answers come in, the guardian is kept told of what it must know if
+//! this process dies or stands still; and it is watched in turn. A guardian that stands still keeps no lease's end, so this node then
+//! steps down by its own means, and ends with it.
 
 use crate::addresses::Addresses;
 use crate::agent::stop_limit;
 use crate::control::driver::notice_key_for;
-use crate::parent::{Answer, Board, Heir, Last, Line, Request, Will, framed, unframe};
-use baton_shared::config::{Config, OnFailure};
-use baton_shared::id::Owner;
-use baton_shared::view::Published;
+use crate::control::{Notice, RoleStates};
+use crate::guardian::{GuardianChannel, SharedPage, framed, unframe};
+use baton_core::Input;
+use baton_core::guardian::{
+    Answer, Fence, FencePlan, Instructions, Recipient, Request, Watch, watch as beat,
+};
+use baton_shared::clock::Mono;
+use baton_shared::config::{Config, OnFailure, Role, secret_variables, show_duration};
+use baton_shared::id::{Owner, RoleName};
+use baton_shared::view::{Published, RoleState};
+use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Requests that may wait, and answers for one role.
 const MAX_WAITING: usize = 64;
-/// The parent is told of new addresses, and of the cluster's founding, within this.
+/// The guardian is told of new addresses, and of the cluster's founding, within this.
 const LOOK: Duration = Duration::from_millis(200);
 /// After a stop in order, consensus and faces have so long to end.
 const AFTER_STOP: Duration = Duration::from_secs(8);
 
-/// A hold on the parent. Cheap to clone.
+/// Looks at the guardian's beat in the time in which it must beat once.
+const LOOKS: u32 = 4;
+/// With a guardian that stands still a node steps down within this, beyond the time that stopping takes, or ends all the same.
+const STEPPING_DOWN: Duration = Duration::from_secs(5);
+
+/// A hold on the guardian. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Child {
+pub struct GuardianLink {
     /// What is shared.
-    pub board: &'static Board,
+    pub page: SharedPage,
     requests: mpsc::Sender<Request>,
+    /// It stands still.
+    still: watch::Receiver<bool>,
 }
 
-impl Child {
-    /// One whose parent is a test.
+impl GuardianLink {
+    /// One whose guardian is a test.
     #[cfg(test)]
-    pub fn of(board: &'static Board, requests: mpsc::Sender<Request>) -> Child {
-        Child { board, requests }
+    pub fn of(
+        page: SharedPage,
+        requests: mpsc::Sender<Request>,
+        still: watch::Receiver<bool>,
+    ) -> GuardianLink {
+        GuardianLink {
+            page,
+            requests,
+            still,
+        }
     }
 
-    /// Asks for something. An error: the parent is gone, and this process is about to end.
+    /// Asks for something. An error: the guardian is gone, and this process is about to end.
     pub async fn ask(&self, request: Request) -> Result<(), String> {
         self.requests
             .send(request)
             .await
-            .map_err(|_| "the parent process is gone".to_owned())
+            .map_err(|_| "the guardian process is gone".to_owned())
+    }
+
+    /// Waits until the guardian stands still.
+    pub async fn stands_still(&mut self) {
+        if self.still.wait_for(|still| *still).await.is_err() {
+            std::future::pending::<()>().await; // nobody watches it any more: this process is ending
+        }
+    }
+
+    /// Whether it does.
+    pub fn is_still(&self) -> bool {
+        *self.still.borrow()
     }
 }
 
-/// What goes back and forth, to be given to [`Talk::run`].
-pub struct Talk {
-    line: Line,
+/// What goes back and forth, to be given to [`Conversation::run`].
+pub struct Conversation {
+    channel: GuardianChannel,
     requests: mpsc::Receiver<Request>,
     answers: Vec<mpsc::Sender<Answer>>,
 }
@@ -57,27 +92,33 @@ pub struct Talk {
 /// Answers for one role.
 pub type Answers = mpsc::Receiver<Answer>;
 
-/// A hold on the parent, the conversation with it, and what it answers for each of so many roles.
-pub fn connect(line: Line, roles: usize) -> (Child, Talk, Vec<Answers>) {
+/// A hold on the guardian, the conversation with it, what it answers for each of so many roles, and where it is said that it stands
+/// still.
+pub fn connect(
+    channel: GuardianChannel,
+    roles: usize,
+) -> (GuardianLink, Conversation, Vec<Answers>, watch::Sender<bool>) {
     let (sender, requests) = mpsc::channel(MAX_WAITING);
-    let child = Child {
-        board: line.board,
+    let (stands_still, still) = watch::channel(false);
+    let link = GuardianLink {
+        page: channel.page,
         requests: sender,
+        still,
     };
     let (answers, receivers) = (0..roles).map(|_| mpsc::channel(MAX_WAITING)).unzip();
-    let talk = Talk {
-        line,
+    let conversation = Conversation {
+        channel,
         requests,
         answers,
     };
-    (child, talk, receivers)
+    (link, conversation, receivers, stands_still)
 }
 
-impl Talk {
-    /// Carries requests and answers until the parent is gone: then this process must end too.
+impl Conversation {
+    /// Carries requests and answers until the guardian is gone: then this process must end too.
     pub async fn run(mut self) -> Result<(), String> {
-        let mut stream = UnixStream::from_std(self.line.stream)
-            .map_err(|error| format!("cannot talk to the parent process: {error}"))?;
+        let mut stream = UnixStream::from_std(self.channel.stream)
+            .map_err(|error| format!("cannot talk to the guardian process: {error}"))?;
         let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
         loop {
             tokio::select! {
@@ -85,15 +126,13 @@ impl Talk {
                     stream.write_all(&framed(&request)).await.map_err(|error| gone(&error))?;
                 }
                 read = stream.read(&mut chunk) => match read {
-                    Ok(0) => return Err("the parent process has ended".into()),
+                    Ok(0) => return Err("the guardian process has ended".into()),
                     Ok(length) => heard.extend_from_slice(&chunk[..length]),
                     Err(error) => return Err(gone(&error)),
                 }
             }
-            while let Some(answer) = unframe(&mut heard)? {
-                let (Answer::Started { slot, .. } | Answer::Ended { slot, .. } | Answer::Fenced { slot }) =
-                    &answer;
-                if let Some(role) = self.answers.get(*slot) {
+            while let Some(answer) = unframe::<Answer>(&mut heard)? {
+                if let Some(role) = self.answers.get(answer.slot()) {
                     let _ = role.send(answer).await; // a role without a task is exiting
                 }
             }
@@ -102,11 +141,87 @@ impl Talk {
 }
 
 fn gone(error: &std::io::Error) -> String {
-    format!("the parent process has ended ({error})")
+    format!("the guardian process has ended ({error})")
 }
 
-/// What the parent's will is made from.
-pub struct Testator {
+/// Watches the guardian's beat.
+pub struct Watcher {
+    /// The configuration, as it changes.
+    pub configs: watch::Receiver<Arc<Config>>,
+    /// Where it beats.
+    pub page: SharedPage,
+    /// Who is told.
+    pub stands_still: watch::Sender<bool>,
+    /// What the core is told.
+    pub notices: mpsc::Sender<Notice>,
+    /// What this node does.
+    pub states: watch::Receiver<RoleStates>,
+}
+
+impl Watcher {
+    /// Until the guardian stands still. Then, in this order: the core shuts the guard and has the application stopped without it, and
+    /// gives the role up (H3, H4); the guardian is killed; and the error, which ends this process, says so. Process 1 of a container
+    /// cannot be killed from inside: there this node stays out of line until it goes on.
+    pub async fn run(mut self) -> Result<(), String> {
+        loop {
+            let limit = self.until_still().await;
+            let text = format!(
+                "the guardian process has stood still for {}: it is stopped or stuck, and would not stop the application at the \
+                 end of the lease",
+                show_duration(limit)
+            );
+            tracing::error!("{text}; this node steps down");
+            self.tell(true).await;
+            self.until_passive().await;
+            match getppid() {
+                Some(guardian) if guardian != Pid::INIT => {
+                    let _ = kill_process(guardian, Signal::KILL); // it may be gone already
+                    return Err(format!("{text}; it was killed"));
+                }
+                _ => tracing::error!(
+                    "the guardian is process 1 and cannot be killed from inside: restart the container; this node stays out of line \
+                     until then"
+                ),
+            }
+            self.until_it_goes_on().await;
+            tracing::warn!("the guardian process goes on");
+            self.tell(false).await;
+        }
+    }
+
+    async fn tell(&self, stands_still: bool) {
+        self.stands_still.send_replace(stands_still);
+        let _ = self.notices.send(Input::Guardian { stands_still }.into()).await; // else the loop has stopped
+    }
+
+    async fn until_still(&self) -> Duration {
+        let limit = beat::limit(self.configs.borrow().cluster.window);
+        let pace = limit / LOOKS;
+        let mut watch = Watch::new(limit, pace);
+        while !watch.look(self.page.beat(), Mono::now()) {
+            sleep(pace).await;
+        }
+        limit
+    }
+
+    async fn until_it_goes_on(&self) {
+        let beat = self.page.beat();
+        while self.page.beat() == beat {
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn until_passive(&mut self) {
+        let limit = stop_limit(&self.configs.borrow()) + STEPPING_DOWN;
+        let passive = self
+            .states
+            .wait_for(|states| states.values().all(|state| *state == RoleState::Standby));
+        let _ = timeout(limit, passive).await; // longer than that nothing helps but the end of this process
+    }
+}
+
+/// What the guardian's instructions are made from.
+pub struct Instructor {
     /// The configuration, as it changes.
     pub configs: watch::Receiver<Arc<Config>>,
     /// Where peers are.
@@ -117,25 +232,27 @@ pub struct Testator {
     pub mine: Vec<Option<IpAddr>>,
     /// This run.
     pub owner: Owner,
-    /// Where it is deposited.
-    pub child: Child,
+    /// Where they go.
+    pub link: GuardianLink,
 }
 
-impl Testator {
-    /// Tells the parent whenever the will changes, until the agent exits.
+impl Instructor {
+    /// Tells the guardian whenever the instructions change, until the agent exits.
     pub async fn run(mut self) -> Result<(), String> {
         let mut last = None;
         loop {
-            let will = self.will();
-            if last.as_ref() != Some(&will) {
-                self.child.ask(Request::Will(Box::new(will.clone()))).await?;
-                last = Some(will);
+            let now = self.instructions();
+            if last.as_ref() != Some(&now) {
+                self.link
+                    .ask(Request::Instructions(Box::new(now.clone())))
+                    .await?;
+                last = Some(now);
             }
             let _ = timeout(LOOK, self.configs.changed()).await;
         }
     }
 
-    fn will(&mut self) -> Will {
+    fn instructions(&mut self) -> Instructions {
         let config = self.configs.borrow_and_update().clone();
         let cluster = &config.cluster;
         let place = |name, network| {
@@ -145,55 +262,59 @@ impl Testator {
             );
             (from.is_ipv4() == to.is_ipv4()).then_some((u8::try_from(network).ok()?, from, to))
         };
-        let heirs = config
-            .nodes
-            .keys()
-            .filter(|name| **name != config.me)
-            .map(|name| Heir {
-                name: name.clone(),
-                key: notice_key_for(&cluster.key, cluster.name.as_str(), name),
-                places: (0..config.networks.len())
-                    .filter_map(|network| place(name, network))
-                    .collect(),
-            });
-        let roles = config.roles.iter().map(|(role, settings)| {
-            let lead = settings.lead(cluster.window);
-            let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-            let fence = settings.fence.as_ref().or(settings.demote.as_ref());
-            Last {
-                role: role.clone(),
-                fence: lead.fence,
-                kill: lead.kill,
-                command: settings
-                    .last_resort()
-                    .map(|(command, limit)| (command.to_vec(), limit)),
-                harder: settings.fence.is_some(),
-                env: vec![
-                    text("BATON_ROLE", role.as_str()),
-                    text("BATON_NODE", config.me.as_str()),
-                    text("BATON_CLUSTER", cluster.name.as_str()),
-                    text("BATON_FROM", config.me.as_str()),
-                ],
-                // A process that was killed acts no more, whatever its demote command says of that.
-                release: fence.is_some_and(|action| action.on_failure == OnFailure::Release)
-                    || (settings.process.is_some() && settings.fence.is_none()),
-                unproven: settings.stops() && settings.process.is_none() && settings.last_resort().is_none(),
-                stop: settings
-                    .process
-                    .as_ref()
-                    .map_or((libc::SIGTERM, Duration::ZERO), |process| {
-                        (process.stop_signal, process.stop_timeout)
-                    }),
-            }
+        let others = config.nodes.keys().filter(|name| **name != config.me);
+        let recipients = others.map(|name| Recipient {
+            name: name.clone(),
+            key: notice_key_for(&cluster.key, cluster.name.as_str(), name),
+            places: (0..config.networks.len())
+                .filter_map(|network| place(name, network))
+                .collect(),
         });
-        Will {
+        Instructions {
             cluster: self.published.view.load().cluster_id,
             owner: self.owner,
             window: cluster.window,
-            heirs: heirs.collect(),
-            roles: roles.collect(),
+            recipients: recipients.collect(),
+            roles: config
+                .roles
+                .iter()
+                .map(|(role, settings)| fence_plan(&config, role, settings))
+                .collect(),
             restart: config.agent.restart,
             stop: stop_limit(&config) + AFTER_STOP,
+            secrets: secret_variables().into_iter().collect(),
         }
+    }
+}
+
+fn fence_plan(config: &Config, role: &RoleName, settings: &Role) -> FencePlan {
+    let lead = settings.lead(config.cluster.window);
+    let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let fence = settings.fence.as_ref().or(settings.demote.as_ref());
+    FencePlan {
+        role: role.clone(),
+        fence_lead: lead.fence,
+        kill_lead: lead.kill,
+        fence: settings.last_resort().map(|(command, limit)| Fence::Command {
+            command: command.to_vec(),
+            limit,
+        }),
+        harder: settings.fence.is_some(),
+        env: vec![
+            text("BATON_ROLE", role.as_str()),
+            text("BATON_NODE", config.me.as_str()),
+            text("BATON_CLUSTER", config.cluster.name.as_str()),
+            text("BATON_FROM", config.me.as_str()),
+        ],
+        // A process that was killed acts no more, whatever its demote command says of that.
+        release: fence.is_some_and(|action| action.on_failure == OnFailure::Release)
+            || (settings.process.is_some() && settings.fence.is_none()),
+        unproven: settings.stops() && settings.process.is_none() && settings.last_resort().is_none(),
+        stop: settings
+            .process
+            .as_ref()
+            .map_or((libc::SIGTERM, Duration::ZERO), |process| {
+                (process.stop_signal, process.stop_timeout)
+            }),
     }
 }

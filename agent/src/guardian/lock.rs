@@ -15,7 +15,10 @@ pub const VARIABLE: &str = "RUNTIME_DIRECTORY";
 
 /// Where locks lie: what the service manager says, else /run/baton, else a directory of the user's own.
 pub fn dir(said: Option<&str>) -> PathBuf {
-    if let Some(said) = said.and_then(|said| said.split(':').next()).filter(|said| said.starts_with('/')) {
+    if let Some(said) = said
+        .and_then(|said| said.split(':').next())
+        .filter(|said| said.starts_with('/'))
+    {
         return said.into();
     }
     let user = rustix::process::geteuid();
@@ -38,7 +41,10 @@ pub fn take(dir: &Path, cluster: &str, node: &str) -> Result<OwnedFd, String> {
     let _ = fs::DirBuilder::new().mode(0o755).create(dir); // it may be there
     let path = dir.join(format!("{cluster}-{node}.lock"));
     let cannot = |error: &dyn std::fmt::Display| {
-        format!("cannot lock {}: {error}; it must be writable by this user (systemd: RuntimeDirectory=baton)", path.display())
+        format!(
+            "cannot lock {}: {error}; it must be writable by this user (systemd: RuntimeDirectory=baton)",
+            path.display()
+        )
     };
     let owner = fs::symlink_metadata(dir).map_err(|error| cannot(&error))?;
     if !owner.is_dir() || ![0, rustix::process::geteuid().as_raw()].contains(&owner.uid()) {

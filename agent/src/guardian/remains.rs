@@ -3,15 +3,13 @@
 //! kept program was started with, unless a living keeper is above it.
 
 use crate::keeper::cgroup::Base;
-use crate::keeper::sweep::{Stat, describe, sweep};
+use crate::keeper::sweep::{Stat, describe, is_called, sweep};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::time::{Duration, Instant};
 
 /// Set for every kept program: cluster and node, with a slash between them.
 pub const VARIABLE: &str = "BATON_KEPT";
-/// The keepers' name.
-const KEEPER: &str = "baton-keeper";
 /// How long killed processes may take to vanish.
 const VANISH: Duration = Duration::from_secs(5);
 /// Generations between a process and its keeper that are looked at.
@@ -49,7 +47,9 @@ fn processes() -> impl Iterator<Item = Pid> {
 /// A process that was kept for this node, is not dead, and has no living keeper.
 fn is_left(id: Pid, whose: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{}/environ", id.as_raw_nonzero())).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|variable| variable == whose)
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == whose)
         && Stat::of(id).is_some_and(|stat| stat.alive())
         && !is_kept(id)
 }
@@ -57,8 +57,7 @@ fn is_left(id: Pid, whose: &[u8]) -> bool {
 fn is_kept(id: Pid) -> bool {
     let mut above = id;
     for _ in 0..DEPTH {
-        let name = fs::read_to_string(format!("/proc/{}/comm", above.as_raw_nonzero())).unwrap_or_default();
-        if name.trim() == KEEPER {
+        if is_called(above, crate::keeper::NAME) {
             return true;
         }
         match Stat::of(above).and_then(|stat| Pid::from_raw(stat.parent)) {

@@ -174,7 +174,9 @@ impl Running {
         let mut killing = self.killing.filter(|killing| now >= killing.next)?;
         let alive = self.alive();
         killing.quiet = if alive { None } else { killing.quiet.or(Some(now)) };
-        let quiet = killing.quiet.is_some_and(|since| self.lost || now.since(since) >= KEEPERS_WORD);
+        let quiet = killing
+            .quiet
+            .is_some_and(|since| self.lost || now.since(since) >= KEEPERS_WORD);
         if quiet {
             // A keeper that is stopped itself would say nothing for ever. What it starts after this look dies with it.
             if let Some(keeper) = self.keeper() {
@@ -239,7 +241,12 @@ impl Strays {
         if now.since(self.since) > VANISH {
             const MOST: usize = 8;
             let mut words: Vec<String> = living(me, known, MOST).into_iter().map(describe).collect();
-            words.extend(cgroups.iter().flat_map(Cgroup::processes).take(MOST - words.len()));
+            words.extend(
+                cgroups
+                    .iter()
+                    .flat_map(Cgroup::processes)
+                    .take(MOST - words.len()),
+            );
             return Some(Err(words.join("; ")));
         }
         self.next = now + self.pause;

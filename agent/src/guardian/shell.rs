@@ -98,7 +98,10 @@ impl Shell {
         Ok(Shell {
             machine: Guardian::new(),
             vault,
-            page: SharedPage { page: shared_page()?, bell },
+            page: SharedPage {
+                page: shared_page()?,
+                bell,
+            },
             bell,
             signals,
             timer,
@@ -235,7 +238,8 @@ impl Shell {
         }
         // A keeper whose guardian is gone must see the end of its line; and the lock is the guardian's.
         let kept = std::mem::take(&mut self.kept).into_values();
-        kept.chain(std::mem::take(&mut self.left)).for_each(Running::let_go);
+        kept.chain(std::mem::take(&mut self.left))
+            .for_each(Running::let_go);
         (self.notices, self.lock, self.channel) = (None, None, None);
         self.speaker.leave();
         if rustix::process::getppid() != Some(guardian) {
@@ -273,15 +277,29 @@ impl Shell {
             poll(self.bell),
             poll(self.timer),
         ];
-        fds.extend(self.kept.values().chain(&self.left).filter_map(Running::ear).map(poll));
+        fds.extend(
+            self.kept
+                .values()
+                .chain(&self.left)
+                .filter_map(Running::ear)
+                .map(poll),
+        );
         let mut rung = 0u64;
         // SAFETY: valid entries; a negative descriptor is skipped; `when` outlives the call. The event is eight bytes long, and nothing
         // is lost if it has not rung.
         unsafe {
-            let set =
-                libc::timerfd_settime(self.timer, libc::TFD_TIMER_ABSTIME, &raw const when, std::ptr::null_mut());
+            let set = libc::timerfd_settime(
+                self.timer,
+                libc::TFD_TIMER_ABSTIME,
+                &raw const when,
+                std::ptr::null_mut(),
+            );
             // A timer that cannot be set is made up for by looking often.
-            let wait = if set == 0 { -1 } else { LOOK.as_millis() as libc::c_int };
+            let wait = if set == 0 {
+                -1
+            } else {
+                LOOK.as_millis() as libc::c_int
+            };
             libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, wait);
             if libc::read(self.bell, (&raw mut rung).cast(), size_of_val(&rung)) > 0 {
                 // A lease may bind what runs already.
@@ -333,7 +351,9 @@ impl Shell {
             self.begun = true;
             let welcome = self.welcome(&hello);
             if let Some(channel) = &mut self.channel {
-                channel.write_all(&framed(&welcome)).map_err(|error| error.to_string())?;
+                channel
+                    .write_all(&framed(&welcome))
+                    .map_err(|error| error.to_string())?;
             }
         }
         while let Some(request) = unframe::<Request>(&mut self.heard)? {
@@ -378,11 +398,16 @@ impl Shell {
         (lease, rest): (Option<(&'static baton_core::guardian::RoleSlot, Duration)>, Rest),
     ) -> io::Result<Running> {
         let said = self.machine.instructions();
-        let secrets: BTreeSet<String> = said.map(|said| said.secrets.iter().cloned().collect()).unwrap_or_default();
+        let secrets: BTreeSet<String> = said
+            .map(|said| said.secrets.iter().cloned().collect())
+            .unwrap_or_default();
         let added = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let kept = keeper::start(Start {
             command,
-            environment: self.vault.for_child(&secrets, added.chain([(remains::VARIABLE, self.begun_as.as_str())])),
+            environment: self.vault.for_child(
+                &secrets,
+                added.chain([(remains::VARIABLE, self.begun_as.as_str())]),
+            ),
             output: None,
             cgroup: cgroup::base().and_then(|base| base.cgroup(name).ok()),
             lease,
@@ -425,7 +450,10 @@ impl Shell {
 
     /// The agent's child: its number cannot pass on while the agent, which would have to reap it, stands still.
     fn kill_promotion(&self, place: usize) {
-        let keeper = self.page.slot(place).and_then(|slot| Pid::from_raw(slot.promotion()));
+        let keeper = self
+            .page
+            .slot(place)
+            .and_then(|slot| Pid::from_raw(slot.promotion()));
         let agent = self.agent.map(|agent| agent.as_raw_nonzero().get());
         if let Some(keeper) = keeper
             && Stat::of(keeper).map(|stat| stat.parent) == agent
@@ -439,21 +467,36 @@ impl Shell {
         let now = Mono::now();
         let all: Vec<What> = self.kept.keys().copied().collect();
         for what in all {
-            let news = self.kept.get_mut(&what).map(|running| running.turn(now)).unwrap_or_default();
+            let news = self
+                .kept
+                .get_mut(&what)
+                .map(|running| running.turn(now))
+                .unwrap_or_default();
             for news in news {
                 self.tell(what, news);
             }
         }
-        let ended = |running: &mut Running| !running.turn(now).iter().any(|news| matches!(news, News::Empty(_)));
+        let ended = |running: &mut Running| {
+            !running
+                .turn(now)
+                .iter()
+                .any(|news| matches!(news, News::Empty(_)))
+        };
         self.left.retain_mut(ended);
     }
 
     fn tell(&mut self, what: What, news: News) {
         let input = match (what, news) {
-            (What::Application(place), News::Started(id)) => Input::Started { place, result: Ok(id) },
+            (What::Application(place), News::Started(id)) => Input::Started {
+                place,
+                result: Ok(id),
+            },
             (What::Application(place), News::LeaderEnded(how)) => Input::LeaderEnded { place, how },
             (What::Application(place), News::Stuck(processes)) => Input::Stuck { place, processes },
-            (What::Application(place), News::NotStarted(why)) => Input::Started { place, result: Err(why) },
+            (What::Application(place), News::NotStarted(why)) => Input::Started {
+                place,
+                result: Err(why),
+            },
             (What::Application(place), News::Empty(took)) => {
                 let told = self.kept.remove(&what).is_some_and(|running| running.failed());
                 if told {
@@ -526,7 +569,7 @@ fn cannot(command: &[String], error: &io::Error) -> String {
 }
 
 /// In memory that stays shared after a fork.
-fn shared_page() -> io::Result<&'static LeasePage> {
+pub(super) fn shared_page() -> io::Result<&'static LeasePage> {
     // SAFETY: a fresh anonymous mapping of at least this size, page-aligned, zeroed (which is a valid page: all atomics), and never
     // unmapped.
     unsafe {

@@ -40,7 +40,9 @@ impl Speaker {
                 speak(&its)
             }
             id => {
-                let process = Pid::from_raw(id).filter(|_| id > 0).ok_or_else(io::Error::last_os_error)?;
+                let process = Pid::from_raw(id)
+                    .filter(|_| id > 0)
+                    .ok_or_else(io::Error::last_os_error)?;
                 rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
                 Ok(Speaker {
                     pipe: Some(pipe),
@@ -61,11 +63,20 @@ impl Speaker {
 
     /// A line for the operator. Never waits.
     pub fn say(&mut self, text: &str) {
-        if self.pipe.is_none() && self.started.elapsed() > AGAIN && let Ok(next) = Speaker::start() {
-            *self = Speaker { lost: self.lost, ..next };
+        if self.pipe.is_none()
+            && self.started.elapsed() > AGAIN
+            && let Ok(next) = Speaker::start()
+        {
+            *self = Speaker {
+                lost: self.lost,
+                ..next
+            };
         }
         if self.lost > 0 {
-            let lost = format!("baton: ({} lines of the guardian were lost: whoever reads its log did not keep up)\n", self.lost);
+            let lost = format!(
+                "baton: ({} lines of the guardian were lost: whoever reads its log did not keep up)\n",
+                self.lost
+            );
             if self.write(&lost) {
                 self.lost = 0;
             }
@@ -79,7 +90,9 @@ impl Speaker {
     }
 
     fn write(&self, line: &str) -> bool {
-        self.pipe.as_ref().is_some_and(|pipe| write(pipe, line.as_bytes()).is_ok())
+        self.pipe
+            .as_ref()
+            .is_some_and(|pipe| write(pipe, line.as_bytes()).is_ok())
     }
 
     /// In a process that was forked from this one: it has a voice of its own.
@@ -91,7 +104,9 @@ impl Speaker {
     pub fn end(&mut self) {
         self.pipe = None;
         let since = Instant::now();
-        while matches!(waitpid(Some(self.process), WaitOptions::NOHANG), Ok(None)) && since.elapsed() < LAST_WORDS {
+        while matches!(waitpid(Some(self.process), WaitOptions::NOHANG), Ok(None))
+            && since.elapsed() < LAST_WORDS
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -59,7 +59,11 @@ impl Base {
 
     fn usable(&self) -> Result<(), String> {
         let parent = self.0.parent().unwrap_or(&self.0);
-        for file in [self.0.join("cgroup.kill"), self.0.join("cgroup.procs"), parent.join("cgroup.procs")] {
+        for file in [
+            self.0.join("cgroup.kill"),
+            self.0.join("cgroup.procs"),
+            parent.join("cgroup.procs"),
+        ] {
             let writable = fs::OpenOptions::new().write(true).open(&file);
             writable.map_err(|error| format!("{}: {error}", file.display()))?;
         }
@@ -74,6 +78,11 @@ impl Base {
             _ => {}
         }
         Cgroup::open(dir)
+    }
+
+    /// One that is there.
+    pub fn existing(&self, name: &str) -> Option<Cgroup> {
+        Cgroup::open(self.0.join(name)).ok()
     }
 
     /// A fresh one, with a number behind its name.
@@ -140,14 +149,20 @@ impl Cgroup {
 
     /// Its last name.
     pub fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// Who is in it, in words.
     pub fn processes(&self) -> Vec<String> {
         let list = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
         let ids = list.lines().filter_map(|line| line.parse().ok());
-        ids.filter_map(rustix::process::Pid::from_raw).map(super::sweep::describe).collect()
+        ids.filter_map(rustix::process::Pid::from_raw)
+            .map(super::sweep::describe)
+            .collect()
     }
 }
 
@@ -175,8 +190,16 @@ pub fn kill(dir: BorrowedFd<'_>) -> bool {
 /// Whether anybody is in it or below. Allocates nothing. One that cannot be read has been removed.
 pub fn populated(dir: BorrowedFd<'_>) -> bool {
     let mut text = [0; 256];
-    let file = openat(dir, c"cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let length = file.ok().and_then(|file| read_all(file.as_fd(), &mut text)).unwrap_or(0);
+    let file = openat(
+        dir,
+        c"cgroup.events",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let length = file
+        .ok()
+        .and_then(|file| read_all(file.as_fd(), &mut text))
+        .unwrap_or(0);
     let word = b"populated 1";
     text[..length].windows(word.len()).any(|part| part == word)
 }
@@ -224,8 +247,14 @@ mod tests {
         assert_eq!(mount_point(mounts), Some(("/", "/sys/fs/cgroup/unified")));
         assert_eq!(mount_point("36 35 0:31 / /x rw - cgroup cgroup rw\n"), None);
         let service = below("/", "/sys/fs/cgroup", "/system.slice/baton.service");
-        assert_eq!(service, Some(PathBuf::from("/sys/fs/cgroup/system.slice/baton.service")));
-        assert_eq!(below("/a", "/sys/fs/cgroup", "/a/b"), Some(PathBuf::from("/sys/fs/cgroup/b")));
+        assert_eq!(
+            service,
+            Some(PathBuf::from("/sys/fs/cgroup/system.slice/baton.service"))
+        );
+        assert_eq!(
+            below("/a", "/sys/fs/cgroup", "/a/b"),
+            Some(PathBuf::from("/sys/fs/cgroup/b"))
+        );
         assert_eq!(below("/a", "/sys/fs/cgroup", "/../b"), None);
     }
 }

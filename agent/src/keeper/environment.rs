@@ -44,7 +44,9 @@ fn without_secrets<'a>(
             && !secrets.iter().map(String::as_str).any(is)
             && !added.iter().any(|(name, _)| is(name))
     };
-    let more = added.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    let more = added
+        .iter()
+        .map(|(name, value)| format!("{name}={value}").into_bytes());
     all.filter(kept)
         .chain(more)
         .filter_map(|variable| CString::new(variable).ok()) // a zero in it cannot be said to a program
@@ -70,7 +72,10 @@ impl Vault {
             static environ: *const *mut libc::c_char;
         }
         let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
-        let length: usize = variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let length: usize = variables
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 2)
+            .sum();
         // SAFETY: a fresh mapping of that length, which is never unmapped; then pointers that the C library keeps, each to a text
         // that ends with a zero.
         unsafe {
@@ -100,7 +105,8 @@ impl Vault {
 
     fn variables(&self) -> impl Iterator<Item = &'static [u8]> {
         let text: &'static [u8] = self.text;
-        text.split(|byte| *byte == 0).filter(|variable| !variable.is_empty())
+        text.split(|byte| *byte == 0)
+            .filter(|variable| !variable.is_empty())
     }
 
     /// Gives a process that was just forked the environment that this one was started with.
@@ -129,7 +135,9 @@ impl Vault {
 
     /// A variable's value.
     pub fn get(&self, wanted: &str) -> Option<&'static OsStr> {
-        let variable = self.variables().find(|variable| name(variable) == wanted.as_bytes())?;
+        let variable = self
+            .variables()
+            .find(|variable| name(variable) == wanted.as_bytes())?;
         Some(OsStr::from_bytes(variable.get(wanted.len() + 1..)?))
     }
 }
@@ -178,12 +186,30 @@ mod tests {
 
     #[test]
     fn children_get_no_secret_and_nothing_of_batons_own() {
-        let all = ["PATH=/bin", "BATON_KEY=secret", "BATON_KEY2=mine", "BATON_NODE=a", "NOTIFY_SOCKET=/x", "A=b=c", "odd"];
+        let all = [
+            "PATH=/bin",
+            "BATON_KEY=secret",
+            "BATON_KEY2=mine",
+            "BATON_NODE=a",
+            "NOTIFY_SOCKET=/x",
+            "A=b=c",
+            "odd",
+        ];
         let secrets = BTreeSet::from(["BATON_KEY".to_owned()]);
         let added = [("BATON_ROLE", "main"), ("BATON_NODE", "b"), ("A", "d")];
         let all = all.iter().map(|text| text.as_bytes().to_vec());
         let given = without_secrets(all, &secrets, added.into_iter());
         let given: Vec<&str> = given.iter().map(|text| text.to_str().unwrap()).collect();
-        assert_eq!(given, ["PATH=/bin", "BATON_KEY2=mine", "odd", "BATON_ROLE=main", "BATON_NODE=b", "A=d"]);
+        assert_eq!(
+            given,
+            [
+                "PATH=/bin",
+                "BATON_KEY2=mine",
+                "odd",
+                "BATON_ROLE=main",
+                "BATON_NODE=b",
+                "A=d"
+            ]
+        );
     }
 }

@@ -127,7 +127,7 @@ impl Process<'_> {
         unsafe {
             let me = rustix::process::getpid();
             libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-            libc::prctl(libc::PR_SET_NAME, c"baton-keeper".as_ptr(), 0, 0, 0);
+            libc::prctl(libc::PR_SET_NAME, super::NAME.as_ptr(), 0, 0, 0);
             libc::setpgid(0, 0);
             let mut heard: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&raw mut heard);
@@ -136,7 +136,10 @@ impl Process<'_> {
             let signals = libc::signalfd(-1, &raw const heard, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
             let timer = libc::timerfd_create(libc::CLOCK_BOOTTIME, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK);
             let mut pipe = [-1; 2];
-            if signals < 0 || timer < 0 || libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0 {
+            if signals < 0
+                || timer < 0
+                || libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) != 0
+            {
                 report(plan.line, NOT_STARTED, *libc::__errno_location(), 0);
                 libc::_exit(NOT_FOUND);
             }
@@ -189,7 +192,10 @@ impl Process<'_> {
                 now,
             );
             if turn.done {
-                let took = self.keeper.killing_since().map_or(0, |since| now.since(since).as_nanos().max(1));
+                let took = self
+                    .keeper
+                    .killing_since()
+                    .map_or(0, |since| now.since(since).as_nanos().max(1));
                 report(self.line, EMPTY, 0, u64::try_from(took).unwrap_or(u64::MAX));
                 // SAFETY: this process ends, without a word to anybody else's memory.
                 unsafe { libc::_exit(0) }
@@ -197,7 +203,12 @@ impl Process<'_> {
             if turn.kill {
                 self.kill();
             }
-            if !self.said_stuck && self.keeper.killing_since().is_some_and(|since| now.since(since) > VANISH) {
+            if !self.said_stuck
+                && self
+                    .keeper
+                    .killing_since()
+                    .is_some_and(|since| now.since(since) > VANISH)
+            {
                 self.said_stuck = true;
                 report(self.line, STUCK, 0, 0);
             }
@@ -317,7 +328,12 @@ impl Process<'_> {
                 when.it_value.tv_sec = (at / 1_000_000_000).cast_signed();
                 when.it_value.tv_nsec = (at % 1_000_000_000).cast_signed();
             }
-            libc::timerfd_settime(self.timer, libc::TFD_TIMER_ABSTIME, &raw const when, std::ptr::null_mut());
+            libc::timerfd_settime(
+                self.timer,
+                libc::TFD_TIMER_ABSTIME,
+                &raw const when,
+                std::ptr::null_mut(),
+            );
             libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, -1);
         }
     }
@@ -336,7 +352,14 @@ fn report(line: RawFd, what: u8, number: i32, more: u64) {
     text[4..8].copy_from_slice(&number.to_le_bytes());
     text[8..].copy_from_slice(&more.to_le_bytes());
     // SAFETY: `text` is as long as is said. An owner that is gone needs no word.
-    unsafe { libc::send(line, text.as_ptr().cast(), text.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    unsafe {
+        libc::send(
+            line,
+            text.as_ptr().cast(),
+            text.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
 }
 
 /// Closes every descriptor but these. The standard streams become /dev/null: whoever reads the program's output waits for its end.
@@ -429,7 +452,11 @@ unsafe fn program(plan: Plan<'_>, keeper: Pid, exec: RawFd) -> ! {
                 && let Some(place) = plan.script.get_mut(1)
             {
                 *place = path.as_ptr();
-                libc::execve(c"/bin/sh".as_ptr(), plan.script.as_ptr(), plan.environment.as_ptr());
+                libc::execve(
+                    c"/bin/sh".as_ptr(),
+                    plan.script.as_ptr(),
+                    plan.environment.as_ptr(),
+                );
             }
             match why {
                 libc::ENOENT | libc::ENOTDIR => {} // perhaps the next

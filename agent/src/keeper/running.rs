@@ -3,8 +3,8 @@
 use super::{Kept, Report};
 use std::io;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// A keeper that has said its last word exits within this; longer than that nobody waits to reap it.
@@ -23,8 +23,10 @@ pub struct Running {
 impl Running {
     /// Of a program that was just started. To be called within a runtime.
     pub fn new(kept: Kept) -> io::Result<Running> {
+        // SAFETY: the line is the keeper's owner's alone, and stays open and the same until it is dropped with this.
+        let kept = unsafe { AsyncFd::register_with_interest(kept, Interest::READABLE) };
         Ok(Running {
-            kept: Some(AsyncFd::with_interest(kept, Interest::READABLE)?),
+            kept: Some(kept.map_err(io::Error::from)?),
             ended: None,
             empty: false,
             lost: false,
@@ -33,7 +35,9 @@ impl Running {
 
     /// Its keeper, for whoever is to kill it from elsewhere.
     pub fn keeper(&self) -> i32 {
-        self.kept.as_ref().map_or(0, |kept| kept.get_ref().keeper.as_raw_nonzero().get())
+        self.kept
+            .as_ref()
+            .map_or(0, |kept| kept.get_ref().keeper.as_raw_nonzero().get())
     }
 
     /// Sends its group a signal.
@@ -52,7 +56,9 @@ impl Running {
 
     /// Who is left, in words.
     pub fn left(&self) -> String {
-        self.kept.as_ref().map_or_else(String::new, |kept| kept.get_ref().left())
+        self.kept
+            .as_ref()
+            .map_or_else(String::new, |kept| kept.get_ref().left())
     }
 
     /// Waits until the program itself has ended: as wait(2) has it. An error: it could not be run. May be dropped and called again.
@@ -62,7 +68,9 @@ impl Running {
         }
         match &self.ended {
             Some(Ok(status)) => Ok(*status),
-            Some(Err(error)) => Err(error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)),
+            Some(Err(error)) => Err(error
+                .raw_os_error()
+                .map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)),
             None => Err(io::Error::other("its keeper was killed, and it with it")),
         }
     }

@@ -76,7 +76,8 @@ pub fn describe(id: Pid) -> String {
         return format!("process {number}");
     };
     let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
-    let user = std::fs::metadata(format!("/proc/{number}")).map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    let user =
+        std::fs::metadata(format!("/proc/{number}")).map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
     let waits = std::fs::read_to_string(format!("/proc/{number}/wchan")).unwrap_or_default();
     let waits = match waits.trim() {
         "" | "0" => String::new(),
@@ -86,7 +87,22 @@ pub fn describe(id: Pid) -> String {
         Ok(user) if user != rustix::process::getuid().as_raw() => format!(", of user {user}"),
         _ => String::new(),
     };
-    format!("process {number} ({}), state {}{user}{waits}", name.trim(), char::from(stat.state))
+    format!(
+        "process {number} ({}), state {}{user}{waits}",
+        name.trim(),
+        char::from(stat.state)
+    )
+}
+
+/// Whether that is a process's name.
+pub fn is_called(id: Pid, name: &CStr) -> bool {
+    let mut text = [0; 32];
+    let length = read_file(
+        &path(format_args!("/proc/{}/comm", id.as_raw_nonzero())),
+        &mut text,
+    )
+    .unwrap_or(0);
+    text[..length].trim_ascii() == name.to_bytes()
 }
 
 /// One process, as a walk finds it.
@@ -186,14 +202,20 @@ impl Stat {
     /// `None`: there is no such process, or it cannot be seen.
     pub fn of(id: Pid) -> Option<Stat> {
         let mut text = [0; CHUNK];
-        let length = read_file(&path(format_args!("/proc/{}/stat", id.as_raw_nonzero())), &mut text)?;
+        let length = read_file(
+            &path(format_args!("/proc/{}/stat", id.as_raw_nonzero())),
+            &mut text,
+        )?;
         Stat::parse(text.get(..length)?)
     }
 
     /// The fields behind the name, which is in parentheses and may hold anything.
     fn parse(text: &[u8]) -> Option<Stat> {
         let behind = text.iter().rposition(|byte| *byte == b')')? + 1;
-        let mut fields = text.get(behind..)?.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+        let mut fields = text
+            .get(behind..)?
+            .split(|byte| *byte == b' ')
+            .filter(|field| !field.is_empty());
         let state = *fields.next()?.first()?;
         let parent = i32::try_from(number(fields.next()?)?).ok()?;
         let threads = u32::try_from(number(fields.nth(15)?)?).ok()?;
@@ -293,13 +315,15 @@ pub struct Path {
     length: usize,
 }
 
-/// What is longer than its room ends early, and names nothing.
+/// What is longer than its room names nothing.
 pub fn path(text: fmt::Arguments<'_>) -> Path {
     let mut path = Path {
         text: [0; 64],
         length: 0,
     };
-    let _ = path.write_fmt(text);
+    if path.write_fmt(text).is_err() {
+        path.text[0] = 0;
+    }
     path
 }
 
@@ -329,7 +353,10 @@ mod tests {
     fn a_name_does_not_confuse() {
         let text = b"9 (a) Z 1 (2)) D 77 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 12345 9 9\n";
         let stat = Stat::parse(text).unwrap();
-        assert_eq!((stat.state, stat.parent, stat.threads, stat.started), (b'D', 77, 3, 12345));
+        assert_eq!(
+            (stat.state, stat.parent, stat.threads, stat.started),
+            (b'D', 77, 3, 12345)
+        );
         assert!(stat.alive());
         for bad in [&b""[..], b"9 (a", b"9 (a)", b"9 (a) R x", b"9 (a) R 1 2 3"] {
             assert_eq!(Stat::parse(bad), None);
@@ -341,7 +368,10 @@ mod tests {
     #[test]
     fn a_path_that_is_too_long_names_nothing_that_exists() {
         let long = path(format_args!("/proc/{:0>100}/stat", 1));
-        assert_eq!(long.as_c_str(), c"/proc/");
-        assert_eq!(path(format_args!("/proc/{}/stat", 77)).as_c_str(), c"/proc/77/stat");
+        assert_eq!(long.as_c_str(), c"");
+        assert_eq!(
+            path(format_args!("/proc/{}/stat", 77)).as_c_str(),
+            c"/proc/77/stat"
+        );
     }
 }

@@ -1,16 +1,18 @@
 use super::*;
-use crate::parent::Board;
+use crate::guardian::SharedPage;
 use baton_shared::config;
+use rustix::process::Signal;
 use std::os::unix::process::CommandExt;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A manager, and a test in the parent's place.
+/// A manager, and a test in the guardian's place.
 struct Stage {
     application: Application,
     requests: mpsc::Receiver<Request>,
     answers: mpsc::Sender<Answer>,
     notices: mpsc::Receiver<Notice>,
+    stands_still: watch::Sender<bool>,
     _configs: watch::Sender<Arc<Config>>,
 }
 
@@ -44,14 +46,17 @@ fn stage_with(process: Process, promote: Option<config::Action>) -> Stage {
     let (asks, requests) = mpsc::channel(16);
     let (answers, heard) = mpsc::channel(16);
     let (tell, notices) = mpsc::channel(16);
-    let child = Child::of(Box::leak(Box::<Board>::default()), asks);
-    let (application, manager) = manage(role, 0, configs, child, heard, tell);
+    let (stands_still, still) = watch::channel(false);
+    let page = SharedPage::of_test();
+    let guardian = GuardianLink::of(page, asks, still);
+    let (application, manager) = manage(role, 0, configs, guardian, heard, tell);
     tokio::spawn(manager.run());
     Stage {
         application,
         requests,
         answers,
         notices,
+        stands_still,
         _configs: sender,
     }
 }
@@ -80,7 +85,12 @@ impl Stage {
 
     async fn ended(&self) {
         let how = "exited with status 3".into();
-        self.say(Answer::Ended { slot: 0, how }).await;
+        self.say(Answer::Ended {
+            slot: 0,
+            how,
+            took: None,
+        })
+        .await;
     }
 
     async fn news(&mut self) -> Input {
@@ -271,7 +281,7 @@ async fn warm_one_runs_from_the_start_and_is_told_by_signals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_parent_stopped_is_reported() {
+async fn what_the_guardian_stopped_is_reported() {
     let mut stage = stage(settings(Mode::Cold, 0));
     stage.runs().await;
     stage.say(Answer::Fenced { slot: 0 }).await;
@@ -378,4 +388,44 @@ async fn a_warm_one_that_has_just_begun_is_promoted_by_signal_once_it_can_take_i
     rustix::process::kill_process(id, Signal::USR1).unwrap();
     assert!(took && program.wait().unwrap().success(), "it had no handler yet");
     assert_eq!(promotion.await.unwrap(), Ok(()));
+}
+
+/// What a guardian that stands still cannot stop is stopped from here; a stand-in for its keeper shows that it was told.
+#[tokio::test]
+async fn a_demotion_does_not_wait_for_a_guardian_that_stands_still() {
+    let mut stage = stage(settings(Mode::Cold, 0));
+    let command = ["sh", "-c", "setsid sleep 600 & exec sleep 600"].map(str::to_owned);
+    let kept = crate::keeper::start(crate::keeper::Start {
+        command: &command,
+        environment: crate::keeper::environment::for_child(std::iter::empty()),
+        output: None,
+        cgroup: None,
+        lease: None,
+        rest: baton_core::guardian::Rest::Killed,
+    })
+    .unwrap();
+    let leader = loop {
+        match kept.hear().unwrap() {
+            Some(crate::keeper::Report::Started(id)) => break id,
+            _ => sleep(LOOK).await,
+        }
+    };
+    let application = stage.application.clone();
+    let promotion = tokio::spawn(async move { application.promote(Epoch(5), Vec::new()).await });
+    let Request::Start { epoch, .. } = stage.request().await else {
+        panic!("no start")
+    };
+    let result = Ok(leader.as_raw_nonzero().get().unsigned_abs());
+    stage
+        .say(Answer::Started {
+            slot: 0,
+            epoch,
+            result,
+        })
+        .await;
+    assert_eq!(promotion.await.unwrap(), Ok(()));
+    stage.stands_still.send_replace(true);
+    assert_eq!(stage.application.demote(LIMIT).await, Ok(()));
+    assert!(!crate::keeper::sweep::any_alive(kept.keeper));
+    crate::keeper::running::leftovers::add(kept);
 }

@@ -165,7 +165,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             config: config.clone(),
             identity,
             durable: store.durable(),
-            board: None,
+            page: None,
             unfinished: Default::default(),
             ports,
             addresses: site.addresses.clone(),

@@ -214,7 +214,7 @@ fn warnings_come_once_a_minute() {
         published: fixture::published(),
         told: None,
         warned: None,
-        output: JoinSet::new(),
+        left: Left::default(),
     };
     let (_, facts) = teller.news().unwrap();
     teller.warn(&facts, "no disk");

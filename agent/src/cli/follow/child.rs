@@ -3,7 +3,7 @@
 
 use super::super::out::Failure;
 use super::decide::{Active, by_signal};
-use crate::group::lives;
+use super::group::lives;
 use baton_shared::id::RoleName;
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal};
 use std::ffi::OsString;

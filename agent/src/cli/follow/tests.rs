@@ -163,7 +163,7 @@ async fn the_command_follows_the_active_node_from_agent_to_agent() {
     assert!(first != second);
     let group = rustix::process::Pid::from_raw(first).unwrap();
     assert!(
-        !crate::group::lives(group),
+        !super::group::lives(group),
         "all of the first one was gone before the second began"
     );
 
@@ -240,7 +240,7 @@ async fn a_command_that_does_not_stop_is_killed_with_its_group() {
     agent.say(Some(("b", 8)));
     line(dir.path(), 1).await;
     let group = rustix::process::Pid::from_raw(first).unwrap();
-    assert!(!crate::group::lives(group));
+    assert!(!super::group::lives(group));
     following.abort();
 }
 
