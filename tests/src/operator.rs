@@ -5,7 +5,7 @@ use crate::cluster::{ASK_LIMIT, Cluster};
 use crate::deadline::{GENEROUS, until};
 use baton_agent::demo::connection::get;
 use baton_shared::status::Status;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 impl Cluster {
     /// What a node says at `/status`, asked from its own host.
@@ -34,6 +34,13 @@ impl Cluster {
 
     /// Runs `baton COMMAND ... --socket SOCKET` against a node.
     pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
+        let child = self.ask(name, arguments);
+        child.wait_with_output().expect("a child can be waited for")
+    }
+
+    /// The same, without waiting for what comes of it.
+    #[track_caller]
+    pub fn ask(&self, name: &str, arguments: &[&str]) -> Child {
         let socket = self.dir().join(format!("{name}.sock"));
         self.node(name)
             .namespace
@@ -42,7 +49,9 @@ impl Cluster {
             .arg("--socket")
             .arg(socket)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("baton can be run")
     }
 
