@@ -293,6 +293,11 @@ impl Cluster {
         node.process = Some(process);
     }
 
+    /// One more variable for the environment of every node that is started from now on.
+    pub fn give(&mut self, name: &str, value: &str) {
+        self.plan.env.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Where a node runs: its working directory, and the one that a service manager would give it for what lasts as long as it does.
     pub fn home(&self, name: &str) -> PathBuf {
         self.dir.path().join("run").join(name)

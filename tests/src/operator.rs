@@ -18,6 +18,13 @@ impl Cluster {
         serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
     }
 
+    /// The status of a node's `/live`; 0: it does not answer.
+    pub fn live(&self, name: &str) -> u16 {
+        let node = self.node(name);
+        let answer = node.namespace.inside(|| get(node.http, "/live", ASK_LIMIT));
+        answer.map_or(0, |answer| answer.status)
+    }
+
     /// One number of a node's `/metrics`, which has no labels there.
     #[track_caller]
     pub fn metric(&self, name: &str, metric: &str) -> f64 {

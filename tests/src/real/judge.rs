@@ -35,6 +35,7 @@ pub fn judge(acts: &[Acts], spans: &[Span]) -> Vec<Finding> {
         let before = ordered[..place].iter().filter(|earlier| outlived(earlier, later));
         found.extend(before.map(|earlier| beside_application(earlier, later)));
     }
+    let spans = merged(spans);
     for acts in &ordered {
         let beside = spans.iter().filter(|span| {
             span.node != acts.name.node
@@ -45,6 +46,24 @@ pub fn judge(acts: &[Acts], spans: &[Span]) -> Vec<Finding> {
     }
     found.sort_by_key(|finding| std::cmp::Reverse(finding.by));
     found
+}
+
+/// What several pollers heard of one node at one epoch, as one.
+fn merged(spans: &[Span]) -> Vec<Span> {
+    let mut all: Vec<Span> = Vec::new();
+    for span in spans {
+        match all
+            .iter_mut()
+            .find(|known| known.node == span.node && known.epoch == span.epoch)
+        {
+            Some(known) => {
+                known.first_received = known.first_received.min(span.first_received);
+                known.last_sent = known.last_sent.max(span.last_sent);
+            }
+            None => all.push(span.clone()),
+        }
+    }
+    all
 }
 
 /// Panics with what the judge says, and the whole record.

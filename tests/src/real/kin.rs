@@ -43,6 +43,16 @@ pub fn kill_left(home: &Path) {
     }
 }
 
+/// Kills when it is dropped what is left below these homes: nothing of a test that fails may outlive it.
+#[derive(Debug)]
+pub struct Broom(pub Vec<PathBuf>);
+
+impl Drop for Broom {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|home| kill_left(home));
+    }
+}
+
 fn all(home: &Path) -> Vec<Kin> {
     let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -76,8 +86,10 @@ fn is_below(id: u32, home: &Path) -> bool {
         .any(|variable| variable == wanted.as_bytes())
 }
 
+/// It is Baton, or what a node in a container was started through.
 fn is_own(id: u32) -> bool {
-    std::fs::read_link(proc(id, "exe")).is_ok_and(|exe| exe == binary::baton())
+    let exe = std::fs::read_link(proc(id, "exe"));
+    exe.is_ok_and(|exe| exe == binary::baton() || exe.file_name().is_some_and(|name| name == "unshare"))
 }
 
 fn proc(id: u32, file: &str) -> PathBuf {

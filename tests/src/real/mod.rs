@@ -5,6 +5,7 @@
 
 pub mod answers;
 pub mod app;
+pub mod burden;
 pub mod judge;
 pub mod kin;
 pub mod mode;

@@ -12,11 +12,12 @@ use crate::deadline::{GENEROUS, hold, until};
 use crate::plan::{ACTS, Plan};
 use crate::watch::Viewpoint;
 use baton_shared::clock::Mono;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// The node that trouble befalls.
 pub const HOLDER: &str = "a";
+/// The other one that may be active.
+const OTHER: &str = "b";
 /// Another node must be active within this; how soon is measured elsewhere.
 const TAKEOVER: Duration = Duration::from_secs(12);
 /// What is left of an application must be gone within this after its node's trouble.
@@ -43,7 +44,10 @@ impl Scene {
     /// All nodes run.
     #[track_caller]
     pub fn set(app: App, mode: Mode, window: Duration) -> Scene {
-        let plan = Plan::members(&[HOLDER, "b"]).witness("w").window(window).alone();
+        let plan = Plan::members(&[HOLDER, OTHER])
+            .witness("w")
+            .window(window)
+            .alone();
         let cluster = Cluster::unstarted_in_lab(plan.more(&app.tables(mode)));
         let mut scene = Scene {
             stage: Stage::prepare(app, &cluster),
@@ -66,6 +70,7 @@ impl Scene {
     #[track_caller]
     pub fn play(&mut self, trouble: Trouble) {
         self.cluster.place(HOLDER);
+        self.await_gone(trouble, OTHER);
         self.await_acting();
         self.provoke();
         let since = Mono::now();
@@ -80,7 +85,12 @@ impl Scene {
             self.note(trouble, format!("nobody else was active within {TAKEOVER:?}"));
         }
         hold(self.cluster.window()); // what is left acts
-        let amiss = lasting.lift(&mut self.cluster, HOLDER, &self.disks);
+        let amiss = lasting.lift(
+            &mut self.cluster,
+            HOLDER,
+            &self.disks,
+            self.mode == Mode::Container,
+        );
         if let (Some(disk), false) = (
             &self.stage.disk,
             matches!(trouble, Trouble::Switchover | Trouble::Stop),
@@ -88,7 +98,7 @@ impl Scene {
             disk.thaw();
         }
         amiss.into_iter().for_each(|words| self.note(trouble, words));
-        self.await_gone(trouble);
+        self.await_gone(trouble, HOLDER);
         let ground = &self.ground;
         revive(&mut self.cluster, HOLDER, |cluster| ground.start(cluster, HOLDER));
     }
@@ -97,6 +107,7 @@ impl Scene {
     #[track_caller]
     pub fn end(mut self) -> Vec<String> {
         for name in self.cluster.running() {
+            until(GENEROUS, "every node has started", || self.cluster.status(&name));
             self.cluster.stop(&name);
         }
         self.cluster.verify();
@@ -156,10 +167,6 @@ impl Scene {
             .push(format!("{:?} x {trouble:?} x {:?}: {words}", self.app, self.mode));
     }
 
-    fn home(&self) -> PathBuf {
-        self.cluster.home(HOLDER)
-    }
-
     /// The application acts on the node that is to be troubled.
     #[track_caller]
     fn await_acting(&mut self) -> Option<Acts> {
@@ -193,7 +200,7 @@ impl Scene {
         if self.app == App::Bomb {
             let group = Cgroup::create("pids").expect("this machine has pids groups of version 1");
             group.set("pids.max", BOMBS);
-            let leader = kin::left(&self.home())
+            let leader = kin::left(&self.cluster.home(HOLDER))
                 .into_iter()
                 .find(|kin| kin.line.contains("--bomb"));
             group.add(leader.expect("it acts").id);
@@ -220,31 +227,34 @@ impl Scene {
     }
 
     /// Nothing of the application is left where it ran.
-    fn await_gone(&mut self, trouble: Trouble) {
+    fn await_gone(&mut self, trouble: Trouble, node: &str) {
+        let home = self.cluster.home(node);
         let deadline = Mono::now() + GONE;
-        let mut left = kin::left(&self.home());
+        let mut left = kin::left(&home);
         while !left.is_empty() && Mono::now() < deadline {
             hold(Duration::from_millis(10));
-            left = kin::left(&self.home());
+            left = kin::left(&home);
         }
         if !left.is_empty() {
             let some: Vec<String> = left.iter().take(4).map(ToString::to_string).collect();
             self.note(
                 trouble,
-                format!("{} left on {HOLDER}: {}", left.len(), some.join(", ")),
+                format!("{} left on {node}: {}", left.len(), some.join(", ")),
             );
         }
-        kin::kill_left(&self.home());
+        kin::kill_left(&home);
         until(GENEROUS, "what was left is gone", || {
-            match kin::left(&self.home()).first() {
+            match kin::left(&home).first() {
                 None => Ok(()),
                 Some(kin) => Err({
-                    kin::kill_left(&self.home());
+                    kin::kill_left(&home);
                     kin.to_string()
                 }),
             }
         });
-        self.bombs = None;
+        if node == HOLDER {
+            self.bombs = None;
+        }
     }
 }
 
@@ -252,6 +262,9 @@ impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("so far amiss:\n{}", self.amiss.join("\n"));
+            // Its disk is gone before the cluster, which reports on the others.
+            let log = std::fs::read_to_string(self.cluster.log(HOLDER)).unwrap_or_default();
+            eprintln!("the log of {HOLDER}:\n{log}");
         }
         for name in self.cluster.names() {
             kin::kill_left(&self.cluster.home(&name));

@@ -154,9 +154,10 @@ fn starve(cluster: &Cluster, name: &str) -> (Cgroup, Child) {
 }
 
 impl Lasting {
-    /// It is over. What is amiss with how the node took it, in words.
+    /// It is over. What is amiss with how the node took it, in words. A guardian that is process 1 of a container cannot be ended from
+    /// inside: its node says so at `/live`.
     #[track_caller]
-    pub fn lift(mut self, cluster: &mut Cluster, name: &str, disks: &Disks) -> Vec<String> {
+    pub fn lift(mut self, cluster: &mut Cluster, name: &str, disks: &Disks, contained: bool) -> Vec<String> {
         let mut amiss = Vec::new();
         match self.trouble {
             Trouble::AgentKilled => {}
@@ -174,6 +175,12 @@ impl Lasting {
             },
             Trouble::AgentStopped => self.go_on(),
             Trouble::GuardianKilled | Trouble::BothKilled => drop(cluster.ended_within(name, GENEROUS)),
+            Trouble::GuardianStopped if contained => match cluster.live(name) {
+                503 => {}
+                status => amiss.push(format!(
+                    "/live of {name} says {status} while its guardian is stopped"
+                )),
+            },
             Trouble::GuardianStopped => match cluster.ended_within(name, GENEROUS / 6) {
                 Some(status) if !status.success() => {}
                 Some(status) => amiss.push(format!("the agent of a stopped guardian ended well: {status}")),

@@ -5,6 +5,7 @@
 
 use crate::WINDOW;
 use baton_tests::real::app::{APPS, App};
+use baton_tests::real::burden::Burden;
 use baton_tests::real::mode::{MODES, Mode};
 use baton_tests::real::scene::Scene;
 use baton_tests::real::trouble::{TROUBLES, Trouble};
@@ -38,9 +39,8 @@ fn pairs() -> Vec<Case> {
 
 /// What is to be played of one application.
 fn chosen(app: App) -> Vec<Case> {
-    let full = std::env::var("BATON_MATRIX").is_ok_and(|what| what == "full");
     let named = std::env::var("BATON_CASES").unwrap_or_default();
-    let mut cases = if full || !named.is_empty() {
+    let mut cases = if is_full() || !named.is_empty() {
         matrix().collect()
     } else {
         pairs()
@@ -55,16 +55,26 @@ fn chosen(app: App) -> Vec<Case> {
     cases
 }
 
+/// Whether all of the matrix is played, which is done so often, on a machine that is busy: some 200 faults in each mode and more.
+fn is_full() -> bool {
+    std::env::var("BATON_MATRIX").is_ok_and(|what| what == "full")
+}
+const ROUNDS: usize = 3;
+
 /// Plays them, one cluster for each mode.
 fn play(app: App) {
     let cases = chosen(app);
+    let rounds = if is_full() { ROUNDS } else { 1 };
+    let _burden = is_full().then(Burden::begin);
     let modes: BTreeSet<Mode> = cases.iter().map(|(_, _, mode)| *mode).collect();
     let mut amiss = Vec::new();
     for mode in modes {
         let begun = Instant::now();
         let mut scene = Scene::set(app, mode, WINDOW);
-        for (_, trouble, _) in cases.iter().filter(|(_, _, of)| *of == mode) {
-            scene.play(*trouble);
+        for _ in 0..rounds {
+            for (_, trouble, _) in cases.iter().filter(|(_, _, of)| *of == mode) {
+                scene.play(*trouble);
+            }
         }
         let played = scene.played();
         let found = scene.end();

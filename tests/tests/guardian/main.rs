@@ -3,6 +3,13 @@
 
 mod apart;
 mod caught;
+mod checks;
+mod leftover;
+mod secrets;
+mod soak;
+mod stuck;
+mod twice;
+mod watched;
 
 use std::time::Duration;
 
