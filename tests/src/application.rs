@@ -28,6 +28,8 @@ pub struct Name {
 }
 
 const END: &str = ".acts";
+/// Bytes of one act: when, and whose.
+const ACT: usize = 12;
 
 impl Name {
     fn file(&self) -> String {
@@ -73,7 +75,10 @@ impl Mark {
 
     /// It acts now.
     pub fn act(&self) -> io::Result<()> {
-        self.0.write_all_at(&Mono::now().0.to_le_bytes(), 0)
+        let mut act = [0; ACT];
+        act[..8].copy_from_slice(&Mono::now().0.to_le_bytes());
+        act[8..].copy_from_slice(&std::process::id().to_le_bytes());
+        self.0.write_all_at(&act, 0)
     }
 }
 
@@ -84,6 +89,8 @@ pub struct Acts {
     pub name: Name,
     /// The last.
     pub last: Mono,
+    /// Who that was; processes may share one file.
+    pub by: u32,
 }
 
 impl fmt::Display for Acts {
@@ -144,11 +151,15 @@ impl Applications {
     /// All that acted so far, the first to begin first.
     pub fn acts(&self) -> Vec<Acts> {
         let read = |name: Name| {
-            let mut last = [0; 8];
+            let mut act = [0; ACT];
             let file = File::open(self.dir.join(name.file())).ok()?;
-            file.read_exact_at(&mut last, 0).ok()?; // one that just begins has not written yet
-            let last = Mono(u64::from_le_bytes(last)).max(name.started);
-            Some(Acts { name, last })
+            file.read_exact_at(&mut act, 0).ok()?; // one that just begins has not written yet
+            let (last, by) = act.split_first_chunk::<8>()?;
+            Some(Acts {
+                last: Mono(u64::from_le_bytes(*last)).max(name.started),
+                by: u32::from_le_bytes(by.try_into().ok()?),
+                name,
+            })
         };
         let mut all: Vec<Acts> = names(&self.dir).into_iter().filter_map(read).collect();
         all.sort_by_key(|acts| acts.name.started);
@@ -312,6 +323,7 @@ mod tests {
         Acts {
             name,
             last: Mono(last),
+            by: 1,
         }
     }
 

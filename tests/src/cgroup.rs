@@ -59,6 +59,11 @@ impl Cgroup {
     pub fn add(&self, id: u32) {
         self.set("cgroup.procs", &id.to_string());
     }
+
+    /// The same for one that may end meanwhile.
+    pub fn try_add(&self, id: u32) {
+        let _ = std::fs::write(self.dir.join("cgroup.procs"), id.to_string());
+    }
 }
 
 impl Drop for Cgroup {

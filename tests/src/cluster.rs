@@ -25,6 +25,8 @@ use tempfile::TempDir;
 pub const ASK_LIMIT: Duration = Duration::from_secs(2);
 /// How long an agent may take from its start to when its promises begin to count.
 const STARTING: Duration = Duration::from_millis(100);
+/// The variable of a node's environment that names its [`Cluster::home`].
+pub const HOME: &str = "BATON_TEST_HOME";
 /// The lab's host that is no node.
 pub const CLIENT: &str = "client";
 
@@ -68,9 +70,15 @@ impl Cluster {
     /// Starts all nodes in a lab of their own, with a client beside them. Needs root.
     #[track_caller]
     pub fn in_lab(plan: Plan) -> Cluster {
+        Cluster::unstarted_in_lab(plan).start_all()
+    }
+
+    /// The same, with nothing started yet.
+    #[track_caller]
+    pub fn unstarted_in_lab(plan: Plan) -> Cluster {
         let mut lab = Lab::new(&NETWORKS);
         lab.add_host_on(CLIENT, &NETWORKS[..1]);
-        Cluster::lay_out(plan, Ground::Lab(lab)).start_all()
+        Cluster::lay_out(plan, Ground::Lab(lab))
     }
 
     /// Starts all nodes on loopback addresses that no other cluster uses.
@@ -273,9 +281,26 @@ impl Cluster {
         let program = baton().display().to_string();
         let mut line = [through, &[program.as_str()], &arguments].concat();
         let first = PathBuf::from(line.remove(0));
-        let process = Process::start(&node.namespace, &first, &line, &log);
+        let home = self.home(name);
+        std::fs::create_dir_all(&home).expect("the cluster's directory can be written");
+        let mut command = node.namespace.command(&first);
+        // Whatever it starts can be known by either, whoever adopted it meanwhile.
+        command.args(&line).current_dir(&home).env(HOME, &home);
+        command.env("RUNTIME_DIRECTORY", &home);
+        command.envs(self.plan.env.iter().cloned());
+        let process = Process::run(command, &log);
         let node = self.nodes.get_mut(name).expect("it was found above");
         node.process = Some(process);
+    }
+
+    /// One more variable for the environment of every node that is started from now on.
+    pub fn give(&mut self, name: &str, value: &str) {
+        self.plan.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Where a node runs: its working directory, and the one that a service manager would give it for what lasts as long as it does.
+    pub fn home(&self, name: &str) -> PathBuf {
+        self.dir.path().join("run").join(name)
     }
 
     /// A node's log.
@@ -308,6 +333,23 @@ impl Cluster {
     #[track_caller]
     pub fn wait_ended(&mut self, name: &str) -> ExitStatus {
         self.take(name).wait(GENEROUS)
+    }
+
+    /// How a node has ended, if it does within this time. It is not running any more then.
+    pub fn ended_within(&mut self, name: &str, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Mono::now() + limit;
+        let node = self.nodes.get_mut(name)?;
+        loop {
+            let status = node.process.as_mut()?.ended();
+            if status.is_some() {
+                node.process = None;
+                return status;
+            }
+            if Mono::now() >= deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Asks a node to stop and waits until it has.

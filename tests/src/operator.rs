@@ -5,7 +5,7 @@ use crate::cluster::{ASK_LIMIT, Cluster};
 use crate::deadline::{GENEROUS, until};
 use baton_agent::demo::connection::get;
 use baton_shared::status::Status;
-use std::process::{Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 impl Cluster {
     /// What a node says at `/status`, asked from its own host.
@@ -16,6 +16,13 @@ impl Cluster {
             .inside(|| get(node.http, "/status", ASK_LIMIT))
             .map_err(|e| format!("{name} does not answer /status: {e}"))?;
         serde_json::from_slice(&answer.body).map_err(|e| format!("/status of {name}: {e}"))
+    }
+
+    /// The status of a node's `/live`; 0: it does not answer.
+    pub fn live(&self, name: &str) -> u16 {
+        let node = self.node(name);
+        let answer = node.namespace.inside(|| get(node.http, "/live", ASK_LIMIT));
+        answer.map_or(0, |answer| answer.status)
     }
 
     /// One number of a node's `/metrics`, which has no labels there.
@@ -34,6 +41,13 @@ impl Cluster {
 
     /// Runs `baton COMMAND ... --socket SOCKET` against a node.
     pub fn cli(&self, name: &str, arguments: &[&str]) -> Output {
+        let child = self.ask(name, arguments);
+        child.wait_with_output().expect("a child can be waited for")
+    }
+
+    /// The same, without waiting for what comes of it.
+    #[track_caller]
+    pub fn ask(&self, name: &str, arguments: &[&str]) -> Child {
         let socket = self.dir().join(format!("{name}.sock"));
         self.node(name)
             .namespace
@@ -42,7 +56,9 @@ impl Cluster {
             .arg("--socket")
             .arg(socket)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("baton can be run")
     }
 

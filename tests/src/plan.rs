@@ -4,6 +4,7 @@ use crate::binary;
 use baton_shared::id::Kind;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The zone, and the name whose address is the active node's.
@@ -21,6 +22,12 @@ pub const ACTS: &str = "acts";
 /// The shape of a cluster.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where its key is; `{dir}` stands for the cluster's directory.
+    pub key: String,
+    /// More environment for every node.
+    pub env: Vec<(String, String)>,
     /// W.
     pub window: Duration,
     /// Nodes and their kinds.
@@ -56,6 +63,9 @@ impl Plan {
     /// Members of these names at the default window, with storage.
     pub fn members(names: &[&str]) -> Plan {
         Plan {
+            cluster: "orders".to_owned(),
+            key: "file:{dir}/cluster.key".to_owned(),
+            env: Vec::new(),
             window: Duration::from_secs(1),
             nodes: names.iter().map(|n| ((*n).to_owned(), Kind::Member)).collect(),
             storage: true,
@@ -70,6 +80,16 @@ impl Plan {
     pub fn witness(mut self, name: &str) -> Plan {
         self.nodes.push((name.to_owned(), Kind::Witness));
         self
+    }
+
+    /// Of a name that no other cluster on this machine has: what a node keeps by that name is this cluster's alone.
+    pub fn alone(self) -> Plan {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        Plan {
+            cluster: format!("orders-{}-{number}", std::process::id()),
+            ..self
+        }
     }
 
     /// At this window.
@@ -123,9 +143,11 @@ impl Plan {
     pub fn toml(&self, seats: &[Seat], dir: &Path, inner: bool) -> String {
         let dir = dir.display();
         let mut text = format!(
-            "[cluster]\nname = \"orders\"\nwindow = \"{}ms\"\nkey = \"file:{dir}/cluster.key\"\n\n\
+            "[cluster]\nname = \"{}\"\nwindow = \"{}ms\"\nkey = \"{}\"\n\n\
              [networks]\nfront = {{ port = 7400 }}\nback = {{ port = 7400 }}\n",
-            self.window.as_secs_f64() * 1000.0
+            self.cluster,
+            self.window.as_secs_f64() * 1000.0,
+            self.key.replace("{dir}", &dir.to_string()),
         );
         for seat in seats {
             text += &format!(

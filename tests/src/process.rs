@@ -58,20 +58,26 @@ impl Process {
             .expect("a child of this process can be waited for")
     }
 
-    /// The id of the agent, if this is the parent process of one that lives (ARCHITECTURE, "The parent"), or that parent was started
+    /// The id of the agent, if this is the guardian of one that lives (ARCHITECTURE, "The parent"), or that guardian was started
     /// through another program.
     pub fn agent(&self) -> Option<u32> {
-        let mut generation = vec![self.id()];
-        for _ in 0..2 {
-            generation = generation.into_iter().flat_map(children).collect();
-            let agent = generation
-                .iter()
-                .find(|id| name(**id).as_deref() == Some("baton"));
-            if agent.is_some() {
-                return agent.copied();
-            }
+        let below = children(self.guardian());
+        let mut own: Vec<u32> = below
+            .into_iter()
+            .filter(|id| name(*id).as_deref() == Some("baton"))
+            .collect();
+        // A guardian's other children have one thread each.
+        own.sort_by_key(|id| std::cmp::Reverse(threads(*id)));
+        own.first().copied()
+    }
+
+    /// The id of the guardian: this, or the child of a program that this was started through.
+    pub fn guardian(&self) -> u32 {
+        let is_own = |id: &u32| name(*id).is_some_and(|name| name.starts_with("baton"));
+        match is_own(&self.id()) {
+            true => self.id(),
+            false => children(self.id()).into_iter().find(is_own).unwrap_or(self.id()),
         }
-        None
     }
 
     /// Signals the agent alone, and returns its id.
@@ -159,6 +165,11 @@ pub fn lives(id: u32) -> bool {
         .next()
         .and_then(|rest| rest.trim().chars().next());
     state.is_some_and(|state| state != 'Z')
+}
+
+/// How many threads a process has.
+fn threads(id: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count)
 }
 
 /// The name of a process.

@@ -4,15 +4,19 @@
 //! `baton-application DIR [--ignore-term] [--slow-stop MS] [--warm] [--http ADDRESS] [--fork] [--daemon] [--node NAME]`, or
 //! `baton-application DIR --stop`, which kills the daemons of this node and returns when they are gone.
 //!
+//! Descendants, all of which act: `--scatter` has them in its own group, in a session of their own, and two forks away; `--become UID`
+//! has them be that user; `--stuck PLACE` has one write to `PLACE-NODE` before each act; `--bomb` has it fork without end once there is a
+//! file `NODE.armed` in DIR.
+//!
 //! A file `NODE.exit` in DIR makes the one that runs on NODE take it away and exit with status 3; `NODE.status` holds the status that it
 //! answers over HTTP. NODE is `BATON_NODE`. The last daemon's process id is in `DIR/pid`.
 
 use baton_shared::clock::Mono;
 use baton_tests::application::{Mark, Name};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -33,6 +37,12 @@ struct Options {
     fork: bool,
     daemon: bool,
     stop: bool,
+    /// What its descendants are like: for each the switches that it is started with, and whether in a session of its own.
+    descendants: Vec<(Vec<String>, bool)>,
+    become_user: Option<u32>,
+    stuck: Option<PathBuf>,
+    leave: bool,
+    bomb: bool,
 }
 
 fn main() -> ExitCode {
@@ -48,6 +58,10 @@ fn main() -> ExitCode {
     }
     if options.daemon {
         return daemonise(&options);
+    }
+    if options.leave {
+        start_descendant(&options, options.group.as_deref().unwrap_or_default(), &[], true);
+        return ExitCode::SUCCESS;
     }
     run(&options)
 }
@@ -75,6 +89,26 @@ impl Options {
                 "--stop" => options.stop = true,
                 "--node" => options.node = value()?,
                 "--group" => options.group = Some(value()?),
+                "--scatter" => {
+                    let leaves = vec!["--leave".to_owned()];
+                    options.descendants = vec![
+                        (vec![], false),
+                        (vec![], true),
+                        (leaves.clone(), false),
+                        (leaves, true),
+                    ];
+                }
+                "--become" => {
+                    let switches = vec!["--be".to_owned(), value()?];
+                    options.descendants = vec![(switches.clone(), false), (switches, true)];
+                }
+                "--be" => options.become_user = Some(value()?.parse().map_err(|e| format!("--be: {e}"))?),
+                "--stuck" => {
+                    options.descendants = vec![(vec!["--write".to_owned(), value()?], true), (vec![], true)];
+                }
+                "--write" => options.stuck = Some(value()?.into()),
+                "--leave" => options.leave = true,
+                "--bomb" => options.bomb = true,
                 other => return Err(format!("{other} is not known")),
             }
         }
@@ -97,12 +131,10 @@ fn run(options: &Options) -> ExitCode {
         serve(address, options.file("status"));
     }
     if options.fork {
-        let own = std::env::current_exe().expect("a program knows its own file");
-        let child = Command::new(own)
-            .arg(&options.dir)
-            .args(["--node", &options.node, "--group", &group, "--ignore-term"])
-            .spawn();
-        child.expect("a child can be started");
+        start_descendant(options, &group, &[], false);
+    }
+    for (switches, apart) in &options.descendants {
+        start_descendant(options, &group, switches, *apart);
     }
     let begin = |started| {
         let name = Name {
@@ -117,6 +149,14 @@ fn run(options: &Options) -> ExitCode {
     };
     let mut mark = (!options.warm).then(|| begin(started));
     let mut end = None;
+    if let Some(user) = options.become_user {
+        let user = rustix::process::Uid::from_raw(user);
+        rustix::thread::set_thread_uid(user).expect("root can be anybody");
+    }
+    let mut written = options.stuck.as_ref().map(|place| {
+        let dir = format!("{}-{}", place.display(), options.node);
+        std::fs::File::create(PathBuf::from(dir).join("file")).expect("the place can be written")
+    });
     for turn in 0u32.. {
         match signal_within(&signals, STEP) {
             libc::SIGTERM if !options.ignore_term && end.is_none() => {
@@ -129,8 +169,17 @@ fn run(options: &Options) -> ExitCode {
         if end.is_some_and(|at| Mono::now() >= at) {
             break;
         }
+        if let Some(file) = &mut written {
+            file.rewind()
+                .and_then(|()| file.write_all(b"here"))
+                .expect("the place can be written");
+        }
         if let Some(mark) = &mark {
             mark.act().expect("the file can be written");
+            if options.bomb && turn.is_multiple_of(LOOK) && options.file("armed").exists() {
+                let _ = std::fs::remove_file(options.file("armed"));
+                explode(mark, &options.dir);
+            }
         }
         if turn.is_multiple_of(LOOK) {
             if std::fs::remove_file(options.file("exit")).is_ok() {
@@ -142,6 +191,47 @@ fn run(options: &Options) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Starts this program again as a descendant that acts, with these switches, and in a session of its own or not.
+#[allow(clippy::zombie_processes)] // it acts for as long as it is let
+fn start_descendant(options: &Options, group: &str, switches: &[String], apart: bool) {
+    let own = std::env::current_exe().expect("a program knows its own file");
+    let mut command = Command::new(own);
+    command
+        .arg(&options.dir)
+        .args(["--node", &options.node, "--group", group, "--ignore-term"])
+        .args(switches);
+    if apart {
+        // SAFETY: between fork and exec one system call is made.
+        unsafe { command.pre_exec(|| Ok(rustix::process::setsid().map(drop)?)) };
+    }
+    command.spawn().expect("a child can be started");
+}
+
+/// Forks without end, as does each child of it; all act in the one file. Most live for a moment only, so that whoever looks for them
+/// finds others each time.
+fn explode(mark: &Mark, dir: &Path) {
+    let mut mine = 0u32;
+    while dir.is_dir() {
+        // SAFETY: this process has one thread, and reaps nobody: its children are ignored.
+        let child = unsafe {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            libc::fork()
+        };
+        if child == 0 {
+            mine = 1;
+            if std::process::id().is_multiple_of(2) {
+                let _ = rustix::process::setsid(); // a leader of its group cannot
+            }
+        }
+        mark.act().expect("the file can be written");
+        std::thread::sleep(Duration::from_millis(2));
+        mine += u32::from(mine > 0);
+        if mine > 10 {
+            std::process::exit(0); // the first one stays
+        }
+    }
 }
 
 /// Starts this program again in a session of its own, and leaves it behind once it acts.

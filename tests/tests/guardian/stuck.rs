@@ -1,0 +1,81 @@
+//! A process that cannot be killed because it stands still in the kernel: it is named, its role is not given up, and it begins nothing
+//! after the kill.
+
+use crate::WINDOW;
+use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, hold, until};
+use baton_tests::disk::Disk;
+use baton_tests::plan::Plan;
+use baton_tests::real::judge::{assert_none, judge};
+use baton_tests::real::kin;
+use baton_tests::watch::Viewpoint;
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
+    let more =
+        "\n[process]\ncommand = [{application}, \"--stuck\", \"{dir}/stuck\"]\nstop_timeout = \"300ms\"\n";
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let mut cluster = Cluster::unstarted_in_lab(plan.more(more));
+    std::fs::create_dir(cluster.dir().join("stuck-b")).expect("the directory can be written");
+    let disk = Disk::mount(&cluster.dir().join("stuck-a"));
+    let _broom = kin::Broom(cluster.names().iter().map(|name| cluster.home(name)).collect());
+    for name in cluster.names() {
+        cluster.start(&name);
+    }
+    cluster.place("a");
+    cluster.applications().acting("a", now());
+    disk.freeze();
+    let stuck = until(GENEROUS, "a process stands still in the kernel", || {
+        let left = kin::left(&cluster.home("a"));
+        let stuck = left.iter().find(|kin| kin.state == 'D').map(|kin| kin.id);
+        stuck.ok_or_else(|| format!("{left:?}"))
+    });
+    let since = now();
+    let asked = cluster.ask("a", &["switchover", "--to", "b"]);
+    hold(3 * WINDOW);
+    let early = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+    let log = std::fs::read_to_string(cluster.log("a")).expect("it logs");
+    let word = stuck.to_string();
+    let named = log
+        .lines()
+        .any(|line| line.split(|c: char| !c.is_ascii_digit()).any(|part| part == word));
+    let status = cluster.node("a").namespace.inside(|| {
+        let asked = baton_agent::demo::connection::get(
+            cluster.node("a").http,
+            "/status",
+            baton_tests::cluster::ASK_LIMIT,
+        );
+        asked.map_or_else(|e| e.to_string(), |answer| answer.text().to_owned())
+    });
+    disk.thaw();
+    let late = until(GENEROUS, "another node is active", || {
+        let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+        successor.ok_or_else(|| "none is".to_owned())
+    });
+    cluster.applications().acting(&late.0, since);
+    let said = asked.wait_with_output().expect("a child can be waited for");
+    eprintln!("{}", String::from_utf8_lossy(&said.stderr));
+    let gone = kin::left(&cluster.home("a"));
+    for name in cluster.running() {
+        cluster.stop(&name);
+    }
+    drop(disk);
+    kin::kill_left(&cluster.home("a"));
+    let acts = cluster.applications().acts();
+    assert_none(&judge(&acts, &cluster.watch.spans()), &acts);
+    assert_eq!(early, None, "the role was given up while process {stuck} lived");
+    assert!(gone.is_empty(), "{gone:?}");
+    assert!(named, "the log does not name process {stuck}");
+    assert!(
+        status.contains(&word),
+        "the status does not name process {stuck}: {status}"
+    );
+    let events = cluster.log("a");
+    assert!(
+        log.contains(" D") || log.contains("state D"),
+        "{}: its state is not told",
+        events.display()
+    );
+}
