@@ -7,6 +7,7 @@ use baton_shared::seal::Header;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One thing that happened. The driver reads the clock *after* it learned of it, and passes that as `now` (V2).
 #[derive(Clone, Debug)]
@@ -62,6 +63,27 @@ pub enum Input {
     },
     /// The parent stopped this role's application, because this process stood still.
     Fenced(RoleName),
+    /// The guardian of this node stands still, or goes on: without it nobody would stop the application if this process stood still, too.
+    Guardian {
+        /// It does not beat.
+        stands_still: bool,
+    },
+    /// These were killed, and do not go away: the application has not stopped.
+    Stuck {
+        /// Whose.
+        role: RoleName,
+        /// Which processes, and what they wait for, in words.
+        processes: String,
+    },
+    /// An application took so long to vanish after it was killed.
+    SlowKill {
+        /// Whose.
+        role: RoleName,
+        /// How long.
+        took: Duration,
+        /// How long it may, within the lease.
+        allowed: Duration,
+    },
     /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.
     Persisted {
         /// Its token.
