@@ -183,7 +183,7 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
             .filter(|word| word.serving)
             .map(|word| (word.id, word.epoch, word.fresh_until.since(now))),
         healthy: role.health.is_fit(),
-        willing: role.willing(now),
+        willing: role.willing(now) && !c.guardian_stands_still,
         load: 0,
     }
 }

@@ -74,6 +74,9 @@ impl RoleCore {
         if c.leaving {
             return Some("this node is stopping".into());
         }
+        if c.guardian_stands_still {
+            return Some("the guardian of this node stands still".into());
+        }
         // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
         let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
         let steps_forward = self.state == RoleState::Standby;

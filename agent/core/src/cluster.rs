@@ -58,6 +58,8 @@ pub(crate) struct Cluster {
     pub lines: BTreeMap<RoleName, Line>,
     pub coordinator: Coordinator,
     pub leaving: bool,
+    /// The guardian above this process does not beat.
+    pub guardian_stands_still: bool,
     pub dead: BTreeSet<Owner>,
     /// The last of them, and how it ended.
     pub last_death: Option<(Owner, String)>,
@@ -189,6 +191,7 @@ impl Cluster {
             lines: BTreeMap::new(),
             coordinator: Coordinator::default(),
             leaving: false,
+            guardian_stands_still: false,
             dead: BTreeSet::new(),
             last_death: None,
             double_until: Mono::ZERO,

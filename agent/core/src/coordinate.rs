@@ -269,7 +269,11 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
         name: c.me().clone(),
         owner: c.owner(),
         priority: node.priority,
-        fit: role.health.is_fit() && role.willing(now) && !c.leaving && !c.drained(c.me()),
+        fit: role.health.is_fit()
+            && role.willing(now)
+            && !c.guardian_stands_still
+            && !c.leaving
+            && !c.drained(c.me()),
     });
     peers.chain(me).collect()
 }

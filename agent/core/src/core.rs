@@ -205,7 +205,17 @@ impl Core {
                     role.fenced(c, q);
                 }
             }
-            Input::Guardian { .. } | Input::Stuck { .. } | Input::SlowKill { .. } => {}
+            Input::Guardian { stands_still } => self.guardian(stands_still),
+            Input::Stuck { role, processes } => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.stuck(processes, q);
+                }
+            }
+            Input::SlowKill { role, took, allowed } => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.slow_kill(took, allowed, c, q);
+                }
+            }
             Input::Persisted { token } => self.persisted(token, now),
             Input::Proposed { token, result } => {
                 self.asked.answered(token, &result, &self.roles, c, q, now);
@@ -231,6 +241,22 @@ impl Core {
             }
             Input::Tick => {}
         }
+    }
+
+    /// A node whose guardian stands still gives up what it holds, and stays out of line: it would not be stopped if it stood still, too.
+    fn guardian(&mut self, stands_still: bool) {
+        let (c, q) = (&mut self.c, &mut self.q);
+        if std::mem::replace(&mut c.guardian_stands_still, stands_still) == stands_still {
+            return;
+        }
+        c.alarm(q, stands_still, || {
+            "the guardian of this node stands still (stopped, or stuck in the kernel): the node gives up its roles and stays out of line; \
+             end that process, or continue it"
+                .into()
+        });
+        // Others must not wait for it, and hear at once.
+        q.urgent_all = true;
+        q.dirty = true;
     }
 
     /// V6: proof of death ends promises, and closes the floor, for exactly this boot.

@@ -63,25 +63,25 @@ pub enum Input {
     },
     /// The parent stopped this role's application, because this process stood still.
     Fenced(RoleName),
-    /// STUB
+    /// The guardian of this node stands still, or goes on: without it nobody would stop the application if this process stood still, too.
     Guardian {
-        /// It stands still, or goes on.
+        /// It does not beat.
         stands_still: bool,
     },
-    /// STUB
+    /// These were killed, and do not go away: the application has not stopped.
     Stuck {
-        /// For which role.
+        /// Whose.
         role: RoleName,
-        /// Which, in words.
+        /// Which processes, and what they wait for, in words.
         processes: String,
     },
-    /// STUB
+    /// An application took so long to vanish after it was killed.
     SlowKill {
-        /// For which role.
+        /// Whose.
         role: RoleName,
-        /// How long it took.
+        /// How long.
         took: Duration,
-        /// How long it may take.
+        /// How long it may, within the lease.
         allowed: Duration,
     },
     /// [`Output::Persist`](crate::Output::Persist) of this token is on disk.

@@ -101,7 +101,10 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
     RoleView {
         role: role.name.clone(),
         state: role.state,
-        reason: role.reason.clone(),
+        reason: match &role.stuck {
+            Some(processes) => format!("{}; killed, and still there: {processes}", role.reason),
+            None => role.reason.clone(),
+        },
         holder,
         last: c
             .state

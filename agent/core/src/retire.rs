@@ -173,7 +173,7 @@ impl RoleCore {
                 self.demote(format!("promotion failed: {why}"), c, q);
             }
             (Action::Demote, RoleState::Demoting, Ok(())) if self.demoting => {
-                self.demoting = false;
+                (self.demoting, self.stuck) = (false, None);
                 let why = self.reason.clone();
                 self.farewell = Some((why.chars().take(FAREWELL_LENGTH).collect(), now));
                 self.release(c, q);
@@ -240,7 +240,10 @@ impl RoleCore {
             return;
         }
         self.down = match process {
-            Process::Up => None,
+            Process::Up => {
+                self.stuck = None;
+                None
+            }
             Process::Restarting(why) => Some((why, false)),
             Process::Failed(why) => Some((why, true)),
         };
@@ -251,6 +254,39 @@ impl RoleCore {
             );
         }
         q.dirty = true;
+    }
+
+    /// Some of the application was killed and does not go away: until it does, nothing is released (H4).
+    pub(crate) fn stuck(&mut self, processes: String, q: &mut Queue) {
+        if self.stuck.as_ref() != Some(&processes) {
+            let text = format!("role {}: killed, and still there: {processes}", self.name);
+            q.log(Level::Error, text);
+            self.stuck = Some(processes);
+            q.dirty = true;
+        }
+    }
+
+    /// The application took so long to vanish, and the lease allows for less: the next time it may act past its end.
+    pub(crate) fn slow_kill(&mut self, took: Duration, allowed: Duration, c: &mut Cluster, q: &mut Queue) {
+        let slow = (took > allowed).then(|| {
+            let enough = Duration::from_millis((took * 3 / 2).as_millis() as u64 + 1);
+            let [took, allowed, enough] = [took, allowed, enough].map(show_duration);
+            format!(
+                "role {}: the application took {took} to vanish after it was killed, and the lease keeps {allowed} for that; set \
+                 process.kill_time = \"{enough}\"",
+                self.name
+            )
+        });
+        if slow == self.slow_kill {
+            return;
+        }
+        if let Some(before) = self.slow_kill.take() {
+            c.alarm(q, false, || before);
+        }
+        if let Some(text) = slow.clone() {
+            c.alarm(q, true, || text);
+        }
+        self.slow_kill = slow;
     }
 
     pub(crate) fn back_off(&mut self, now: Mono) {

@@ -68,6 +68,10 @@ pub(crate) struct RoleCore {
     pub gap: Option<(Mono, String)>,
     /// Until when the parent lets the application act.
     pub lent: Option<Mono>,
+    /// What was killed, and does not go away.
+    pub stuck: Option<String>,
+    /// The alarm of a kill that took too long.
+    pub slow_kill: Option<String>,
     pub unwilling_until: Mono,
     pub failures: u32,
     pub guard: Option<(Epoch, Mono)>,
@@ -114,6 +118,8 @@ impl RoleCore {
             down: None,
             gap: None,
             lent: None,
+            stuck: None,
+            slow_kill: None,
             unwilling_until: Mono::ZERO,
             failures: 0,
             guard: None,
@@ -243,6 +249,9 @@ impl RoleCore {
                 c,
                 q,
             );
+        }
+        if c.guardian_stands_still {
+            return self.demote("the guardian of this node stands still".into(), c, q);
         }
         if c.leaving {
             return self.demote("it is being stopped".into(), c, q);

@@ -92,6 +92,20 @@ pub(super) enum Fault {
     Promotes(Who, Way),
     Demotes(Who, Way),
     Fences(Who, Way),
+    /// The guardian stands still, and goes on after so many milliseconds.
+    GuardianStopped(Who, u64),
+    /// The guardian is killed; its agent sees it, and ends.
+    GuardianDies(Who),
+    /// Guardian and agent are killed together; what is started again then finds what they left.
+    BothDie(Who),
+    /// Guardian and agent stand still together, and go on after so many milliseconds.
+    BothStopped(Who, u64),
+    /// Killed, and its own guardian starts it again as soon as it may.
+    DiesAndIsStarted(Who),
+    /// Nobody reads what the guardian says for so many milliseconds.
+    LogStuck(Who, u64),
+    /// A process of the next application that is killed there stays so much longer, in milliseconds.
+    Lingers(Who, u64),
     /// Its managed process ends: too often if that is set. It runs again after so many milliseconds, or (0) a long while; its
     /// agent hears of its end so many milliseconds late.
     ProcessEnds(Who, usize, bool, u64, u64),
@@ -158,7 +172,8 @@ impl Fault {
             1 => Way::Slowly,
             _ => Way::Badly,
         };
-        match dice.roll(8) {
+        match dice.roll(12) {
+            8..=11 => Fault::of_guardian(dice, who),
             0 | 1 => Fault::DiesAndReturns(who, dice.roll(600)),
             2 => Fault::Promotes(who, way),
             3 => Fault::Demotes(who, way),
@@ -174,6 +189,26 @@ impl Fault {
                 let late = if dice.roll(3) == 0 { dice.roll(2500) } else { 1 };
                 Fault::ProcessEnds(who, dice.roll(shape.roles() as u64) as usize, failed, up, late)
             }
+        }
+    }
+
+    /// One that has to do with the process above the agent, and with those below both.
+    pub fn of_guardian(dice: &mut Dice, who: Who) -> Fault {
+        let long = |dice: &mut Dice| {
+            if dice.roll(2) == 0 {
+                dice.roll(400)
+            } else {
+                dice.roll(4000)
+            }
+        };
+        match dice.roll(8) {
+            0 | 1 => Fault::GuardianStopped(who, long(dice)),
+            2 => Fault::GuardianDies(who),
+            3 => Fault::BothDie(who),
+            4 => Fault::BothStopped(who, long(dice)),
+            5 => Fault::DiesAndIsStarted(who),
+            6 => Fault::LogStuck(who, long(dice)),
+            _ => Fault::Lingers(who, long(dice)),
         }
     }
 
@@ -312,6 +347,37 @@ impl Fault {
                 let (n, role) = (find(w, who), role(w, r));
                 w.process_ends(n, &role, failed, up * MS, late * MS);
             }
+            Fault::GuardianStopped(who, pause) => {
+                let n = find(w, who);
+                w.stop_guardian(n, ms(pause));
+            }
+            Fault::GuardianDies(who) => w.guardian_dies(find(w, who)),
+            Fault::BothDie(who) => {
+                let n = find(w, who);
+                w.both_die(n);
+            }
+            Fault::BothStopped(who, pause) => {
+                let n = find(w, who);
+                if w.nodes[n].up {
+                    w.freeze(n);
+                    w.stop_guardian(n, ms(pause));
+                }
+            }
+            Fault::DiesAndIsStarted(who) => {
+                let n = find(w, who);
+                w.kill(n, true);
+                if !w.nodes[n].up {
+                    w.start(n);
+                }
+            }
+            Fault::LogStuck(who, pause) => {
+                let n = find(w, who);
+                w.nodes[n].log_stuck_until = w.now + pause * MS;
+            }
+            Fault::Lingers(who, pause) => {
+                let n = find(w, who);
+                w.nodes[n].lingers = ms(pause);
+            }
             Fault::Drizzle(seconds) => super::peace::drizzle(w, ms(1000 * seconds)),
         }
     }
@@ -333,6 +399,7 @@ fn find(w: &World, who: Who) -> usize {
 /// Everybody is started and thawed.
 pub(super) fn wake(w: &mut World) {
     for n in w.members() {
+        w.continue_guardian(n);
         if w.nodes[n].frozen {
             w.thaw(n);
         }

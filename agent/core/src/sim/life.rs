@@ -259,6 +259,41 @@ impl Life {
         }
     }
 
+    /// A life in which much happens to guardians, alone and with their agents, and to what is below them.
+    pub fn guarded(shape: Shape, seed: u64) -> Life {
+        let mut life = Life::of(shape, seed);
+        let mut dice = Dice::new(!seed);
+        for at in (0..life.faults.len()).step_by(2) {
+            let who = Who::Holder(dice.roll(shape.roles() as u64) as usize);
+            life.faults[at] = (Fault::of_guardian(&mut dice, who), pause(&mut dice));
+        }
+        life
+    }
+
+    /// A life in which agents are killed, or stand still, while nobody reads what their guardians say.
+    pub fn with_stuck_logs(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let faults = (0..4).flat_map(|_| {
+            let holder = Who::Holder(0);
+            let hit = match dice.roll(2) {
+                0 => Fault::Freeze(holder),
+                _ => Fault::Dies(holder),
+            };
+            [
+                (Fault::LogStuck(holder, 3000 + dice.roll(3000)), dice.roll(100)),
+                (hit, 2500 + dice.roll(1500)),
+                (Fault::Heal, 0),
+                (Fault::Wake, 2500),
+            ]
+        });
+        Life {
+            shape: Shape::Stopping,
+            seed,
+            drift: vec![0; 3],
+            faults: faults.collect(),
+        }
+    }
+
     /// A life of two in which the role goes away and comes back, before the holder hears that its process had ended.
     pub fn with_old_news(seed: u64) -> Life {
         let mut dice = Dice::new(seed);

@@ -67,6 +67,9 @@ fn take_back(w: &mut World) {
             // One who was told to stop has stopped, and is started again.
             w.kill(n, false);
             w.start(n);
+        } else if !w.nodes[n].up {
+            // One that ended because its guardian did.
+            w.start(n);
         }
         if state.drained.contains(&node) {
             let drained = false;
@@ -286,10 +289,12 @@ fn stopping(w: &World, n: usize, fenced: bool) -> u64 {
             .process
             .as_ref()
             .map_or(Duration::ZERO, |process| process.stop_timeout);
+        // What was killed takes its time to vanish.
+        let kill = role.lead(W).kill;
         match role.last_resort() {
-            Some((_, limit)) if fenced => limit,
-            None if fenced => Duration::ZERO,
-            _ => demote + process,
+            Some((_, limit)) if fenced => kill + limit,
+            None if fenced => kill,
+            _ => demote + process + kill,
         }
     });
     long.sum::<Duration>().as_nanos() as u64

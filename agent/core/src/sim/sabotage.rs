@@ -5,7 +5,7 @@
 
 use super::invariants::ALL;
 use super::invariants::names::{
-    APPLICATION, CONFIRM, DISK, FLOOR, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD,
+    APPLICATION, CONFIRM, DISK, FLOOR, GUARDED, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD,
 };
 use super::life::{Life, Shape};
 use super::seeds::quiet_panics;
@@ -54,6 +54,17 @@ fn stopping(seed: u64) -> Life {
 
 fn fenced(seed: u64) -> Life {
     Life::of(Shape::Fenced, seed)
+}
+
+/// Lives of managed processes, in which guardians have a hard time.
+fn managed(seed: u64) -> Life {
+    let shape = [Shape::TwoRoles, Shape::Mixed][(seed % 2) as usize];
+    Life::guarded(shape, seed)
+}
+
+fn any_guarded(seed: u64) -> Life {
+    let shapes = [Shape::TwoRoles, Shape::Mixed, Shape::Stopping, Shape::Fenced];
+    Life::guarded(shapes[(seed % 4) as usize], seed)
 }
 
 /// Lives in which one kind of aimed fault is frequent (`Fault::aimed`).
@@ -111,6 +122,19 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),
     sabotage(&[Rule::FencesInTurn], APPLICATION, stopping, 400),
     sabotage(&[Rule::FenceUntold], LIVE, stopping, 400),
+    sabotage(&[Rule::KillsGroupAlone], RELEASED, managed, 100),
+    sabotage(&[Rule::KillsGroupAlone], APPLICATION, managed, 400),
+    sabotage(
+        &[Rule::SpeaksBeforeKilling],
+        APPLICATION,
+        Life::with_stuck_logs,
+        100,
+    ),
+    sabotage(&[Rule::WaitsForWrite], APPLICATION, Life::with_stuck_logs, 100),
+    sabotage(&[Rule::StillnessUnnoticed], GUARDED, any_guarded, 100),
+    sabotage(&[Rule::ReleasedWhileOneLives], RELEASED, managed, 100),
+    sabotage(&[Rule::KeeperIgnoresPage], APPLICATION, managed, 400),
+    sabotage(&[Rule::KeeperOutlivesGuardian], GUARDED, managed, 100),
     sabotage(&[Rule::ForgetsUnfinished], APPLICATION, Life::with_leftovers, 100),
     sabotage(&[Rule::AnyEpochsProcess], LIVE, Life::with_old_news, 100),
     sabotage(&[Rule::LostLeaseClaimed], S4, any, 100),

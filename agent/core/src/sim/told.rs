@@ -128,7 +128,7 @@ fn dead_holder_is_told_by_its_parents_word() {
     );
     assert_eq!(
         tell(&event).headline(),
-        "main: b took over from a, which died: it was killed, and its parent has stopped the application."
+        "main: b took over from a, which died: its agent was killed by signal 9 (SIGKILL), and its parent has stopped the application."
     );
 }
 

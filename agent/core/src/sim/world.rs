@@ -3,24 +3,27 @@
 //! Time is a number. Events happen in the order of their instants, those of one instant in the order in which they were
 //! made, and every draw comes from one stream: the same life gives the same events, to the last byte.
 
+mod above;
 mod application;
 mod consensus;
+mod keepers;
 mod machine;
 mod nodes;
 mod orders;
-mod parent;
 mod wire;
 
 pub(super) use machine::{App, Machine, Way};
 
+use above::Above;
 use application::Doing;
-use parent::Watched;
+use keepers::Run;
 
 use super::MS;
 use super::dice::Dice;
 use super::invariants::{Invariants, Violation};
 use super::log::Log;
 use crate::broken::{Rule, is};
+use crate::guardian;
 use crate::input::{Action, Health};
 use crate::output::{Durable, EngineChange, GuardChange};
 use crate::state::State;
@@ -57,13 +60,29 @@ enum What {
     /// An action of this number ends.
     Done(usize, RoleName, u64),
     /// A fence of this number ends.
-    Fenced(usize, RoleName, u64),
+    Fenced(usize, usize, u64),
     /// A process that ended is due to run again.
     Again(usize, RoleName, u64),
-    /// The parent looks at its clock.
-    Parent(usize, RoleName),
-    /// The parent tries again to stop what a dead agent left.
-    Bury(usize, u64),
+    /// Something reaches this guardian.
+    Guardian(usize, u64, guardian::Input),
+    /// It looks at its clock.
+    Look(usize, u64),
+    /// It goes on by itself.
+    GoesOn(usize, u64),
+    /// What it says reaches this run of its agent.
+    Answer(usize, u64, guardian::Answer),
+    /// The time of a fence comes.
+    Mind(usize, RoleName),
+    /// The agent looks at its guardian; learns that it is gone; ends with it.
+    Eye(usize, u64),
+    LineEnds(usize, u64),
+    GivesUp(usize, u64),
+    /// The keeper of this run of an application wakes.
+    Keeper(usize, usize, u64),
+    /// Its first process ends; one of them dies; one more appears.
+    LeaderEnds(usize, usize, u64),
+    Dies(usize, usize, u64, usize),
+    Forks(usize, usize, u64),
     Elect,
     Leads,
 }
@@ -258,10 +277,18 @@ impl World {
             fences: Way::Well,
             paused: false,
             doing: BTreeMap::new(),
-            watched: BTreeMap::new(),
+            above: Above::default(),
+            runs: BTreeMap::new(),
+            minded: BTreeSet::new(),
             at_wits_end: BTreeSet::new(),
-            burying: false,
             start_after: false,
+            answers: Vec::new(),
+            eye: guardian::Watch::new(Duration::MAX, Duration::ZERO),
+            under_standstill: false,
+            quits: false,
+            announces: None,
+            lingers: Duration::ZERO,
+            log_stuck_until: 0,
             buffered: Vec::new(),
             clock: (self.now, shown),
             drift_ppm: 0,
@@ -331,10 +358,27 @@ impl World {
                 Some(What::Ready(n, boot)) if self.nodes[n].boot == boot => self.ready(n),
                 Some(What::Flushed(n, boot)) if self.nodes[n].boot == boot => self.flushed(n),
                 Some(What::Done(n, role, number)) => self.action_ends(n, &role, number),
-                Some(What::Fenced(n, role, number)) => self.fence_ends(n, &role, number),
+                Some(What::Fenced(n, place, number)) => self.fence_ends(n, place, number),
                 Some(What::Again(n, role, number)) => self.process_again(n, &role, number),
-                Some(What::Parent(n, role)) => self.parent_looks(n, &role, true),
-                Some(What::Bury(n, boot)) if self.nodes[n].boot == boot => self.bury_again(n),
+                Some(What::Guardian(n, which, input)) if self.nodes[n].above.which == which => {
+                    self.tell_guardian(n, input);
+                }
+                Some(What::Look(n, which)) => self.guardian_looks(n, which),
+                Some(What::GoesOn(n, which)) if self.nodes[n].above.which == which => {
+                    self.continue_guardian(n);
+                    if self.nodes[n].frozen {
+                        self.thaw(n);
+                    }
+                }
+                Some(What::Answer(n, boot, answer)) if self.nodes[n].boot == boot => self.answered(n, answer),
+                Some(What::Mind(n, role)) => self.mind(n, &role),
+                Some(What::Eye(n, boot)) if self.nodes[n].boot == boot => self.eye(n),
+                Some(What::LineEnds(n, boot)) if self.nodes[n].boot == boot => self.line_ends(n),
+                Some(What::GivesUp(n, boot)) if self.nodes[n].boot == boot => self.gives_up(n),
+                Some(What::Keeper(n, place, number)) => self.keeper_wakes(n, place, number),
+                Some(What::LeaderEnds(n, place, number)) => self.leader_ends(n, place, Some(number)),
+                Some(What::Dies(n, place, number, at)) => self.process_dies(n, place, number, at),
+                Some(What::Forks(n, place, number)) => self.process_forks(n, place, number),
                 Some(What::Elect) => self.elect(),
                 Some(What::Leads) => self.beat(),
                 _ => {}

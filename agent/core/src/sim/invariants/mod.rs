@@ -5,6 +5,7 @@ mod confirm;
 mod durable;
 mod epochs_grow;
 mod floor;
+mod guarded;
 mod lease;
 mod line;
 mod one_active;
@@ -52,12 +53,13 @@ pub(in crate::sim) struct Invariants {
 /// The name under which each of them fails.
 pub(in crate::sim) mod names {
     use super::{
-        confirm, durable, epochs_grow, floor, lease, line, one_active, one_application, promise, released,
-        sequence, word,
+        confirm, durable, epochs_grow, floor, guarded, lease, line, one_active, one_application, promise,
+        released, sequence, word,
     };
 
     pub(in crate::sim) const S1: &str = one_active::NAME;
     pub(in crate::sim) const APPLICATION: &str = one_application::NAME;
+    pub(in crate::sim) const GUARDED: &str = guarded::NAME;
     pub(in crate::sim) const S2: &str = epochs_grow::NAME;
     pub(in crate::sim) const S4: &str = lease::NAME;
     pub(in crate::sim) const WORD: &str = word::NAME;
@@ -71,9 +73,10 @@ pub(in crate::sim) mod names {
 }
 
 /// Their names, for the test that every one of them can fail.
-pub(in crate::sim) const ALL: [&str; 12] = [
+pub(in crate::sim) const ALL: [&str; 13] = [
     one_active::NAME,
     one_application::NAME,
+    guarded::NAME,
     epochs_grow::NAME,
     lease::NAME,
     promise::NAME,
@@ -93,6 +96,8 @@ impl Invariants {
             let held = self.one_active.look(world, role);
             self.counts(held)?;
             let held = one_application::look(world, role);
+            self.counts(held)?;
+            let held = guarded::look(world, role);
             self.counts(held)?;
             if let Some(span) = self.one_active.current(role) {
                 let held = self.epochs_grow.active(role, span);
@@ -195,9 +200,10 @@ impl Invariants {
         self.counts(held)
     }
 
-    /// This boot is dead, and its parent has fenced its application.
-    pub fn died(&mut self, owner: Owner) {
-        self.released.died(owner);
+    /// The guardian of node `n` says that this boot is dead, and that its application has stopped.
+    pub fn died(&mut self, world: &World, n: usize, owner: Owner) -> Held {
+        let held = self.released.died(world, n, owner);
+        self.counts(held)
     }
 
     /// The greatest epoch that was ever active.

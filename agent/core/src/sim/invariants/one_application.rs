@@ -23,7 +23,8 @@ pub(super) const NAME: &str = "one application";
 pub(super) fn look(world: &World, role: &RoleName) -> Held {
     let acts = |n: &usize| {
         let node = &world.nodes[*n];
-        node.settings(role).is_some() && node.app(role) != App::Passive && !node.at_wits_end.contains(role)
+        let acts = node.app(role) != App::Passive || node.living(role) > 0;
+        node.settings(role).is_some() && acts && !node.at_wits_end.contains(role)
     };
     let mut acting = (0..world.nodes.len()).filter(acts);
     if let (Some(one), Some(other)) = (acting.next(), acting.next()) {
@@ -31,11 +32,13 @@ pub(super) fn look(world: &World, role: &RoleName) -> Held {
         return violated(
             NAME,
             format!(
-                "for role {role} those of {} ({:?}) and of {} ({:?}) act",
+                "for role {role} those of {} ({:?}, {} processes) and of {} ({:?}, {}) act",
                 one.name,
                 one.app(role),
+                one.living(role),
                 other.name,
-                other.app(role)
+                other.app(role),
+                other.living(role)
             ),
         );
     }

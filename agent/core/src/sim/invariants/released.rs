@@ -23,8 +23,24 @@ impl Released {
             .insert((role.clone(), world.nodes[n].owner(), epoch));
     }
 
-    pub fn died(&mut self, owner: Owner) {
+    /// The guardian of node `n` says that this boot is dead: nothing of its applications lives, whatever the kernel does not let go of.
+    pub fn died(&mut self, world: &World, n: usize, owner: Owner) -> Held {
         self.dead.insert(owner);
+        let node = &world.nodes[n];
+        for role in node.config.roles.keys() {
+            if node.settings(role).is_some() && (node.app(role) != App::Passive || node.living(role) > 0) {
+                return violated(
+                    NAME,
+                    format!(
+                        "{} is announced as dead, and its application for {role} acts ({:?}, {} processes)",
+                        node.name,
+                        node.app(role),
+                        node.living(role)
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether a promise of this may have ended before its time (V6).
@@ -45,16 +61,20 @@ impl Released {
     pub fn said(&self, world: &World, n: usize, heartbeat: &Heartbeat) -> Held {
         let node = &world.nodes[n];
         for beat in &heartbeat.roles {
-            let (Some(released), Some(App::Acting(epoch) | App::Stopping(epoch) | App::Loose(epoch))) =
-                (beat.released.last(), node.apps.get(&beat.role))
-            else {
+            let Some(released) = beat.released.last() else {
                 continue;
             };
-            if released >= epoch {
+            let living = node.living(&beat.role);
+            let since = match node.app(&beat.role) {
+                App::Acting(epoch) | App::Stopping(epoch) | App::Loose(epoch) => Some(epoch),
+                // Nobody keeps account of them, and they live.
+                App::Passive => (living > 0).then_some(Epoch(0)),
+            };
+            if let Some(epoch) = since.filter(|epoch| released >= epoch) {
                 return violated(
                     NAME,
                     format!(
-                        "{} releases epoch {released}, and its application still acts since {epoch}",
+                        "{} releases epoch {released}, and its application still acts since {epoch} ({living} processes)",
                         node.name
                     ),
                 );

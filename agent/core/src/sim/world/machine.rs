@@ -1,6 +1,7 @@
 //! One simulated machine: a clock, a disk, an application for each role, and a process that may be up.
 
 use super::*;
+use baton_shared::view::RoleState;
 use serde::{Deserialize, Serialize};
 
 /// What an application does for one role.
@@ -61,15 +62,31 @@ pub(in crate::sim) struct Machine {
     pub fences: Way,
     /// Its clock stands still, and everything on it.
     pub(super) paused: bool,
-    /// What the agent, or its parent, does to an application now.
+    /// What the agent does to an application now.
     pub(super) doing: BTreeMap<RoleName, Doing>,
-    /// What its parent knows of each role.
-    pub(super) watched: BTreeMap<RoleName, Watched>,
+    /// Its guardian.
+    pub above: Above,
+    /// Managed applications, by the places of their roles: each process of them.
+    pub runs: BTreeMap<usize, Run>,
+    /// Roles for which the time of a fence is awaited.
+    pub(super) minded: BTreeSet<RoleName>,
     /// Roles whose last resort failed: nothing is left that could have stopped their application in time.
     pub at_wits_end: BTreeSet<RoleName>,
-    /// Its agent died, and its parent is not through with the fences; it starts the agent again afterwards.
-    pub(super) burying: bool,
+    /// An agent is started as soon as that may be.
     pub(super) start_after: bool,
+    /// What its guardian said while the agent was frozen.
+    pub(super) answers: Vec<guardian::Answer>,
+    /// The agent's eye on its guardian, and what it last saw.
+    pub(super) eye: guardian::Watch,
+    pub(super) under_standstill: bool,
+    /// The agent ends when it has released everything: its guardian is gone.
+    pub(super) quits: bool,
+    /// The death that its guardian tells.
+    pub(super) announces: Option<(Owner, String)>,
+    /// One process of the next application that is killed outlasts the kill by so much.
+    pub lingers: Duration,
+    /// Nobody reads the operator's log until then, in true time.
+    pub log_stuck_until: u64,
     pub(super) buffered: Vec<Input>,
     /// Its clock showed the second at the instant of true time in the first, and runs so many millionths faster.
     pub(super) clock: (u64, u64),
@@ -101,6 +118,21 @@ impl Machine {
         if before.is_some_and(|app| app != App::Passive) {
             self.stopped_acting.insert(role.clone(), now);
         }
+    }
+
+    /// Processes that live of its managed application of a role, wherever they are.
+    pub fn living(&self, role: &RoleName) -> usize {
+        let place = self.config.roles.keys().position(|known| known == role);
+        place
+            .and_then(|place| self.runs.get(&place))
+            .map_or(0, Run::living)
+    }
+
+    /// Whether all its roles are released.
+    pub(super) fn released(&self, now: u64) -> bool {
+        let Some(core) = &self.core else { return true };
+        let view = core.view(self.clock(now));
+        view.roles.iter().all(|role| role.state == RoleState::Standby)
     }
 
     /// What its application of a role does.

@@ -174,7 +174,12 @@ impl World {
                 let (_, _, role, before) = self.confirms.swap_remove(at);
                 self.with_invariants(|invariants, _| invariants.confirmed(n, &role, before, epoch));
             }
-            Output::Stopped => self.nodes[n].stopped = true,
+            Output::Stopped => {
+                self.nodes[n].stopped = true;
+                if self.nodes[n].quits {
+                    self.agent_exits(n);
+                }
+            }
         }
     }
 

@@ -3,12 +3,24 @@
 use super::*;
 
 impl World {
-    /// Starts a node. While its parent is busy with what an agent left that died, it does so when it is through.
+    /// Starts a node. What a guardian that died has left is gone before; one that lives starts the agent when it is through with what
+    /// the last one left.
     pub fn start(&mut self, n: usize) {
-        if self.nodes[n].burying {
+        if !self.nodes[n].above.lives() {
+            if !self.nodes[n].runs.is_empty() {
+                self.nodes[n].start_after = true;
+                return;
+            }
+            self.guard(n);
+        }
+        if !self.may_boot(n) {
             self.nodes[n].start_after = true;
             return;
         }
+        self.boot(n);
+    }
+
+    fn boot(&mut self, n: usize) {
         let mut unfinished = self.left_over(n);
         broken!(ForgetsUnfinished => {
             unfinished.clear();
@@ -41,10 +53,13 @@ impl World {
         };
         machine.core = Some(Box::new(Core::new(start, now)));
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
+        (machine.quits, machine.under_standstill) = (false, false);
         machine.inbox.clear();
+        machine.answers.clear();
         let applied = machine.applied.clone();
         self.fitness(n);
         self.say(n, || "started".into());
+        self.agent_begins(n);
         self.give(n, Input::Tick);
         for role in self.roles() {
             let healthy = self.nodes[n].healthy[&role];
@@ -57,63 +72,73 @@ impl World {
         self.replicate();
     }
 
-    /// The process ends without a word, and its machine with it. `notice`: the agent alone; its parent fences the application, and then
-    /// says so to everybody.
+    /// The process ends without a word, and its machine with it. `notice`: the agent alone; its guardian stops the application, and
+    /// then says so to everybody.
     pub fn kill(&mut self, n: usize, notice: bool) {
-        if notice && self.nodes[n].burying {
-            return; // it is dead
-        }
         // What was being written may be on the disk or not; what waited is not.
         let torn = self.dice.roll(2) == 0;
         let (was_up, now) = (self.nodes[n].up, self.now);
+        if notice && !was_up {
+            return; // it is dead
+        }
         let machine = &mut self.nodes[n];
         if let Some((_, durable)) = machine.writing.take().filter(|_| torn) {
             machine.disk = durable;
         }
-        machine.to_write = None;
-        machine.core = None;
-        machine.up = false;
-        machine.frozen = false;
         if !notice {
             let roles: Vec<RoleName> = machine.apps.keys().cloned().collect();
             for role in &roles {
                 machine.passive(role, now);
             }
             machine.apps.clear();
-            machine.watched.clear();
+            machine.runs.clear();
             machine.doing.clear();
-            (machine.burying, machine.start_after) = (false, false);
+            machine.minded.clear();
+            let which = machine.above.which + 1;
+            machine.above = Above::none(which);
+            machine.start_after = false;
         }
-        machine.guards.values().for_each(Guard::shut);
-        machine.buffered.clear();
-        self.fitness(n);
+        self.agent_gone(n);
         self.say(n, || "killed".into());
-        if was_up && notice {
-            self.agent_died(n);
+        if notice {
+            self.actions_die(n);
+            let which = self.nodes[n].above.which;
+            let fate = guardian::Fate::Killed(guardian::fate::SIGKILL);
+            let ended = guardian::Input::AgentEnded(fate);
+            self.at(MS / 10, What::Guardian(n, which, ended));
+            self.nobody_there(n);
         }
         self.elect_later();
     }
 
-    /// A death notice on every network: late, lost, and more than once.
-    pub(super) fn notice(&mut self, n: usize, owner: Owner) {
-        self.invariants_mut().died(owner);
-        for other in (0..self.nodes.len()).filter(|other| *other != n) {
-            for network in 0..self.config.networks.len() {
-                for copy in 0..3 {
-                    if !self.lost(n, other, network) {
-                        let delay = self.delay() + copy * 20 * MS;
-                        self.to(
-                            other,
-                            delay,
-                            Input::Dead {
-                                owner,
-                                why: "it was killed".into(),
-                            },
-                        );
-                    }
-                }
-            }
-        }
+    fn agent_gone(&mut self, n: usize) {
+        let machine = &mut self.nodes[n];
+        machine.to_write = None;
+        machine.core = None;
+        (machine.up, machine.frozen) = (false, false);
+        machine.guards.values().for_each(Guard::shut);
+        machine.buffered.clear();
+        machine.answers.clear();
+        self.fitness(n);
+    }
+
+    /// The agent ends by itself, without a guardian that would hear of it.
+    pub(super) fn agent_exits(&mut self, n: usize) {
+        self.nodes[n].writing = None;
+        self.agent_gone(n);
+        self.say(n, || "the agent exits".into());
+        self.actions_die(n);
+        self.nobody_there(n);
+        self.elect_later();
+    }
+
+    /// Roles whose application may act since the run before: by the page, or by what is on the disk.
+    pub fn left_over(&self, n: usize) -> BTreeSet<RoleName> {
+        let machine = &self.nodes[n];
+        let lent = |role: &RoleName| machine.above.page.left_over(machine.place(role));
+        let loose = |role: &RoleName| matches!(machine.app(role), App::Loose(_));
+        let roles = machine.config.roles.keys();
+        roles.filter(|role| lent(role) || loose(role)).cloned().collect()
     }
 
     /// The data directory is lost.
@@ -135,6 +160,7 @@ impl World {
         let machine = &mut self.nodes[n];
         (machine.frozen, machine.read) = (true, now);
         self.say(n, || "frozen".into());
+        self.nobody_there(n);
         self.elect_later();
     }
 
@@ -142,6 +168,12 @@ impl World {
         self.nodes[n].frozen = false;
         self.nodes[n].behind_until = self.now + 1000 * MS;
         self.say(n, || "thawed".into());
+        if self.nodes[n].quits {
+            self.line_ends(n);
+        }
+        for answer in std::mem::take(&mut self.nodes[n].answers) {
+            self.answered(n, answer);
+        }
         for input in std::mem::take(&mut self.nodes[n].buffered) {
             self.give(n, input);
         }
@@ -156,7 +188,7 @@ impl World {
         self.run(d);
         self.nodes[n].clock = (self.now, shown.0);
         self.nodes[n].paused = false;
-        self.parents_clock_changed(n);
+        self.clock_changed(n);
         if self.nodes[n].up {
             self.thaw(n);
         }
@@ -197,6 +229,7 @@ impl World {
         for node in &mut self.nodes {
             (node.log_cut, node.slow) = (false, Duration::ZERO);
             (node.promotes, node.demotes, node.fences) = (Way::Well, Way::Well, Way::Well);
+            (node.lingers, node.log_stuck_until) = (Duration::ZERO, 0);
         }
         self.elect_later();
         self.replicate();
@@ -211,6 +244,7 @@ impl World {
             if self.nodes.get(n).is_some_and(|m| m.core.is_some()) {
                 self.nodes[n].config = Arc::new(config.clone());
                 self.give(n, Input::Configured(Arc::new(config)));
+                self.instruct(n);
             }
         }
     }
@@ -257,7 +291,7 @@ impl World {
         let machine = &mut self.nodes[n];
         machine.clock = (now, machine.clock(now).0);
         machine.drift_ppm = ppm;
-        self.parents_clock_changed(n);
+        self.clock_changed(n);
     }
 
     /// Notes since when the node must not be put in line.
