@@ -4,6 +4,7 @@
 //! answered, so no grant of that epoch leaves; it is tried again until it succeeds. What a write leaves to be done for the
 //! next one is done after its answer, while nothing is pending.
 
+use super::priority;
 use crate::handle::Counters;
 use baton_core::Durable;
 use std::io;
@@ -50,6 +51,7 @@ impl Flush {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
         let thread = std::thread::Builder::new().name("flush".into()).spawn(move || {
+            priority::raise_below();
             run(&theirs, save, settle, done, &counters);
         })?;
         Ok((Flush(shared), thread))
