@@ -1,10 +1,12 @@
 //! Speed and size, measured in the lab: `cargo bench -p baton-tests [-- SECTION ...]`, as root. Sections: `silent`,
-//! `beside`, `orderly`, `rest`, `rate`, `haproxy`, `dns`; all of them if none is named.
+//! `killed`, `beside`, `orderly`, `rest`, `rate`, `haproxy`, `dns`; all of them if none is named.
 //!
-//! Gaps are what a client on the network `front` sees that asks every node every 2 ms. Each figure stands beside its
+//! Gaps are what a client on the network `front` sees that asks every node every 2 ms; of killed agents, one that asks every
+//! millisecond, and nobody else does. Each figure stands beside its
 //! target and beside the machine's own noise in the same minutes, without which it means little.
 
 mod beside;
+mod client;
 mod dns;
 mod figure;
 mod haproxy;
@@ -25,8 +27,9 @@ type Measure = fn() -> Vec<Figure>;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let sections: [(&str, Measure); 7] = [
+    let sections: [(&str, Measure); 8] = [
         ("silent", silent::measure),
+        ("killed", beside::measure_kills),
         ("beside", beside::measure),
         ("orderly", orderly::measure),
         ("rest", rest::measure),
@@ -38,7 +41,9 @@ fn main() {
         .iter()
         .find(|name| !sections.iter().any(|(known, _)| known == name))
     {
-        eprintln!("no section {unknown}; there are silent, beside, orderly, rest, rate, haproxy and dns");
+        eprintln!(
+            "no section {unknown}; there are silent, killed, beside, orderly, rest, rate, haproxy and dns"
+        );
         std::process::exit(2);
     }
     println!("{}", Figure::HEAD);

@@ -271,7 +271,9 @@ impl Core {
             format!("node {name} died: its parent says that {why}, and that the application has stopped"),
         );
         for role in self.roles.values_mut() {
-            role.voter.died(owner);
+            if role.voter.died(owner) {
+                role.write_ahead_next(c, q, now);
+            }
             role.unblocked(c.id, c, now);
         }
         // Whoever is next hears at once that this voter is free.

@@ -72,6 +72,23 @@ impl RoleCore {
         }
     }
 
+    /// V3: the holder's boot is proven dead (V6), and its floor closed. Whoever is next has heard the same and is about to claim: its
+    /// floor goes to the disk on that word, not on the claim. Like every floor written ahead it binds after a restart alone.
+    pub(crate) fn write_ahead_next(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
+        let closed = self.voter.floor().epoch;
+        let could = |owner| match owner == c.owner() {
+            true => self.unfit(c, now).is_none(),
+            false => c.fit(owner, &self.name, now),
+        };
+        let next = c.line(&self.name).and_then(|line| {
+            let mut places = line.places.iter().filter(|place| place.epoch > closed);
+            places.find(|place| could(place.owner)).copied()
+        });
+        if let Some(next) = next {
+            self.write_ahead(next.epoch, next.owner, q);
+        }
+    }
+
     /// A voter's grant in a heartbeat (H2).
     pub(crate) fn on_grant(&mut self, voter: NodeId, grant: &Grant, c: &Cluster, now: Mono) {
         if grant.owner == c.owner()

@@ -211,13 +211,15 @@ fn start_flush(
     counters: Arc<Counters>,
 ) -> Result<(Flush, mpsc::Receiver<()>), String> {
     let (alive, ended) = mpsc::channel(1);
+    let settled = store.clone();
     let save = move |durable: &Durable| {
         let _lives_as_long_as_the_thread = &alive;
         store.save_durable(durable)
     };
+    let settle = move || settled.settle_durable();
     // A closed channel means that the control loop has stopped.
     let done = move |token| drop(notices.blocking_send(Input::Persisted { token }.into()));
-    Flush::start(save, done, counters)
+    Flush::start(save, settle, done, counters)
         .map(|(flush, _)| (flush, ended))
         .map_err(|error| format!("cannot start the flush thread: {error}"))
 }

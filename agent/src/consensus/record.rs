@@ -3,6 +3,8 @@
 //! Invariant: from the moment `save` returns, one copy is on disk and the other is on its way, and before the first is
 //! touched again the second is on disk. So neither a torn write nor one rotten copy brings back an older record: the
 //! one good copy is never older than what was last acknowledged.
+//!
+//! Whoever has time waits for the second copy with `settle`, once it has told of the first; a `save` that comes sooner waits itself.
 
 use super::folder::{Blob, Folder, How};
 use sha2::{Digest, Sha256};
@@ -41,6 +43,8 @@ impl From<io::Error> for Unusable {
 pub(super) struct Record {
     file: Box<dyn Blob>,
     serial: u64,
+    /// Both copies are on disk: the first may be touched.
+    settled: bool,
     /// A flush failed: what is on disk is not known any more, and trying again would only hide that.
     broken: bool,
 }
@@ -54,10 +58,12 @@ impl Record {
         let mut record = Record {
             file,
             serial: 0,
+            settled: false,
             broken: false,
         };
         record.save(text)?;
         record.file.sync_all()?;
+        record.settled = true;
         folder.rename(&fresh, name)?;
         Ok(record)
     }
@@ -86,6 +92,8 @@ impl Record {
         let record = Record {
             file,
             serial,
+            // What a process that has ended wrote can be read, and need not be on disk.
+            settled: !same,
             broken: false,
         };
         Ok((record, text))
@@ -102,14 +110,35 @@ impl Record {
         if self.broken {
             return Err(io::Error::other("an earlier flush failed"));
         }
-        let result = self.write_both(text);
+        self.note(|record| record.write_both(text))
+    }
+
+    /// Returns when both copies of the last save are on disk, so that the next save need not wait for that.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        if self.settled || self.broken {
+            return Ok(()); // if broken, the save that failed has said so
+        }
+        self.note(Record::sync)
+    }
+
+    fn note(&mut self, act: impl FnOnce(&mut Record) -> io::Result<()>) -> io::Result<()> {
+        let result = act(self);
         self.broken = result.is_err();
         result
     }
 
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()?;
+        self.settled = true;
+        Ok(())
+    }
+
     fn write_both(&mut self, text: &[u8]) -> io::Result<()> {
         let copy = encode(self.serial + 1, text);
-        self.file.sync_data()?; // copy 1 of the last save; most often long there
+        if !self.settled {
+            self.sync()?; // copy 1 of the last save
+        }
+        self.settled = false;
         self.file.write(&copy, 0)?;
         self.file.sync_data()?;
         self.serial += 1;

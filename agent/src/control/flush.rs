@@ -1,8 +1,10 @@
 //! The flush thread: puts what a voter must not forget on disk (V3), so that a slow disk delays no heartbeat.
 //!
 //! Only the newest pending one is written: an answer to a later token answers the earlier. A flush that fails is never
-//! answered, so no grant of that epoch leaves; it is tried again until it succeeds.
+//! answered, so no grant of that epoch leaves; it is tried again until it succeeds. What a write leaves to be done for the
+//! next one is done after its answer, while nothing is pending.
 
+use super::priority;
 use crate::handle::Counters;
 use baton_core::Durable;
 use std::io;
@@ -38,17 +40,20 @@ impl Shared {
 pub struct Flush(Arc<Shared>);
 
 impl Flush {
-    /// Starts the thread. `save` blocks until its argument is on disk; `done` is told the token.
+    /// Starts the thread. `save` blocks until its argument is on disk; `done` is told the token. `settle` blocks, too, and has
+    /// time: it does what is left to be done for the next `save`.
     pub fn start(
         save: impl Fn(&Durable) -> Result<(), String> + Send + 'static,
+        settle: impl Fn() -> Result<(), String> + Send + 'static,
         done: impl Fn(u64) + Send + 'static,
         counters: Arc<Counters>,
     ) -> io::Result<(Flush, JoinHandle<()>)> {
         let shared = Arc::new(Shared::default());
         let theirs = shared.clone();
-        let thread = std::thread::Builder::new()
-            .name("flush".into())
-            .spawn(move || run(&theirs, save, done, &counters))?;
+        let thread = std::thread::Builder::new().name("flush".into()).spawn(move || {
+            priority::raise_below();
+            run(&theirs, save, settle, done, &counters);
+        })?;
         Ok((Flush(shared), thread))
     }
 
@@ -79,6 +84,7 @@ impl Drop for Flush {
 fn run(
     shared: &Shared,
     save: impl Fn(&Durable) -> Result<(), String>,
+    settle: impl Fn() -> Result<(), String>,
     done: impl Fn(u64),
     counters: &Counters,
 ) {
@@ -95,6 +101,10 @@ fn run(
                 }
                 failures = 0;
                 done(token);
+                let idle = shared.desk().pending.is_none();
+                if idle && let Err(error) = settle() {
+                    tracing::error!("{error} (what this voter promised last is on disk in one copy)");
+                }
             }
             Err(error) => {
                 if failures == 0 {
@@ -164,8 +174,13 @@ mod tests {
             opened.recv().map_err(|e| e.to_string())
         };
         let counters = Arc::new(Counters::default());
-        let (flush, thread) =
-            Flush::start(save, move |token| telling.send(token).unwrap(), counters.clone()).unwrap();
+        let (flush, thread) = Flush::start(
+            save,
+            || Ok(()),
+            move |token| telling.send(token).unwrap(),
+            counters.clone(),
+        )
+        .unwrap();
         flush.put(1, durable(1));
         assert_eq!(saved.recv_timeout(LIMIT), Ok(1));
         for n in 2..=9 {
@@ -195,12 +210,43 @@ mod tests {
             }
             Ok(())
         };
-        let (flush, thread) =
-            Flush::start(save, move |token| telling.send(token).unwrap(), Arc::default()).unwrap();
+        let (flush, thread) = Flush::start(
+            save,
+            || Ok(()),
+            move |token| telling.send(token).unwrap(),
+            Arc::default(),
+        )
+        .unwrap();
         flush.put(5, durable(5));
         assert_eq!(told.recv_timeout(LIMIT), Ok(5));
         assert_eq!(saved.try_iter().collect::<Vec<_>>(), [5, 5, 5]);
         drop(flush);
         thread.join().unwrap();
+    }
+    #[test]
+    fn what_a_write_leaves_behind_is_done_after_its_answer_and_only_if_nothing_is_pending() {
+        let (saying, said) = mpsc::channel();
+        let (gate, opened) = mpsc::channel::<()>();
+        let (saved, told) = (saying.clone(), saying.clone());
+        let save = move |d: &Durable| {
+            saved.send(format!("save {}", d.electorate.id.0)).unwrap();
+            opened.recv().map_err(|e| e.to_string())
+        };
+        let settle = move || saying.send("settle".into()).map_err(|e| e.to_string());
+        let done = move |token| told.send(format!("done {token}")).unwrap();
+        let (flush, thread) = Flush::start(save, settle, done, Arc::default()).unwrap();
+        let heard = || said.recv_timeout(LIMIT).unwrap();
+        flush.put(1, durable(1));
+        assert_eq!(heard(), "save 1");
+        flush.put(2, durable(2));
+        gate.send(()).unwrap();
+        gate.send(()).unwrap();
+        assert_eq!(
+            [heard(), heard(), heard(), heard()],
+            ["done 1", "save 2", "done 2", "settle"]
+        );
+        drop(flush);
+        thread.join().unwrap();
+        assert!(said.try_recv().is_err(), "nothing else was done");
     }
 }

@@ -1,4 +1,4 @@
-//! Pollers: threads that ask one node over and over, every 2 ms, and write down every answer with the instants just
+//! Pollers: threads that ask one node over and over, every 2 ms unless told otherwise, and write down every answer with the instants just
 //! before it was asked for and just after it came. They judge nothing (see `verdict`).
 
 use super::connection::Connection;
@@ -61,8 +61,18 @@ impl Poller<Health> {
         patience: Patience,
         prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Poller<Health> {
+        Poller::health_every(PERIOD, address, patience, prepare)
+    }
+
+    /// The same, with another time between two questions.
+    pub fn health_every(
+        period: Duration,
+        address: SocketAddr,
+        patience: Patience,
+        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Poller<Health> {
         let mut connection = None;
-        Poller::start(prepare, move |stop| {
+        Poller::start_every(period, prepare, move |stop| {
             let mut open = match connection.take() {
                 Some(open) => open,
                 None => Connection::open(address, IMPATIENT).ok()?,
@@ -108,6 +118,14 @@ impl<T: Clone + Send + 'static> Poller<T> {
     /// Asks anything: `ask` gives what came, and is told when the poller ends. `prepare` runs first, in the new thread.
     pub fn start(
         prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
+        ask: impl FnMut(&AtomicBool) -> Option<T> + Send + 'static,
+    ) -> Poller<T> {
+        Poller::start_every(PERIOD, prepare, ask)
+    }
+
+    fn start_every(
+        period: Duration,
+        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
         mut ask: impl FnMut(&AtomicBool) -> Option<T> + Send + 'static,
     ) -> Poller<T> {
         let log = Arc::new(Mutex::new(Vec::new()));
@@ -126,7 +144,7 @@ impl<T: Clone + Send + 'static> Poller<T> {
                     heard,
                 });
                 // On a fixed schedule; what was missed is not made up for.
-                next = (next + PERIOD).max(received);
+                next = (next + period).max(received);
                 std::thread::sleep(next.since(Mono::now()));
             }
         });

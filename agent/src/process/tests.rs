@@ -21,6 +21,7 @@ fn settings(mode: Mode, restarts: u32) -> Process {
         command: vec!["/bin/app".into()],
         mode,
         stop_timeout: Duration::from_secs(3),
+        kill_time: None,
         stop_signal: libc::SIGTERM,
         promote_signal: (mode == Mode::Warm).then_some(libc::SIGUSR1),
         demote_signal: (mode == Mode::Warm).then_some(libc::SIGUSR2),

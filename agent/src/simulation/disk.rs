@@ -436,6 +436,10 @@ impl StorageBackend for Handle {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::Store;
+    use baton_core::Durable;
+    use baton_shared::id::{ElectorateId, Epoch, RoleName};
+    use baton_shared::succession::Floor;
 
     /// A file of two sectors, synced as `a`, then written as `b`.
     fn written(platter: &Arc<Platter>) -> Box<dyn Blob> {
@@ -489,6 +493,75 @@ mod tests {
         assert!(platter.powered());
         assert!(file.write(b"y", 0).is_err() && !platter.powered());
         assert!(file.sync_data().is_err());
+    }
+
+    /// What a voter must not forget, in several sectors: one alone is never torn.
+    fn promised(n: u64) -> Durable {
+        let mut durable = Durable::default();
+        durable.electorate.id = ElectorateId(n);
+        for role in 0..100 {
+            let floor = Floor {
+                epoch: Epoch(n),
+                ..Floor::default()
+            };
+            durable
+                .floors
+                .insert(RoleName::new(&format!("role-{role}")).unwrap(), floor);
+        }
+        durable
+    }
+
+    /// The invariant of `consensus/record.rs`: copy 0 is not touched before copy 1 is on disk, whoever waited for that.
+    #[test]
+    fn the_power_fails_at_any_write_and_the_voter_remembers_what_it_last_acknowledged() {
+        let (mut failed, mut settled, mut under_way) = (0, 0, 0);
+        for seed in 0..150 {
+            let dice = Dice::new(seed, "saves");
+            let platter = Platter::new(Dice::new(seed, "disk"));
+            let mut store = Store::on(platter.folder()).unwrap();
+            let me = store.identity().node;
+            let mut acknowledged = 0;
+            for n in 1..8 {
+                match dice.roll(4) {
+                    0 => {
+                        drop(store);
+                        platter.outlive();
+                        store = Store::on(platter.folder()).unwrap();
+                    }
+                    1 => {
+                        store.settle_durable().unwrap();
+                        settled += 1;
+                    }
+                    _ => {}
+                }
+                if dice.one_in(3) {
+                    platter.fail_at(dice.roll(2));
+                }
+                if store.save_durable(&promised(n)).is_ok() {
+                    acknowledged = n;
+                }
+                platter.hold();
+                if platter.powered() && !dice.one_in(4) {
+                    continue;
+                }
+                drop(store);
+                platter.lose_power();
+                store = Store::on(platter.folder()).unwrap();
+                assert_eq!(store.identity().node, me, "seed {seed}: both copies were lost");
+                let found = store.durable().electorate.id.0;
+                assert!(
+                    found == acknowledged || found == n,
+                    "seed {seed}: {acknowledged} was acknowledged, and {found} came back"
+                );
+                failed += 1;
+                under_way += u32::from(found != acknowledged);
+                acknowledged = found;
+            }
+        }
+        assert!(
+            failed > 300 && settled > 100 && under_way > 20,
+            "{failed} {settled} {under_way}"
+        );
     }
 
     #[test]

@@ -265,17 +265,33 @@ async fn write(
 ) -> Result<(), String> {
     loop {
         desk.notified().await;
-        while let Some((token, durable)) = take() {
-            let (tell, told) = oneshot::channel();
-            let store = store.clone();
-            let save = Box::new(move || drop(tell.send(store.save_durable(&durable))));
-            site.disk.folder().aside(save).await;
-            match told.await {
-                Ok(Ok(())) => drop(notices.send(Input::Persisted { token }.into()).await),
-                _ if !site.disk.powered() => return std::future::pending().await,
-                failed => return Err(format!("a flush has failed: {failed:?}")),
+        let mut pending = take();
+        while let Some((token, durable)) = pending {
+            on_disk(&site, &store, move |store| store.save_durable(&durable)).await?;
+            drop(notices.send(Input::Persisted { token }.into()).await);
+            pending = take();
+            if pending.is_none() {
+                on_disk(&site, &store, Store::settle_durable).await?;
+                pending = take();
             }
         }
+    }
+}
+
+/// Does what waits for the disk; never returns if the power fails.
+async fn on_disk(
+    site: &Site,
+    store: &Arc<Store>,
+    act: impl FnOnce(&Store) -> Result<(), String> + Send + 'static,
+) -> Result<(), String> {
+    let (tell, told) = oneshot::channel();
+    let store = store.clone();
+    let act = Box::new(move || drop(tell.send(act(&store))));
+    site.disk.folder().aside(act).await;
+    match told.await {
+        Ok(Ok(())) => Ok(()),
+        _ if !site.disk.powered() => std::future::pending().await,
+        failed => Err(format!("a flush has failed: {failed:?}")),
     }
 }
 

@@ -215,10 +215,11 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
             Mode::Warm => "always",
         };
         page.line("  process", format!("{}, runs {when}", words(&process.command)));
-        let (stop, again) = (show_duration(process.stop_timeout), process.restarts);
+        let [stop, kill] = [process.stop_timeout, role.kill_time(window)].map(show_duration);
+        let again = process.restarts;
         page.line(
             "",
-            format!("{stop} to stop, then killed; restarted here {again} times"),
+            format!("{stop} to stop, then killed and gone within {kill}; restarted here {again} times"),
         );
     }
     if role.stops() {

@@ -257,6 +257,9 @@ pub struct Process {
     pub mode: Mode,
     /// After SIGTERM; then its whole process group is killed. Never beyond the lease. Default 5 s.
     pub stop_timeout: Duration,
+    /// How long the system may take to make it vanish once it is killed: the last part of the lease ([`Role::kill_time`]). `None`: a
+    /// twentieth of the window, 1 to 50 ms.
+    pub kill_time: Option<Duration>,
     /// The signal that asks it to stop. Default SIGTERM.
     pub stop_signal: i32,
     /// Sent when its node was promoted (warm).

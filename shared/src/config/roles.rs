@@ -138,13 +138,8 @@ fn role(section: &mut Section, window: Duration) -> Role {
                     or better actions.demote, which can wait until it acts no more";
         section.problem("process", text);
     }
-    if let Err(text) = role.fits(window) {
-        let key = if section.has("actions") {
-            "actions"
-        } else {
-            "process"
-        };
-        section.problem(key, &text);
+    if let Err(misfit) = role.fits(window) {
+        section.problem(misfit.table, &misfit.text);
     }
     role.with_demote()
 }
@@ -205,6 +200,7 @@ fn process(mut section: Section) -> Option<Process> {
         value::choice(item, &[("cold", Mode::Cold), ("warm", Mode::Warm)])
     });
     let stop_timeout = section.take("stop_timeout", |item| value::duration(item, SHORTEST, LONGEST));
+    let kill_time = section.take("kill_time", |item| value::duration(item, SHORTEST, LONGEST));
     let mut signal = |key| section.take(key, |item| value::choice(item, &SIGNALS));
     let (stop, promote, demote) = (
         signal("stop_signal"),
@@ -227,6 +223,7 @@ fn process(mut section: Section) -> Option<Process> {
         command: command?,
         mode,
         stop_timeout: stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        kill_time,
         stop_signal: stop.unwrap_or(15),
         promote_signal: promote,
         demote_signal: demote,

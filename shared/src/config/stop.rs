@@ -13,12 +13,20 @@ pub struct Lead {
     pub demote: Duration,
     /// The parent runs the fence command, if the application may still act and nobody stops it.
     pub fence: Duration,
-    /// The parent kills the managed process.
+    /// The parent kills the managed process: so long the system may take to make it vanish ([`Role::kill_time`]).
     pub kill: Duration,
 }
 
+/// Bounds of the part of the window that a kill gets if nothing else is said.
 const KILL_SHORTEST: Duration = Duration::from_millis(1);
 const KILL_LONGEST: Duration = Duration::from_millis(50);
+
+/// Times that do not fit in the lease: the table to which the problem belongs, and what to do.
+#[derive(Debug)]
+pub(super) struct Misfit {
+    pub(super) table: &'static str,
+    pub(super) text: String,
+}
 
 impl Role {
     /// A fence alone is how the application is stopped in order, too: were it kept for the parent, a role would be given up while its
@@ -45,13 +53,19 @@ impl Role {
         }
     }
 
+    /// How long the system may take to make a killed application vanish, at this window: `[process] kill_time`, or else a twentieth of
+    /// the window, 1 to 50 ms.
+    pub fn kill_time(&self, window: Duration) -> Duration {
+        let given = self.process.as_ref().and_then(|process| process.kill_time);
+        given.unwrap_or_else(|| usual_kill_time(window))
+    }
+
     /// When to begin to stop, at this window.
     pub fn lead(&self, window: Duration) -> Lead {
         if !self.stops() {
             return Lead::default();
         }
-        let kill = (window / 20).clamp(KILL_SHORTEST, KILL_LONGEST);
-        let slack = (kill * 2 / 5).max(KILL_SHORTEST / 2);
+        let kill = self.kill_time(window);
         let killed = self.process.is_some();
         let last = match (&self.fence, &self.demote) {
             (Some(fence), _) => fence.timeout,
@@ -76,35 +90,85 @@ impl Role {
         };
         let fence = kill + last;
         Lead {
-            demote: fence + slack + soft,
+            demote: fence + slack(window) + soft,
             fence,
             kill,
         }
     }
 
     /// Refuses times that do not fit in the lease: a node that loses touch must have stopped before another one starts.
-    pub(super) fn fits(&self, window: Duration) -> Result<(), String> {
+    pub(super) fn fits(&self, window: Duration) -> Result<(), Misfit> {
         let lead = self.lead(window).demote;
         if lead <= window / 2 {
             return Ok(());
         }
+        let too_much = lead - window / 2;
+        let usual = usual_kill_time(window);
+        let longer = self.kill_time(window).saturating_sub(usual);
+        // Whatever else takes long: with a kill_time as usual it would fit.
+        if longer >= too_much {
+            return Err(self.slow_kill(window, too_much));
+        }
         let (name, slow) = match (&self.fence, &self.demote) {
             (Some(fence), _) => ("fence", fence.timeout),
             (None, Some(demote)) => ("demote", demote.timeout),
-            (None, None) => return Err("the window is too short to stop the application in".to_owned()),
+            (None, None) => {
+                return Err(Misfit {
+                    table: "process",
+                    text: "the window is too short to stop the application in".to_owned(),
+                });
+            }
         };
-        let [timeout, most, shown] =
-            [slow, slow.saturating_sub(lead - window / 2), window].map(show_duration);
-        let needed = show_duration((window * 2).max(slow * 5 / 2 + KILL_LONGEST * 3));
+        let [timeout, most, shown] = [slow, slow.saturating_sub(too_much), window].map(show_duration);
+        let kill = self.kill_time(window).max(KILL_LONGEST);
+        let needed = show_duration((window * 2).max(slow * 5 / 2 + kill * 3));
         let faster = match name {
             "demote" => ", or add a faster actions.fence, or let [process] run the application",
             _ => "",
         };
-        Err(format!(
-            "{name}.timeout of {timeout} does not fit in the lease: with a window of {shown} a node that loses touch must have \
-             stopped its application in less than half of that; make it at most {most}, or set cluster.window to {needed}{faster}"
-        ))
+        Err(Misfit {
+            table: "actions",
+            text: format!(
+                "{name}.timeout of {timeout} does not fit in the lease: with a window of {shown} a node that loses touch must have \
+                 stopped its application in less than half of that; make it at most {most}, or set cluster.window to {needed}{faster}"
+            ),
+        })
     }
+
+    /// `kill_time` is what does not fit.
+    fn slow_kill(&self, window: Duration, too_much: Duration) -> Misfit {
+        let kill = self.kill_time(window);
+        let [given, most, shown, needed] =
+            [kill, kill - too_much, window, self.window_for_kill(window, kill)].map(show_duration);
+        Misfit {
+            table: "process",
+            text: format!(
+                "kill_time of {given} does not fit in the lease: with a window of {shown} a node that loses touch must have \
+                 stopped its application in less than half of that; set cluster.window to {needed}, or make it at most {most} if the \
+                 killed application vanishes as quickly"
+            ),
+        }
+    }
+
+    /// A window in which this kill fits. The softer way has a fifth of it; what a fence has may be a part of it or not.
+    fn window_for_kill(&self, window: Duration, kill: Duration) -> Duration {
+        let fence = self.fence.as_ref().map_or(Duration::ZERO, |fence| fence.timeout);
+        let left = 0.5 - 0.2;
+        let fixed = (kill + fence + slack(Duration::MAX)).div_f64(left);
+        let share = left - fence.div_duration_f64(window);
+        let grows = (kill + slack(Duration::MAX)).div_f64(share.max(0.05));
+        let needed = fixed.max(grows).max(window);
+        Duration::from_millis(u64::try_from(needed.as_millis() / 10 * 10 + 10).unwrap_or(u64::MAX))
+    }
+}
+
+fn usual_kill_time(window: Duration) -> Duration {
+    (window / 20).clamp(KILL_SHORTEST, KILL_LONGEST)
+}
+
+/// Between the end of the softer way and the fence: what a busy machine delays.
+fn slack(window: Duration) -> Duration {
+    (usual_kill_time(window) * 2 / 5).max(KILL_SHORTEST / 2)
 }
 
 #[cfg(test)]
@@ -125,6 +189,7 @@ mod tests {
             command: vec!["true".into()],
             mode: Mode::Cold,
             stop_timeout: Duration::from_secs(5),
+            kill_time: None,
             stop_signal: 15,
             promote_signal: None,
             demote_signal: None,
@@ -173,7 +238,7 @@ mod tests {
             demote: action(2000),
             ..Role::default()
         };
-        let text = slow.fits(window).unwrap_err();
+        let text = slow.fits(window).unwrap_err().text;
         assert!(text.contains("at most 430ms") && text.contains("fence"), "{text}");
         let kept = Role {
             demote: action(430),
@@ -194,5 +259,93 @@ mod tests {
             ..Role::default()
         };
         assert!(fenced.fits(window).is_ok());
+    }
+    fn killed_in(ms: u64) -> Role {
+        let mut process = process();
+        process.as_mut().unwrap().kill_time = Some(Duration::from_millis(ms));
+        Role {
+            process,
+            ..Role::default()
+        }
+    }
+
+    #[test]
+    fn the_kill_has_the_time_that_was_given_or_a_twentieth_of_the_window() {
+        let usual = Role {
+            process: process(),
+            ..Role::default()
+        };
+        for (window, expected) in [(10, 1), (100, 5), (1000, 50), (5000, 50)] {
+            let window = Duration::from_millis(window);
+            let expected = Duration::from_millis(expected);
+            assert_eq!(usual.kill_time(window), expected);
+            assert_eq!(usual.lead(window).kill, expected);
+        }
+        let window = Duration::from_secs(5);
+        let (slow, usual) = (killed_in(700).lead(window), usual.lead(window));
+        assert_eq!(slow.kill, Duration::from_millis(700));
+        assert_eq!(
+            slow.demote - usual.demote,
+            Duration::from_millis(650),
+            "no more than that"
+        );
+        assert!(killed_in(1).lead(window).demote < usual.demote);
+    }
+
+    #[test]
+    fn a_kill_that_outlasts_the_lease_is_refused_with_what_would_do() {
+        let window = Duration::from_secs(1);
+        let misfit = killed_in(400).fits(window).unwrap_err();
+        assert_eq!(misfit.table, "process");
+        let text = misfit.text;
+        assert!(
+            text.contains("kill_time of 400ms") && text.contains("at most 280ms"),
+            "{text}"
+        );
+        assert!(killed_in(280).fits(window).is_ok() && killed_in(281).fits(window).is_err());
+        assert!(text.contains("window to 1.41s"), "{text}");
+        assert!(killed_in(400).fits(Duration::from_millis(1410)).is_ok());
+    }
+
+    #[test]
+    fn the_window_that_is_named_is_long_enough_beside_a_fence_too() {
+        for (window, kill, fence) in [
+            (1000, 100, 200),
+            (1000, 3000, 200),
+            (500, 200, 10),
+            (5000, 20_000, 1000),
+        ] {
+            let window = Duration::from_millis(window);
+            let role = |fence| Role {
+                fence: action(fence),
+                demote: action(600_000),
+                ..killed_in(kill)
+            };
+            assert_eq!(role(fence).fits(window).unwrap_err().table, "process");
+            let needed = role(fence).window_for_kill(window, Duration::from_millis(kill));
+            // As it was set, or as a part of the window.
+            let grown = (u64::try_from(needed.as_millis()).unwrap() / 5).min(5000);
+            assert!(
+                role(fence).fits(needed).is_ok(),
+                "{window:?} {kill} {fence}: {needed:?}"
+            );
+            if Duration::from_millis(fence) == window / 5 {
+                assert!(
+                    role(grown).fits(needed).is_ok(),
+                    "{window:?} {kill} {grown}: {needed:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_fence_that_is_too_slow_is_named_whatever_the_kill_takes() {
+        let slow = Role {
+            fence: action(2000),
+            ..killed_in(60)
+        };
+        let misfit = slow.fits(Duration::from_secs(1)).unwrap_err();
+        assert_eq!(misfit.table, "actions");
+        assert!(misfit.text.starts_with("fence.timeout"), "{}", misfit.text);
     }
 }

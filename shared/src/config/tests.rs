@@ -372,6 +372,22 @@ fn a_fence_alone_is_the_demote_and_beside_another_way_it_stays_the_harder_one() 
 }
 
 #[test]
+fn a_process_may_take_long_to_vanish_and_the_description_says_so() {
+    let dir = Dir::new();
+    for (sets, expected) in [
+        (&["process.command=[\"a\"]"][..], 50),
+        (&["process={command=[\"a\"], kill_time=\"120ms\"}"], 120),
+    ] {
+        let config = dir.config(SMALL, sets);
+        let expected = Duration::from_millis(expected);
+        let role = &config.roles[&RoleName::new("main").unwrap()];
+        assert_eq!(role.kill_time(config.cluster.window), expected);
+        let said = format!("killed and gone within {}", show_duration(expected));
+        assert!(config.describe().contains(&said), "{}", config.describe());
+    }
+}
+
+#[test]
 fn what_follows_a_failed_action_has_a_default_for_each() {
     let plain = [
         "actions.promote.post=http://localhost:8080/promote?x=1",

@@ -371,6 +371,7 @@ pub(super) fn process(stop_timeout_ms: u64) -> Option<Process> {
         command: vec!["true".into()],
         mode: Mode::Cold,
         stop_timeout: Duration::from_millis(stop_timeout_ms),
+        kill_time: None,
         stop_signal: 15,
         promote_signal: None,
         demote_signal: None,

@@ -2,10 +2,11 @@
 
 use super::MS;
 use super::world::{World, config_of, name, role};
-use crate::Request;
 use crate::input::Health;
+use crate::{Input, Output, Request};
 use baton_shared::config::{Check, Config, Probe};
 use baton_shared::id::Kind;
+use baton_shared::succession::Floor;
 use baton_shared::view::RoleState;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -138,6 +139,33 @@ fn holder_and_coordinator_lost_together_still_one_window() {
     w.kill(0, false);
     let (_, then) = w.until_active_but(0, Duration::from_secs(3));
     assert!(then - at <= BOUND, "{} ms", (then - at) / MS);
+}
+
+/// V3, V6: on that word alone, before anybody claims.
+#[test]
+fn holder_proven_dead_a_voter_writes_the_heirs_floor_ahead_at_once() {
+    let mut w = three(5);
+    let (dead, heir) = (w.nodes[0].owner(), w.nodes[1].owner());
+    w.kill(0, false);
+    let now = w.clock(2);
+    let core = w.nodes[2].core.as_mut().unwrap();
+    let before = core.voter(&role()).floor();
+    assert_eq!((before.owner, before.open), (Some(dead), true));
+    let why = "it was killed".into();
+    core.handle(Input::Dead { owner: dead, why }, now, 0);
+    let written = std::iter::from_fn(|| core.poll_output()).find_map(|output| match output {
+        Output::Persist { durable, .. } => durable.floors.get(&role()).copied(),
+        _ => None,
+    });
+    let written = written.expect("it asks for a flush");
+    assert_eq!((written.owner, written.open), (Some(heir), true));
+    assert!(written.epoch > before.epoch);
+    let floor = core.voter(&role()).floor();
+    let closed = Floor {
+        open: false,
+        ..before
+    };
+    assert_eq!(floor, closed, "what is written ahead counts after a restart");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn rig() -> Rig {
     let (states, state_changes) = watch::channel(RoleStates::new());
     let (saving, saved) = std::sync::mpsc::channel();
     let save = move |durable: &Durable| saving.send(durable.clone()).map_err(|e| e.to_string());
-    let (flush, _) = Flush::start(save, |_| {}, counters.clone()).unwrap();
+    let (flush, _) = Flush::start(save, || Ok(()), |_| {}, counters.clone()).unwrap();
     let bell = Bell::new().unwrap();
     let start = Start {
         clock: System,

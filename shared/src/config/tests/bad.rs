@@ -386,6 +386,14 @@ fn bad_values_say_what_would_be_right() {
             r#"process: with mode = "warm" it runs on when its node steps down, and nothing tells it of that; add demote_signal, or better actions.demote, which can wait until it acts no more"#,
         ),
         (
+            "process={command=[\"a\"], kill_time=\"3s\"}",
+            r#"process: kill_time of 3s does not fit in the lease: with a window of 1s a node that loses touch must have stopped its application in less than half of that; set cluster.window to 10.07s, or make it at most 280ms if the killed application vanishes as quickly"#,
+        ),
+        (
+            "process={command=[\"a\"], kill_tme=\"3s\"}",
+            r#"unknown key "kill_tme" in [process]; did you mean "kill_time"?"#,
+        ),
+        (
             "actions.fence={timeout=\"100ms\"}",
             r#"[actions.fence] lacks "command"; add a line like: command = ["/usr/local/bin/kill-serving"]"#,
         ),

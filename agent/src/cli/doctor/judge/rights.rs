@@ -31,7 +31,7 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
         out.push(Finding::note(
             "priority",
             format!("{who}: on a loaded machine its heartbeats may be late"),
-            "let it have real-time priority: CAP_SYS_NICE, or LimitRTPRIO=1 in the unit (Docker: --ulimit rtprio=1)",
+            "let it have real-time priority: CAP_SYS_NICE, or LimitRTPRIO=2 in the unit (Docker: --ulimit rtprio=2)",
         ));
     }
     let memory = "let nothing of it be swapped: MemorySwapMax=0 in the unit (Docker: --memory-swap equal to --memory), or \

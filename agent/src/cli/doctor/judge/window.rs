@@ -128,7 +128,7 @@ fn wakeups(facts: &Facts, window: f64, out: &mut Vec<Finding>) {
             ),
             longer(
                 late.worst_ms / LATE,
-                "or give the agent real-time priority (CAP_SYS_NICE or LimitRTPRIO=1) or a processor that is less busy",
+                "or give the agent real-time priority (CAP_SYS_NICE or LimitRTPRIO=2) or a processor that is less busy",
             ),
         ));
     }
