@@ -1,7 +1,9 @@
 //! A control group (version 1) that holds some processes down. It is removed when dropped, its processes having gone back to the root.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
 /// One group of one controller.
 #[derive(Debug)]
@@ -60,7 +62,21 @@ impl Cgroup {
         self.set("cgroup.procs", &id.to_string());
     }
 
-    /// The same for one that may end meanwhile.
+    /// Kills all that are in it, until none is. Who may still fork is killed faster than that, or this does not end.
+    pub fn kill_all(&self) {
+        loop {
+            let inside = self.get("cgroup.procs");
+            if inside.is_empty() {
+                return;
+            }
+            for id in inside.lines().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+                let _ = kill_process(id, Signal::KILL); // it may have ended
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes a process in that may end meanwhile.
     pub fn try_add(&self, id: u32) {
         let _ = std::fs::write(self.dir.join("cgroup.procs"), id.to_string());
     }

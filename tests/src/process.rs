@@ -25,6 +25,10 @@ impl Process {
     pub fn start(namespace: &Namespace, program: &Path, arguments: &[&str], log: &Path) -> Process {
         let mut command = namespace.command(program);
         command.args(arguments);
+        // A node that is no [`Cluster`](crate::cluster::Cluster)'s keeps its lock there: it must not meet another test's of its name.
+        if let Some(dir) = log.parent() {
+            command.env("RUNTIME_DIRECTORY", dir);
+        }
         Process::run(command, log)
     }
 

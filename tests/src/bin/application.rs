@@ -22,6 +22,8 @@ use std::time::Duration;
 
 /// Between two acts.
 const STEP: Duration = Duration::from_micros(500);
+/// Who forks without end does so for no longer, whatever becomes of the test.
+const LONGEST_BOMB: Duration = Duration::from_secs(60);
 /// The exit file is looked for at every so many acts.
 const LOOK: u32 = 10;
 
@@ -213,7 +215,8 @@ fn start_descendant(options: &Options, group: &str, switches: &[String], apart: 
 /// finds others each time.
 fn explode(mark: &Mark, dir: &Path) {
     let mut mine = 0u32;
-    while dir.is_dir() {
+    let end = Mono::now() + LONGEST_BOMB;
+    while dir.is_dir() && Mono::now() < end {
         // SAFETY: this process has one thread, and reaps nobody: its children are ignored.
         let child = unsafe {
             libc::signal(libc::SIGCHLD, libc::SIG_IGN);
@@ -232,6 +235,7 @@ fn explode(mark: &Mark, dir: &Path) {
             std::process::exit(0); // the first one stays
         }
     }
+    std::process::exit(0);
 }
 
 /// Starts this program again in a session of its own, and leaves it behind once it acts.

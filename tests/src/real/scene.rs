@@ -33,7 +33,7 @@ pub struct Scene {
     stage: Stage,
     ground: Ground,
     disks: Disks,
-    bombs: Option<Cgroup>,
+    bombs: Option<Bombs>,
     cases: Vec<(Mono, Trouble)>,
     amiss: Vec<String>,
     /// Its nodes; dropped last, with the directory that disks are mounted in.
@@ -76,8 +76,12 @@ impl Scene {
         let since = Mono::now();
         self.cases.push((since, trouble));
         let lasting = trouble.befall(&self.cluster, HOLDER, &self.disks);
-        if let (Some(disk), Trouble::Switchover | Trouble::Stop) = (&self.stage.disk, trouble) {
-            // A role is not given up while what cannot be killed lives.
+        // A role is not given up by an agent that lives while what cannot be killed does.
+        let kept = matches!(
+            trouble,
+            Trouble::Switchover | Trouble::Stop | Trouble::GuardianStopped
+        );
+        if let (Some(disk), true) = (&self.stage.disk, kept) {
             hold(2 * self.cluster.window());
             disk.thaw();
         }
@@ -91,10 +95,7 @@ impl Scene {
             &self.disks,
             self.mode == Mode::Container,
         );
-        if let (Some(disk), false) = (
-            &self.stage.disk,
-            matches!(trouble, Trouble::Switchover | Trouble::Stop),
-        ) {
+        if let (Some(disk), false) = (&self.stage.disk, kept) {
             disk.thaw();
         }
         amiss.into_iter().for_each(|words| self.note(trouble, words));
@@ -118,6 +119,7 @@ impl Scene {
             None => Ok(()),
             Some(kin) => Err(kin.to_string()),
         });
+        self.bombs = None;
         let acts = self.stage.acts(&self.cluster, true);
         assert!(!acts.is_empty(), "{:?} has no record", self.app);
         let found = judge(&acts, &self.cluster.watch.spans());
@@ -145,11 +147,6 @@ impl Scene {
             eprintln!("{}", self.cluster.report());
         }
         std::mem::take(&mut self.amiss)
-    }
-
-    /// How many cases were played.
-    pub fn played(&self) -> usize {
-        self.cases.len()
     }
 
     /// All processes that nodes have left behind, or that run beside them.
@@ -198,7 +195,8 @@ impl Scene {
             });
         }
         if self.app == App::Bomb {
-            let group = Cgroup::create("pids").expect("this machine has pids groups of version 1");
+            let bombs = Bombs(Cgroup::create("pids").expect("this machine has pids groups of version 1"));
+            let group = &bombs.0;
             group.set("pids.max", BOMBS);
             let leader = kin::left(&self.cluster.home(HOLDER))
                 .into_iter()
@@ -210,7 +208,7 @@ impl Scene {
                 let now = group.get("pids.current");
                 (now == BOMBS).then_some(()).ok_or(now)
             });
-            self.bombs = Some(group);
+            self.bombs = Some(bombs);
         }
     }
 
@@ -242,6 +240,9 @@ impl Scene {
                 format!("{} left on {node}: {}", left.len(), some.join(", ")),
             );
         }
+        if node == HOLDER {
+            self.bombs = None;
+        }
         kin::kill_left(&home);
         until(GENEROUS, "what was left is gone", || {
             match kin::left(&home).first() {
@@ -252,9 +253,17 @@ impl Scene {
                 }),
             }
         });
-        if node == HOLDER {
-            self.bombs = None;
-        }
+    }
+}
+
+/// The group of those that fork without end: whatever else fails, they are killed in it, and never let out.
+#[derive(Debug)]
+struct Bombs(Cgroup);
+
+impl Drop for Bombs {
+    fn drop(&mut self) {
+        self.0.set("pids.max", "0");
+        self.0.kill_all();
     }
 }
 

@@ -4,6 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::cluster::Cluster;
 use crate::deadline::{GENEROUS, until};
 use crate::disk::Disk;
+use crate::namespace::Namespace;
 use crate::process::{lives, signal_one};
 use crate::real::kin;
 use rustix::process::Signal;
@@ -138,14 +139,13 @@ fn starve(cluster: &Cluster, name: &str) -> (Cgroup, Child) {
     for kin in kin::left(&home).into_iter().chain(kin::own(&home)) {
         group.try_add(kin.id);
     }
-    let hog = crate::namespace::Namespace::here()
+    let mut hog = Namespace::here()
         .command("sh")
         .args(["-c", "read -r go; exec tail /dev/zero"]) // it looks for the end of a line, and keeps it all
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .expect("a shell can be run");
-    let mut hog = hog;
     group.try_add(hog.id());
     let used: u64 = group.get("memory.usage_in_bytes").parse().unwrap_or(0);
     group.set("memory.limit_in_bytes", &(used + (16 << 20)).to_string());

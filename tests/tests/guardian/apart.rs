@@ -70,17 +70,21 @@ fn play(app: App) {
     let mut amiss = Vec::new();
     for mode in modes {
         let begun = Instant::now();
-        let mut scene = Scene::set(app, mode, WINDOW);
-        for _ in 0..rounds {
-            for (_, trouble, _) in cases.iter().filter(|(_, _, of)| *of == mode) {
-                scene.play(*trouble);
-            }
-        }
-        let played = scene.played();
-        let found = scene.end();
+        let troubles = cases
+            .iter()
+            .filter(|(_, _, of)| *of == mode)
+            .map(|(_, trouble, _)| *trouble);
+        let troubles: Vec<Trouble> = troubles.collect::<Vec<_>>().repeat(rounds);
+        // One that fails as a whole does not keep the others from being played.
+        let found = std::panic::catch_unwind(|| {
+            let mut scene = Scene::set(app, mode, WINDOW);
+            troubles.iter().for_each(|trouble| scene.play(*trouble));
+            scene.end()
+        });
+        let found = found.unwrap_or_else(|_| vec![format!("{app:?} {mode:?} broke off")]);
+        let (played, took) = (troubles.len(), begun.elapsed());
         eprintln!(
-            "{app:?} {mode:?}: {played} cases in {:?}, {} amiss",
-            begun.elapsed(),
+            "{app:?} {mode:?}: {played} cases in {took:?}, {} amiss",
             found.len()
         );
         found.iter().for_each(|words| eprintln!("  {words}"));

@@ -53,17 +53,17 @@ fn both_killed(mode: Mode, switch: &str) {
     ground.start(&mut cluster, "a");
     assert_eq!(cluster.settled(), to);
     let after = kin::left(&cluster.home("a"));
+    for name in cluster.running() {
+        cluster.stop(&name);
+    }
+    let acts = cluster.applications().acts();
+    assert_none(&judge(&acts, &cluster.watch.spans()), &acts);
     assert!(
         after.is_empty(),
         "left by the next start, {} of {}: {after:?}",
         after.len(),
         before.len()
     );
-    for name in cluster.running() {
-        cluster.stop(&name);
-    }
-    let acts = cluster.applications().acts();
-    assert_none(&judge(&acts, &cluster.watch.spans()), &acts);
     cluster.verify();
 }
 
@@ -100,10 +100,10 @@ fn all_killed(mode: Mode, switch: &str) {
         .into_iter()
         .filter(|kin| left.iter().any(|old| old.id == kin.id))
         .collect();
-    assert!(others.is_empty(), "of the old one there live still: {others:?}");
     cluster.stop("a");
     let acts = cluster.applications().acts();
     assert_none(&judge(&acts, &cluster.watch.spans()), &acts);
+    assert!(others.is_empty(), "of the old one there lived still: {others:?}");
 }
 
 #[test]

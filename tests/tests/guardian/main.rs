@@ -14,4 +14,4 @@ mod watched;
 use std::time::Duration;
 
 /// The window of these cases.
-const WINDOW: Duration = Duration::from_millis(500);
+const WINDOW: Duration = Duration::from_millis(700);

@@ -48,10 +48,16 @@ fn agent_started_twice_the_second_ends_and_the_application_lives_on() {
 fn agent_started_twice_with_another_storage_and_ports_the_second_ends_and_the_application_lives_on() {
     let dir = tempfile::tempdir().expect("it can be written");
     let storage = format!("--set=storage.dir=\"{}\"", dir.path().display());
+    let control = format!(
+        "--set=control.listen=\"unix:{}/second.sock\"",
+        dir.path().display()
+    );
     started_twice(&[
         &storage,
         "--set=http.listen=\"127.0.0.1:7999\"",
         "--set=networks.front.port=7999",
         "--set=networks.back.port=7998",
+        "--set=dns.listen=\"127.0.0.1:7997\"",
+        &control,
     ]);
 }
