@@ -4,7 +4,7 @@ use baton_core::Request;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, RoleName};
 use baton_shared::view::Published;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -98,6 +98,8 @@ impl Handle {
 pub struct Counters {
     /// When the control loop last turned, in [`Mono`] nanoseconds; `/live` compares it with the clock.
     pub loop_turned: AtomicU64,
+    /// The guardian does not beat: `/live` says so.
+    pub guardian_stands_still: AtomicBool,
     /// The longest the loop was ever late, in nanoseconds.
     pub loop_late_max: AtomicU64,
     /// Datagrams sent.

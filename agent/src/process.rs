@@ -162,10 +162,13 @@ pub fn manage(
 impl Manager {
     /// Manages until the agent exits.
     pub async fn run(mut self) -> Result<(), String> {
-        match self.manage().await {
-            Ok(()) => Ok(()),
-            Err(_) => self.abandoned().await,
+        while self.manage().await.is_err() {
+            if !self.abandoned().await {
+                break;
+            }
+            tracing::info!(role = %self.role, "the guardian goes on, and what it keeps is managed again");
         }
+        Ok(()) // the agent is exiting
     }
 
     /// Until the agent exits. An error: the guardian is gone, or stands still.
@@ -196,32 +199,30 @@ impl Manager {
 
     /// The guardian is gone, or stands still. Its keeper kills the application in the first case, and nobody else does in the second:
     /// it is killed from here, by the same code, so that the role can be released before this process ends too.
-    async fn abandoned(mut self) -> Result<(), String> {
+    /// True: it goes on.
+    async fn abandoned(&mut self) -> bool {
         match std::mem::replace(&mut self.run, Run::Off) {
             Run::Stopping(done) => self.vanish(done).await,
             Run::Starting(Some(done)) => answer(done, Err(GONE.to_owned())),
             _ => {}
         }
-        let still = self.guardian.is_still();
+        self.signal = None;
         loop {
             // Killed at once, also while no demote asks for it: what it still does it does without a guard.
-            let ended = self.kill_once();
-            let order = match ended {
-                true => self.orders.recv().await,
-                false => match timeout(LOOK, self.orders.recv()).await {
-                    Ok(order) => order,
-                    Err(_) => continue,
-                },
+            let gone = self.kill_once();
+            let order = tokio::select! {
+                order = self.orders.recv() => order,
+                () = sleep(LOOK), if !gone => continue,
+                () = self.guardian.goes_on(), if gone => return true,
             };
             match order {
                 Some(Order::Promote { done, .. }) => answer(done, Err(GONE.to_owned())),
-                Some(Order::Hold) => {}
-                Some(Order::Demote { done }) => self.vanish(done).await,
-                None => return Ok(()), // the agent is exiting
-            }
-            if still && !self.guardian.is_still() {
-                // It goes on; what this manager knew of its application is not true any more.
-                self.run = Run::Off;
+                Some(Order::Hold) => self.promoted = None,
+                Some(Order::Demote { done }) => {
+                    self.promoted = None;
+                    self.vanish(done).await;
+                }
+                None => return false, // the agent is exiting
             }
         }
     }

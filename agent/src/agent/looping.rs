@@ -144,6 +144,7 @@ fn start_applications(
         stands_still,
         notices: notices.clone(),
         states,
+        counters: parts.counters.clone(),
     };
     tasks.start("the watch over the guardian process", watcher.run());
     let mut applications = Vec::new();

@@ -7,6 +7,7 @@ use crate::agent::stop_limit;
 use crate::control::driver::notice_key_for;
 use crate::control::{Notice, RoleStates};
 use crate::guardian::{GuardianChannel, SharedPage, framed, unframe};
+use crate::handle::Counters;
 use baton_core::Input;
 use baton_core::guardian::{
     Answer, Fence, FencePlan, Instructions, Recipient, Request, Watch, watch as beat,
@@ -18,6 +19,7 @@ use baton_shared::view::{Published, RoleState};
 use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -76,9 +78,11 @@ impl GuardianLink {
         }
     }
 
-    /// Whether it does.
-    pub fn is_still(&self) -> bool {
-        *self.still.borrow()
+    /// Waits until it goes on; for ever, if it is gone.
+    pub async fn goes_on(&mut self) {
+        if self.still.wait_for(|still| !*still).await.is_err() || self.requests.is_closed() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -156,6 +160,8 @@ pub struct Watcher {
     pub notices: mpsc::Sender<Notice>,
     /// What this node does.
     pub states: watch::Receiver<RoleStates>,
+    /// Where `/live` looks.
+    pub counters: Arc<Counters>,
 }
 
 impl Watcher {
@@ -190,6 +196,7 @@ impl Watcher {
     }
 
     async fn tell(&self, stands_still: bool) {
+        self.counters.guardian_stands_still.store(stands_still, Relaxed);
         self.stands_still.send_replace(stands_still);
         let _ = self.notices.send(Input::Guardian { stands_still }.into()).await; // else the loop has stopped
     }

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -431,7 +432,10 @@ impl Reader {
         }
         Reading::Done(match path {
             "/live" | "/ready" => match form(query, Form::accepted(request.headers())) {
-                Ok(form) if path == "/live" => live(counters.loop_silent(Mono::now()), self.window(), form),
+                Ok(form) if path == "/live" => {
+                    let guarded = !counters.guardian_stands_still.load(Relaxed);
+                    live(counters.loop_silent(Mono::now()), self.window(), guarded, form)
+                }
                 Ok(form) => ready(published, Mono::now(), form),
                 Err(error) => refusal(StatusCode::BAD_REQUEST, &error),
             },

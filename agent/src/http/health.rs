@@ -326,16 +326,18 @@ fn names(nodes: &[NodeName]) -> String {
     names.join(", ")
 }
 
-/// Answers `/live`: the control loop, last turned `silent` ago, is turning.
-pub(super) fn live(silent: Duration, window: Duration, form: Form) -> Answer {
+/// Answers `/live`: the control loop, last turned `silent` ago, is turning, and the guardian process beats.
+pub(super) fn live(silent: Duration, window: Duration, guarded: bool, form: Form) -> Answer {
     let limit = (window * 2).max(Duration::from_secs(2));
-    let live = silent <= limit;
-    let reason = if live {
-        "the control loop is turning"
-    } else {
-        "the control loop has stopped turning"
+    let turning = silent <= limit;
+    let reason = match (turning, guarded) {
+        (true, true) => "the control loop is turning",
+        (true, false) => {
+            "the guardian process stands still: end it, or restart the container whose process 1 it is"
+        }
+        (false, _) => "the control loop has stopped turning",
     };
-    yes_or_no("live", live, reason, form)
+    yes_or_no("live", turning && guarded, reason, form)
 }
 
 /// An answer that is 200 or 503.
@@ -448,7 +450,8 @@ mod tests {
     #[test]
     fn live_while_the_loop_turned_within_two_windows_and_never_less_than_two_seconds() {
         let s = Duration::from_secs;
-        let live = |silent, window| live(silent, window, Form::Text);
+        assert_eq!(live(s(0), s(1), false, Form::Text).status(), 503);
+        let live = |silent, window| live(silent, window, true, Form::Text);
         assert_eq!(live(s(2), Duration::from_millis(100)).status(), 200);
         assert_eq!(live(s(3), Duration::from_millis(100)).status(), 503);
         assert_eq!(live(s(19), s(10)).status(), 200);

@@ -53,7 +53,7 @@ impl Guardian {
         }
         if !well {
             let role = self.called(place);
-            self.say(format!("role {role}: the fence {}", fate.words()));
+            self.say(format!("role {role}: the fence command {}", fate.words()));
         }
         match &mut self.agent {
             Agent::Dead(burial) => {
