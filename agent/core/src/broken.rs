@@ -57,15 +57,15 @@ pub(crate) enum Rule {
     StopsAtLeaseEnd,
     /// H4: a role with a fence alone is released as if it had nothing to stop.
     FenceAloneIsNoDemote,
-    /// DESIGN §7: the parent says that its agent is dead before it has fenced the application.
+    /// DESIGN §7: the guardian says that its agent is dead before it has fenced the application.
     NoticeBeforeFence,
-    /// DESIGN §7: the parent does nothing while its agent is frozen.
+    /// DESIGN §7: the guardian does nothing while its agent is frozen.
     NoDeadMan,
-    /// DESIGN §7: the parent does not fence while the agent demotes, however long that takes.
+    /// DESIGN §7: the guardian does not fence while the agent demotes, however long that takes.
     FenceWaits,
-    /// DESIGN §7: the parent fences one role after the other.
+    /// DESIGN §7: the guardian fences one role after the other.
     FencesInTurn,
-    /// DESIGN §7: an agent that lives on does not hear that its parent has stopped the application.
+    /// DESIGN §7: an agent that lives on does not hear that its guardian has stopped the application.
     FenceUntold,
     /// DESIGN §7: a kill leaves what has left the process group.
     KillsGroupAlone,

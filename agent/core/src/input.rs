@@ -61,7 +61,7 @@ pub enum Input {
         /// What became of it.
         process: Process,
     },
-    /// The parent stopped this role's application, because this process stood still.
+    /// The guardian stopped this role's application, because this process stood still.
     Fenced(RoleName),
     /// The guardian of this node stands still, or goes on: without it nobody would stop the application if this process stood still, too.
     Guardian {
@@ -112,7 +112,7 @@ pub enum Input {
         /// For which role.
         role: RoleName,
     },
-    /// This boot is proven dead, and its application with it: its parent fenced and said so (V6, DESIGN §7).
+    /// This boot is proven dead, and its application with it: its guardian fenced and said so (V6, DESIGN §7).
     Dead {
         /// Whose.
         owner: Owner,

@@ -40,7 +40,7 @@ pub enum Output {
         /// How.
         change: GuardChange,
     },
-    /// Until when this node's application may act for a role, whatever happens to this process: for its parent. Said before the
+    /// Until when this node's application may act for a role, whatever happens to this process: for its guardian. Said before the
     /// promotion, at each renewal, and (`None`) once the application has stopped.
     Lent {
         /// Which.

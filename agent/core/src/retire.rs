@@ -53,11 +53,11 @@ impl RoleCore {
         self.state = RoleState::Demoting;
         self.reason = "the application may still act since the run before".into();
         self.again = Some(now);
-        // The parent is told when that is done.
+        // The guardian is told when that is done.
         self.lent = Some(Mono::ZERO);
     }
 
-    /// The agent stood still until the lease was about to end, and its parent stopped the application.
+    /// The agent stood still until the lease was about to end, and its guardian stopped the application.
     pub(crate) fn fenced(&mut self, c: &Cluster, q: &mut Queue) {
         if matches!(self.state, RoleState::Promoting | RoleState::Active) {
             let why = "the agent stood still until its lease was about to end, and its parent stopped the application";

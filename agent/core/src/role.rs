@@ -66,7 +66,7 @@ pub(crate) struct RoleCore {
     pub down: Option<(String, bool)>,
     /// Since when it is not active because that process is started again here, and why.
     pub gap: Option<(Mono, String)>,
-    /// Until when the parent lets the application act.
+    /// Until when the guardian lets the application act.
     pub lent: Option<Mono>,
     /// What was killed, and does not go away.
     pub stuck: Option<String>,
@@ -444,7 +444,7 @@ impl RoleCore {
         self.guard = right;
     }
 
-    /// The parent learns until when the application may act, before it is promoted and at each renewal. A lease that ended is said
+    /// The guardian learns until when the application may act, before it is promoted and at each renewal. A lease that ended is said
     /// no more: the end that was said before stands until the application has stopped.
     pub(crate) fn turn_lent(&mut self, q: &mut Queue) {
         let end = self.lease.held(Mono::ZERO).map(|(_, until)| until);

@@ -35,7 +35,7 @@ pub(super) enum Fault {
     /// Everybody is started and thawed.
     Wake,
     Kill(Who),
-    /// Killed, and its parent says so.
+    /// Killed, and its guardian says so.
     Dies(Who),
     /// Killed, and started again after so many milliseconds.
     Restart(Who, u64),
@@ -86,7 +86,7 @@ pub(super) enum Fault {
     MachinePaused(Who, u64),
     /// A third of all datagrams are lost for so many seconds, and nobody outside may notice.
     Drizzle(u64),
-    /// Killed, its parent fences and says so; it is started again so many milliseconds later, or when the parent is through.
+    /// Killed, its guardian fences and says so; it is started again so many milliseconds later, or when the guardian is through.
     DiesAndReturns(Who, u64),
     /// So go its promotions, demotions and fences from now on.
     Promotes(Who, Way),

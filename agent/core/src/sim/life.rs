@@ -17,6 +17,8 @@ pub(super) const W: Duration = Duration::from_secs(1);
 const MAX_DRIFT_PPM: u64 = 4_900;
 /// Faults in one life.
 const FAULTS: usize = 14;
+/// In one of so many lives guardians have a hard time, whatever the shape.
+const GUARDED: u64 = 16;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +38,7 @@ pub(super) enum Shape {
     Mixed,
     /// Three members, two roles; a demote command stops the one, a fence alone the other.
     Stopping,
-    /// Five members; a command stops the application, a harder one the parent has.
+    /// Five members; a command stops the application, a harder one the guardian has.
     Fenced,
 }
 
@@ -181,7 +183,11 @@ pub(super) struct Died {
 impl Life {
     /// Draws a life.
     pub fn draw(seed: u64) -> Life {
-        Life::of(SHAPES[(seed % SHAPES.len() as u64) as usize], seed)
+        let shape = SHAPES[(seed % SHAPES.len() as u64) as usize];
+        if seed % GUARDED == GUARDED - 1 {
+            return Life::guarded(shape, seed);
+        }
+        Life::of(shape, seed)
     }
 
     /// Draws a life of a shape.
@@ -239,7 +245,7 @@ impl Life {
         }
     }
 
-    /// A life in which agents die whose parents cannot stop what they leave, and are started again.
+    /// A life in which agents die whose guardians cannot stop what they leave, and are started again.
     pub fn with_leftovers(seed: u64) -> Life {
         let mut dice = Dice::new(seed);
         let holder = Who::Holder(0);

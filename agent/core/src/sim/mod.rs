@@ -1,6 +1,6 @@
 //! The simulator: whole clusters of real cores in virtual time, random faults, and invariants after every event.
 //!
-//! [`world`] is the machine room: nodes, clocks, disks, networks, applications and parents; [`log`] the consensus that the cores are
+//! [`world`] is the machine room: nodes, clocks, disks, networks, applications and guardians; [`log`] the consensus that the cores are
 //! told of; [`fault`] what can go wrong, as data; [`life`] a schedule of faults drawn from a seed, and the peace that follows;
 //! [`invariants`] what must hold. [`seeds`] runs many lives, [`shrink`] shortens one that failed, [`corpus`] keeps those that
 //! failed once, and [`sabotage`] proves that the simulator finds what it is for: it breaks the rules of the core one by one.
@@ -16,6 +16,7 @@ mod copies;
 mod corpus;
 mod dice;
 mod fault;
+mod guarded;
 mod hostile;
 mod invariants;
 mod life;

@@ -92,7 +92,7 @@ fn calm(w: &World) -> bool {
     active && voters_are_right(w) && !state.paused && state.drained.is_empty()
 }
 
-/// The application of whoever is active acts, and no other one does, nor does a parent think so. Nodes that were taken away may be
+/// The application of whoever is active acts, and no other one does, nor does a guardian think so. Nodes that were taken away may be
 /// dead or frozen for ever.
 fn acts(w: &World, role: &RoleName) -> bool {
     let holder = w.active(role).first().map(|(n, _)| *n);
@@ -275,7 +275,7 @@ fn deaf_holder(w: &mut World, holder: usize) {
     }
 }
 
-/// How long this node may take to stop its applications: its parent, one after the other, before it says that the agent is dead; or
+/// How long this node may take to stop its applications: its guardian, one after the other, before it says that the agent is dead; or
 /// its agent before it releases.
 fn stopping(w: &World, n: usize, fenced: bool) -> u64 {
     let roles = w.roles();

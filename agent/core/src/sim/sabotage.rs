@@ -83,7 +83,7 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::PromiseIgnored], PROMISE, any, 100),
     sabotage(&[Rule::PromiseIgnored], S1, any, 400),
     sabotage(&[Rule::JudgedBeforeFlush], PROMISE, aimed!(Three, 3), 400),
-    sabotage(&[Rule::FloorIgnored], S2, any, 400),
+    sabotage(&[Rule::FloorIgnored], S2, aimed!(Three, 1), 400),
     sabotage(&[Rule::FloorIgnored], FLOOR, any, 400),
     sabotage(
         &[Rule::FloorIgnoredWhilePromised, Rule::ReportsOutOfOrder],
@@ -241,7 +241,7 @@ fn paused_machines_confirm_nothing_that_is_over() {
     }
 }
 
-/// Agents that died, with parents that could not fence, leave nothing behind in the end: no application, and no parent that thinks so.
+/// Agents that died, with guardians that could not fence, leave nothing behind in the end: no application, and no guardian that thinks so.
 #[test]
 fn what_dead_agents_left_is_stopped_by_the_next_ones() {
     quiet_panics();

@@ -178,7 +178,7 @@ impl Invariants {
         self.counts(held)
     }
 
-    /// The parent of node `n` is about to stop an application, because nobody else does.
+    /// The guardian of node `n` is about to stop an application, because nobody else does.
     pub fn fenced(&mut self, world: &World, n: usize, role: &RoleName) -> Held {
         self.counts(one_application::fenced(world, n, role))
     }

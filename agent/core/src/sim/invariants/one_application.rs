@@ -2,11 +2,11 @@
 //! do those of two nodes act for one role: from the beginning of a promotion to the end of a demote, of a fence, or of the process (H4,
 //! DESIGN §7). This is more than S1: nobody asks them, they just act.
 //!
-//! One exception: a last resort that fails. When the demote command of a role that has nothing harder fails so late that the parent
-//! cannot run it once more before the lease ends, or when the parent's own attempt fails, the lease ends all the same. That application,
+//! One exception: a last resort that fails. When the demote command of a role that has nothing harder fails so late that the guardian
+//! cannot run it once more before the lease ends, or when the guardian's own attempt fails, the lease ends all the same. That application,
 //! on that node, is not counted until it has stopped.
 //!
-//! The parent is there for an agent that is dead, frozen or slow: one that is well begins to stop its application before the parent's
+//! The guardian is there for an agent that is dead, frozen or slow: one that is well begins to stop its application before the guardian's
 //! turn comes, so that a stop in order is the rule.
 //!
 //! And a node that is started again while the application of the run before may still act stops it before anything else.
@@ -45,14 +45,14 @@ pub(super) fn look(world: &World, role: &RoleName) -> Held {
     Ok(())
 }
 
-/// The parent of node `n` is about to stop an application, because nobody else does.
+/// The guardian of node `n` is about to stop an application, because nobody else does.
 pub(super) fn fenced(world: &World, n: usize, role: &RoleName) -> Held {
     let node = &world.nodes[n];
     if matches!(node.app(role), App::Acting(_)) && !node.frozen && world.now >= node.behind_until {
         return violated(
             NAME,
             format!(
-                "{} is well, and leaves it to its parent to stop what acts for {role}",
+                "{} is well, and leaves it to its guardian to stop what acts for {role}",
                 node.name
             ),
         );

@@ -333,7 +333,11 @@ impl World {
             Output::KillPromotion { place } => self.promotion_killed(n, place),
             Output::RunFence { place, fence, .. } => self.fence_begins(n, place, fence.limit()),
             Output::KillFence { place } => {
-                if self.nodes[n].above.fences.remove(&place).is_some() {
+                let machine = &mut self.nodes[n];
+                if machine.above.fences.remove(&place).is_some() {
+                    if let Some(role) = machine.role_at(place) {
+                        machine.at_wits_end.insert(role);
+                    }
                     let fate = Fate::Killed(SIGKILL);
                     self.at(MS, What::Guardian(n, which, Input::FenceEnded { place, fate }));
                 }
@@ -366,9 +370,11 @@ impl World {
 
     fn fence_begins(&mut self, n: usize, place: usize, limit: Duration) {
         let way = self.nodes[n].fences;
+        // By a clock that is fast it would be late else.
+        let limit = limit / 100 * 98;
         let took = match way {
-            Way::Slowly => (limit.as_nanos() as u64).saturating_sub(MS),
-            Way::Well | Way::Badly => self.dice.up_to(limit).saturating_sub(MS),
+            Way::Slowly => limit.as_nanos() as u64,
+            Way::Well | Way::Badly => self.dice.up_to(limit),
         };
         self.say(n, || format!("the guardian fences role {place}"));
         self.count += 1;
