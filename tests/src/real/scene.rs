@@ -44,10 +44,7 @@ impl Scene {
     /// All nodes run.
     #[track_caller]
     pub fn set(app: App, mode: Mode, window: Duration) -> Scene {
-        let plan = Plan::members(&[HOLDER, OTHER])
-            .witness("w")
-            .window(window)
-            .alone();
+        let plan = Plan::members(&[HOLDER, OTHER]).witness("w").window(window);
         let cluster = Cluster::unstarted_in_lab(plan.more(&app.tables(mode)));
         let mut scene = Scene {
             stage: Stage::prepare(app, &cluster),

@@ -109,10 +109,7 @@ struct Round {
 
 impl Round {
     fn set((app, mode): (App, Mode)) -> Round {
-        let plan = Plan::members(&NAMES)
-            .window(WINDOW)
-            .alone()
-            .more(&app.tables(mode));
+        let plan = Plan::members(&NAMES).window(WINDOW).more(&app.tables(mode));
         let mut cluster = Cluster::unstarted_in_lab(plan);
         drop(baton_tests::real::app::Stage::prepare(app, &cluster));
         let ground = Ground::prepare(mode, &cluster);

@@ -16,7 +16,7 @@ use baton_tests::watch::Viewpoint;
 fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     let more =
         "\n[process]\ncommand = [{application}, \"--stuck\", \"{dir}/stuck\"]\nstop_timeout = \"300ms\"\n";
-    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
     let mut cluster = Cluster::unstarted_in_lab(plan.more(more));
     std::fs::create_dir(cluster.dir().join("stuck-b")).expect("the directory can be written");
     let disk = Disk::mount(&cluster.dir().join("stuck-a"));

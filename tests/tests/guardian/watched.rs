@@ -16,7 +16,7 @@ use std::time::Duration;
 const SCATTERED: &str = "\n[process]\ncommand = [{application}, \"--scatter\"]\nstop_timeout = \"300ms\"\n";
 
 fn cluster() -> (Cluster, kin::Broom) {
-    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
     let cluster = Cluster::in_lab(plan.more(SCATTERED));
     let homes = cluster.names().iter().map(|name| cluster.home(name)).collect();
     (cluster, kin::Broom(homes))
