@@ -24,6 +24,8 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_micros(500);
 /// Who forks without end does so for no longer, whatever becomes of the test.
 const LONGEST_BOMB: Duration = Duration::from_secs(60);
+/// The same where many are: it is their memory that is to be heavy.
+const SLOW_STEP: Duration = Duration::from_millis(50);
 /// The exit file is looked for at every so many acts.
 const LOOK: u32 = 10;
 
@@ -165,6 +167,7 @@ fn run(options: &Options) -> ExitCode {
     let touched = vec![1u8; options.touch << 20]; // its pages are written, and all its own
     let mut mark = (!options.warm).then(|| begin(started));
     let mut end = None;
+    let step = if options.touch > 0 { SLOW_STEP } else { STEP };
     if let Some(user) = options.become_user {
         let user = rustix::process::Uid::from_raw(user);
         rustix::thread::set_thread_uid(user).expect("root can be anybody");
@@ -174,7 +177,7 @@ fn run(options: &Options) -> ExitCode {
         std::fs::File::create(PathBuf::from(dir).join("file")).expect("the place can be written")
     });
     for turn in 0u32.. {
-        match signal_within(&signals, STEP) {
+        match signal_within(&signals, step) {
             libc::SIGTERM if !options.ignore_term && end.is_none() => {
                 end = Some(Mono::now() + options.slow_stop)
             }
