@@ -97,8 +97,13 @@ impl Scene {
         }
         amiss.into_iter().for_each(|words| self.note(trouble, words));
         self.await_gone(trouble, HOLDER);
-        let ground = &self.ground;
-        revive(&mut self.cluster, HOLDER, |cluster| ground.start(cluster, HOLDER));
+        // One that was let go on may find only then that it has to end. Nobody who has just started votes sooner than this anyway.
+        let deadline = Mono::now() + self.cluster.window();
+        while Mono::now() < deadline {
+            let ground = &self.ground;
+            revive(&mut self.cluster, HOLDER, |cluster| ground.start(cluster, HOLDER));
+            hold(Duration::from_millis(20));
+        }
     }
 
     /// Stops all nodes, and gives what was amiss in each case.
