@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -105,7 +105,10 @@ impl Cluster {
     }
 
     #[track_caller]
-    fn lay_out(plan: Plan, ground: Ground) -> Cluster {
+    fn lay_out(mut plan: Plan, ground: Ground) -> Cluster {
+        // What a node keeps by its cluster's name, beside its own directories, is this cluster's alone.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        plan.cluster = format!("orders-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let mut builder = tempfile::Builder::new();
         builder.prefix("baton-test-");
         let memory = Path::new("/dev/shm");

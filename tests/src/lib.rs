@@ -7,6 +7,8 @@
 //! makes ends with the process that made it, however that ends: namespaces have no names, and children are told to die
 //! with their parent.
 //!
+//! What applications did is judged by what they wrote down themselves ([`real`], and `application` for the one that is made for it).
+//!
 //! The cases in namespaces need root (or `unshare -Urn --map-root-user`, a user namespace of one's own), `ip` of
 //! iproute2 and `nft`. They are `#[ignore]`d, and `.ci/run` runs them one after another:
 //! `cargo test -p baton-tests --test cluster -- --ignored --test-threads=1`.

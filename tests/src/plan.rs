@@ -4,7 +4,6 @@ use crate::binary;
 use baton_shared::id::Kind;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The zone, and the name whose address is the active node's.
@@ -22,7 +21,7 @@ pub const ACTS: &str = "acts";
 /// The shape of a cluster.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The cluster's name.
+    /// The cluster's name: a [`Cluster`](crate::cluster::Cluster) gives it one that no other on this machine has.
     pub cluster: String,
     /// Where its key is; `{dir}` stands for the cluster's directory.
     pub key: String,
@@ -80,16 +79,6 @@ impl Plan {
     pub fn witness(mut self, name: &str) -> Plan {
         self.nodes.push((name.to_owned(), Kind::Witness));
         self
-    }
-
-    /// Of a name that no other cluster on this machine has: what a node keeps by that name is this cluster's alone.
-    pub fn alone(self) -> Plan {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Relaxed);
-        Plan {
-            cluster: format!("orders-{}-{number}", std::process::id()),
-            ..self
-        }
     }
 
     /// At this window.

@@ -6,7 +6,7 @@
 //!
 //! Descendants, all of which act: `--scatter` has them in its own group, in a session of their own, and two forks away; `--become UID`
 //! has them be that user; `--stuck PLACE` has one write to `PLACE-NODE` before each act; `--bomb` has it fork without end once there is a
-//! file `NODE.armed` in DIR.
+//! file `NODE.armed` in DIR; `--large MIB,COUNT` has so many, which have touched so much memory together.
 //!
 //! A file `NODE.exit` in DIR makes the one that runs on NODE take it away and exit with status 3; `NODE.status` holds the status that it
 //! answers over HTTP. NODE is `BATON_NODE`. The last daemon's process id is in `DIR/pid`.
@@ -24,6 +24,8 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_micros(500);
 /// Who forks without end does so for no longer, whatever becomes of the test.
 const LONGEST_BOMB: Duration = Duration::from_secs(60);
+/// The same where many are: it is their memory that is to be heavy.
+const SLOW_STEP: Duration = Duration::from_millis(50);
 /// The exit file is looked for at every so many acts.
 const LOOK: u32 = 10;
 
@@ -45,6 +47,8 @@ struct Options {
     stuck: Option<PathBuf>,
     leave: bool,
     bomb: bool,
+    /// MiB.
+    touch: usize,
 }
 
 fn main() -> ExitCode {
@@ -104,6 +108,17 @@ impl Options {
                     let switches = vec!["--be".to_owned(), value()?];
                     options.descendants = vec![(switches.clone(), false), (switches, true)];
                 }
+                "--large" => {
+                    let value = value()?;
+                    let (all, count) = value.split_once(',').ok_or("--large needs MIB,COUNT")?;
+                    let number = |text: &str| text.parse::<usize>().map_err(|e| format!("--large: {e}"));
+                    let (all, count) = (number(all)?, number(count)?.max(1));
+                    let switches = vec!["--touch".to_owned(), (all / count).to_string()];
+                    options.descendants = (0..count)
+                        .map(|place| (switches.clone(), place % 2 == 1))
+                        .collect();
+                }
+                "--touch" => options.touch = value()?.parse().map_err(|e| format!("--touch: {e}"))?,
                 "--be" => options.become_user = Some(value()?.parse().map_err(|e| format!("--be: {e}"))?),
                 "--stuck" => {
                     options.descendants = vec![(vec!["--write".to_owned(), value()?], true), (vec![], true)];
@@ -149,8 +164,10 @@ fn run(options: &Options) -> ExitCode {
         };
         Mark::begin(&options.dir, &name).expect("the directory can be written")
     };
+    let touched = vec![1u8; options.touch << 20]; // its pages are written, and all its own
     let mut mark = (!options.warm).then(|| begin(started));
     let mut end = None;
+    let step = if options.touch > 0 { SLOW_STEP } else { STEP };
     if let Some(user) = options.become_user {
         let user = rustix::process::Uid::from_raw(user);
         rustix::thread::set_thread_uid(user).expect("root can be anybody");
@@ -160,7 +177,7 @@ fn run(options: &Options) -> ExitCode {
         std::fs::File::create(PathBuf::from(dir).join("file")).expect("the place can be written")
     });
     for turn in 0u32.. {
-        match signal_within(&signals, STEP) {
+        match signal_within(&signals, step) {
             libc::SIGTERM if !options.ignore_term && end.is_none() => {
                 end = Some(Mono::now() + options.slow_stop)
             }
@@ -192,6 +209,7 @@ fn run(options: &Options) -> ExitCode {
             }
         }
     }
+    drop(touched);
     ExitCode::SUCCESS
 }
 

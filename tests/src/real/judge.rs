@@ -154,7 +154,7 @@ mod tests {
     fn span(node: &str, from: u64, to: u64) -> Span {
         Span {
             node: node.into(),
-            epoch: Epoch(8),
+            epoch: Epoch(from),
             first_sent: Mono(from - 1),
             first_received: Mono(from),
             last_sent: Mono(to),

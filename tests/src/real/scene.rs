@@ -44,10 +44,7 @@ impl Scene {
     /// All nodes run.
     #[track_caller]
     pub fn set(app: App, mode: Mode, window: Duration) -> Scene {
-        let plan = Plan::members(&[HOLDER, OTHER])
-            .witness("w")
-            .window(window)
-            .alone();
+        let plan = Plan::members(&[HOLDER, OTHER]).witness("w").window(window);
         let cluster = Cluster::unstarted_in_lab(plan.more(&app.tables(mode)));
         let mut scene = Scene {
             stage: Stage::prepare(app, &cluster),
@@ -100,8 +97,13 @@ impl Scene {
         }
         amiss.into_iter().for_each(|words| self.note(trouble, words));
         self.await_gone(trouble, HOLDER);
-        let ground = &self.ground;
-        revive(&mut self.cluster, HOLDER, |cluster| ground.start(cluster, HOLDER));
+        // One that was let go on may find only then that it has to end. Nobody who has just started votes sooner than this anyway.
+        let deadline = Mono::now() + self.cluster.window();
+        while Mono::now() < deadline {
+            let ground = &self.ground;
+            revive(&mut self.cluster, HOLDER, |cluster| ground.start(cluster, HOLDER));
+            hold(Duration::from_millis(20));
+        }
     }
 
     /// Stops all nodes, and gives what was amiss in each case.

@@ -15,7 +15,7 @@ const LEFT: Duration = Duration::from_millis(300);
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn application_left_alive_on_purpose_is_found_by_the_judge() {
-    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
     let mut cluster = Cluster::in_lab(plan.more("\n[process]\ncommand = [{application}]\n"));
     let _broom = kin::Broom(cluster.names().iter().map(|name| cluster.home(name)).collect());
     cluster.place("a");

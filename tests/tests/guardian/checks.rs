@@ -11,7 +11,7 @@ fn checked(line: &str) -> Cluster {
         "\n[process]\ncommand = [{{application}}]\n\n[check]\ncommand = [\"sh\", \"-c\", \"echo >>{{dir}}/runs; {line}\"]\n\
          interval = \"100ms\"\ntimeout = \"300ms\"\n"
     );
-    Cluster::in_lab(Plan::members(&["a"]).alone().more(&more))
+    Cluster::in_lab(Plan::members(&["a"]).more(&more))
 }
 
 /// After so many runs no process of theirs is left but the present one's.

@@ -17,7 +17,7 @@ fn process(switch: &str) -> String {
 }
 
 fn set(nodes: Plan, mode: Mode, switch: &str) -> (Ground, Cluster, kin::Broom) {
-    let mut cluster = Cluster::unstarted_in_lab(nodes.window(WINDOW).alone().more(&process(switch)));
+    let mut cluster = Cluster::unstarted_in_lab(nodes.window(WINDOW).more(&process(switch)));
     let ground = Ground::prepare(mode, &cluster);
     for name in cluster.names() {
         ground.start(&mut cluster, &name);

@@ -4,6 +4,7 @@
 mod apart;
 mod caught;
 mod checks;
+mod large;
 mod leftover;
 mod secrets;
 mod soak;

@@ -17,7 +17,7 @@ const WRITERS: &str = "\n[process]\ncommand = [\"sh\", \"-c\", \"env >{dir}/appl
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn key_and_token_of_the_environment_are_in_no_process_that_can_be_read() {
-    let mut plan = Plan::members(&["a"]).alone().more(WRITERS);
+    let mut plan = Plan::members(&["a"]).more(WRITERS);
     plan.key = "env:BATON_KEY".to_owned();
     let mut cluster = Cluster::unstarted_in_lab(plan);
     let key = std::fs::read_to_string(cluster.dir().join("cluster.key")).expect("it was written");

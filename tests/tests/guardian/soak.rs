@@ -109,10 +109,7 @@ struct Round {
 
 impl Round {
     fn set((app, mode): (App, Mode)) -> Round {
-        let plan = Plan::members(&NAMES)
-            .window(WINDOW)
-            .alone()
-            .more(&app.tables(mode));
+        let plan = Plan::members(&NAMES).window(WINDOW).more(&app.tables(mode));
         let mut cluster = Cluster::unstarted_in_lab(plan);
         drop(baton_tests::real::app::Stage::prepare(app, &cluster));
         let ground = Ground::prepare(mode, &cluster);
@@ -177,10 +174,19 @@ impl Round {
     /// Stops all nodes, and adds up.
     fn end(mut self, figures: &mut Figures) {
         for name in self.cluster.running() {
-            until(2 * GENEROUS, "every node has started", || {
-                self.cluster.status(&name)
+            // It may have ended of the last fault.
+            until(2 * GENEROUS, "every node has started or ended", || {
+                match self.cluster.ended_within(&name, Duration::ZERO) {
+                    Some(_) => Ok(()),
+                    None if self.cluster.running().contains(&name) => self.cluster.status(&name).map(drop),
+                    None => Ok(()),
+                }
             });
-            self.cluster.stop(&name);
+            if self.cluster.running().contains(&name) {
+                signal(&[self.cluster.process(&name).guardian()], Signal::TERM);
+                let ended = self.cluster.ended_within(&name, GENEROUS);
+                assert!(ended.is_some(), "{name} does not end");
+            }
         }
         for name in NAMES {
             let left = kin::left(&self.cluster.home(name));

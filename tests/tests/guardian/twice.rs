@@ -9,7 +9,7 @@ use baton_tests::real::kin;
 
 /// Starts a second agent of the active node with these arguments besides.
 fn started_twice(more: &[&str]) {
-    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
     let mut cluster = Cluster::in_lab(plan.more("\n[process]\ncommand = [{application}, \"--scatter\"]\n"));
     let _broom = kin::Broom(cluster.names().iter().map(|name| cluster.home(name)).collect());
     cluster.place("a");

@@ -5,6 +5,7 @@ use baton_tests::SCHEDULING_SLACK;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::disk::Disk;
 use baton_tests::plan::Plan;
 use baton_tests::process::lives;
 use baton_tests::real::judge::{assert_none, judge};
@@ -16,7 +17,7 @@ use std::time::Duration;
 const SCATTERED: &str = "\n[process]\ncommand = [{application}, \"--scatter\"]\nstop_timeout = \"300ms\"\n";
 
 fn cluster() -> (Cluster, kin::Broom) {
-    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW).alone();
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
     let cluster = Cluster::in_lab(plan.more(SCATTERED));
     let homes = cluster.names().iter().map(|name| cluster.home(name)).collect();
     (cluster, kin::Broom(homes))
@@ -108,6 +109,53 @@ fn guardian_stopped_and_node_cut_off_nothing_acts_beside_the_new_holder() {
     cluster.start("a");
     assert_eq!(cluster.settled(), to.0);
     end(cluster);
+}
+
+/// Daemons that a fence stops, since their demote command needs the agent.
+const FENCED: &str = "\n[actions]\npromote = { command = [{application}, \"--daemon\", \"--ignore-term\"] }\n\
+    demote = { command = [{application}, \"--stop\"] }\nfence = { command = [{application}, \"--stop\"] }\n";
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn log_frozen_and_agent_stopped_the_fence_is_run_in_time() {
+    log_frozen(FENCED);
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn log_frozen_and_agent_stopped_the_application_is_killed_in_time() {
+    log_frozen(SCATTERED);
+}
+
+/// What the guardian logs to stands still before it has anything to say, and then its agent does.
+fn log_frozen(more: &str) {
+    let plan = Plan::members(&["a", "b"]).witness("w").window(WINDOW);
+    let mut cluster = Cluster::unstarted_in_lab(plan.more(more));
+    let logs = cluster.dir().join("logs");
+    let disk = Disk::mount(&logs);
+    std::os::unix::fs::symlink(logs.join("log"), cluster.log("a")).expect("the directory can be written");
+    let _broom = kin::Broom(cluster.names().iter().map(|name| cluster.home(name)).collect());
+    for name in cluster.names() {
+        cluster.start(&name);
+    }
+    cluster.place("a");
+    cluster.applications().acting("a", now());
+    let since = now();
+    disk.freeze();
+    let agent = cluster.process("a").signal_agent(Signal::STOP);
+    let (to, _) = until(GENEROUS, "another node is active", || {
+        let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+        successor.ok_or_else(|| "none is".to_owned())
+    });
+    cluster.applications().acting(&to, since);
+    baton_tests::deadline::hold(2 * WINDOW);
+    disk.thaw();
+    if lives(agent) {
+        cluster.process("a").signal_agent(Signal::CONT);
+    }
+    assert_eq!(cluster.settled(), to);
+    end(cluster);
+    drop(disk);
 }
 
 #[test]

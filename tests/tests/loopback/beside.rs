@@ -35,14 +35,14 @@ fn agent_killed_application_is_dead_and_standby_takes_over_before_the_window_end
     cluster.applications().assert_no_orphans(&[]);
 }
 
-/// A notice of the death of the boot in this header.
+/// A notice of the death of the boot in this header, sealed for a node, which is named behind its cluster.
 fn notice(key: &ClusterKey, header: Header, cluster: ClusterId, to: &str, sealed_for: &str) -> Vec<u8> {
     let text = DeathNotice {
         cluster,
         to: NodeName::new(to).expect("it is a label"),
         why: "forged".into(),
     };
-    Seal::of_notices(&notice_key(key, &format!("orders/{sealed_for}"))).seal(header, &text.encode())
+    Seal::of_notices(&notice_key(key, sealed_for)).seal(header, &text.encode())
 }
 
 #[test]
@@ -63,11 +63,14 @@ fn notices_of_a_death_that_did_not_happen_change_nothing() {
     let key = ClusterKey::parse(&key).expect("it is a key");
 
     let since = now();
+    let sealed_for = |name: &str| format!("{}/{name}", cluster.plan().cluster);
+    let (to_b, to_c) = (sealed_for("b"), sealed_for("c"));
+    let last_words = ["a", "c"].map(|to| (to, notice(&key, b.header, id, to, &sealed_for(to))));
     let forged = [
-        notice(&ClusterKey::from_bytes([9; 32]), a.header, id, "b", "b"), // by a stranger
-        notice(&key, a.header, ClusterId(id.0 ^ 1), "b", "b"),            // of another cluster
-        notice(&key, a.header, id, "c", "b"),                             // for another node
-        notice(&key, a.header, id, "b", "c"),                             // sealed for another node
+        notice(&ClusterKey::from_bytes([9; 32]), a.header, id, "b", &to_b), // by a stranger
+        notice(&key, a.header, ClusterId(id.0 ^ 1), "b", &to_b),            // of another cluster
+        notice(&key, a.header, id, "c", &to_b),                             // for another node
+        notice(&key, a.header, id, "b", &to_c),                             // sealed for another node
     ];
     let before = counter(&cluster, "b", DROPPED).expect("it answers");
     for datagram in &forged {
@@ -80,7 +83,6 @@ fn notices_of_a_death_that_did_not_happen_change_nothing() {
     assert_eq!(cluster.logged("b", "died"), 0);
 
     // One that is right in all of that is believed, of this boot of b and of no other: it says nothing of the one that comes back.
-    let last_words = ["a", "c"].map(|to| (to, notice(&key, b.header, id, to, to)));
     send(&cluster, 0, "b", "a", &last_words[0].1);
     cluster.await_logged("a", "forged");
     cluster.process("b").signal_agent(Signal::KILL);

@@ -32,7 +32,7 @@ pub struct Heard {
 fn seal_to(cluster: &Cluster, name: &str) -> Seal {
     let key = std::fs::read_to_string(cluster.dir().join("cluster.key")).expect("the key can be read");
     let key = ClusterKey::parse(&key).expect("it is a key");
-    Seal::new(&key, &format!("orders/{name}"))
+    Seal::new(&key, &format!("{}/{name}", cluster.plan().cluster))
 }
 
 fn addresses(cluster: &Cluster, name: &str) -> [Ipv4Addr; 2] {
