@@ -496,7 +496,7 @@ impl Manager {
     async fn killed(&self, took: Duration) {
         let config = self.configs.borrow().clone();
         let role = config.roles.get(&self.role);
-        let allowed = role.map_or(Duration::MAX, |role| role.lead(config.cluster.window).kill);
+        let allowed = role.map_or(Duration::MAX, |role| role.kill_time(config.cluster.window));
         let role = self.role.clone();
         if took > allowed {
             self.note(Input::SlowKill { role, took, allowed }).await;
