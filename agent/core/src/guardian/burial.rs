@@ -156,7 +156,8 @@ impl Guardian {
         let cleared = matches!(burial.remains, Some(Ok(())));
         let (gone, failed) = (self.gone(burial), matches!(burial.remains, Some(Err(_))));
         if burial.begun.is_none() {
-            if !(cleared && gone) && !failed && now < burial.fences_at {
+            let waits = !cleared || !gone;
+            if waits && !failed && now < burial.fences_at {
                 return false;
             }
             burial.begun = Some(cleared);

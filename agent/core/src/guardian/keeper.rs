@@ -74,6 +74,16 @@ impl Keeper {
         self.killing_since
     }
 
+    /// Nobody wakes it when something is lent. A lease lasts for at least twice its lead (`config::stop`), so it is seen in time by one
+    /// who looks that often.
+    fn patience(&self) -> Duration {
+        if self.lead.is_zero() {
+            LONGEST_LOOK
+        } else {
+            self.lead
+        }
+    }
+
     /// Looks, and decides.
     pub fn turn(&mut self, seen: Seen<'_>, now: Mono) -> Turn {
         let lease = seen.slot.and_then(RoleSlot::binds).map(|until| until - self.lead);
@@ -96,7 +106,7 @@ impl Keeper {
             return Turn {
                 kill: false,
                 done: false,
-                wake: lease,
+                wake: seen.slot.map(|_| lease.unwrap_or(now + self.patience())),
             };
         }
         let kill = now >= self.sweep;
@@ -145,6 +155,21 @@ mod tests {
         let _ = slot.lend(Some(at(9000)));
         assert!(keeper.turn(seen, at(1951)).kill, "once killing, always killing");
         assert_eq!(keeper.killing_since(), Some(at(1950)));
+    }
+
+    #[test]
+    fn it_looks_often_enough_to_see_a_lease_that_begins_while_it_waits() {
+        let mut keeper = Keeper::new(LEAD, Rest::Killed);
+        let slot = RoleSlot::default();
+        let seen = Seen {
+            slot: Some(&slot),
+            ..Seen::default()
+        };
+        assert_eq!(keeper.turn(seen, at(1000)).wake, Some(at(1050)));
+        let _ = slot.lend(Some(at(2000)));
+        assert_eq!(keeper.turn(seen, at(1050)).wake, Some(at(1950)));
+        let nothing_lent = Seen::default();
+        assert_eq!(keeper.turn(nothing_lent, at(1060)).wake, None);
     }
 
     #[test]

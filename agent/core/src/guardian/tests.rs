@@ -265,7 +265,8 @@ fn agent_killed_the_fence_begins_when_what_it_started_is_gone_and_then_the_other
 #[test]
 fn two_roles_are_fenced_at_once_and_the_death_is_told_when_both_are() {
     let mut room = Room::of(&[By::Command, By::Command]);
-    (room.lend(0, 3000), room.lend(1, 3000));
+    room.lend(0, 3000);
+    room.lend(1, 3000);
     room.dies();
     assert_eq!(fences(&room.cleared()), [0, 1]);
     assert!(!announced(&room.fenced(1, 0)));

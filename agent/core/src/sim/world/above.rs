@@ -14,6 +14,7 @@ const EYE: Duration = Duration::from_millis(50);
 const LAST_WORDS: u64 = 150 * MS;
 
 /// What is above the agent.
+#[derive(Default)]
 pub(in crate::sim) struct Above {
     /// `None`: it is dead.
     guardian: Option<Box<Guardian>>,
@@ -36,26 +37,6 @@ pub(in crate::sim) struct Above {
     /// The fences that run, and whether they will succeed.
     fences: BTreeMap<usize, (u64, bool)>,
     spins: u64,
-}
-
-impl Default for Above {
-    fn default() -> Above {
-        Above {
-            guardian: None,
-            page: Arc::default(),
-            which: 0,
-            still: None,
-            dead: None,
-            inbox: VecDeque::new(),
-            to_do: VecDeque::new(),
-            turning: false,
-            look: None,
-            waits_until: 0,
-            ready: false,
-            fences: BTreeMap::new(),
-            spins: 0,
-        }
-    }
 }
 
 impl Above {
@@ -536,7 +517,7 @@ impl World {
     fn end_under_standstill(&mut self, n: usize) {
         let machine = &self.nodes[n];
         let released = machine.released(self.now);
-        if machine.under_standstill && released && n % 2 == 0 {
+        if machine.under_standstill && released && n.is_multiple_of(2) {
             let boot = machine.boot;
             self.at(LAST_WORDS, What::GivesUp(n, boot));
         }
