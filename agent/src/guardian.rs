@@ -26,6 +26,7 @@ use baton_core::guardian::page::{LeasePage, RoleSlot};
 use baton_shared::clock::Mono;
 use baton_shared::id::Epoch;
 use serde::{Deserialize, Serialize};
+use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
 use std::os::fd::RawFd;
@@ -37,6 +38,9 @@ use std::time::Duration;
 const MAX_MESSAGE: usize = 1 << 20;
 /// The guardian answers the agent's first word within this; it may have to wait for killed processes to vanish.
 const WELCOME: Duration = Duration::from_secs(30);
+/// What a guardian is called, and an agent.
+const NAME: &CStr = c"baton-guardian";
+const AGENT: &CStr = c"baton";
 /// Exit status when the agent cannot be started or watched at all.
 const ENVIRONMENT: u8 = 1;
 

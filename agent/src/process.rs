@@ -498,11 +498,8 @@ impl Manager {
         let role = config.roles.get(&self.role);
         let allowed = role.map_or(Duration::MAX, |role| role.kill_time(config.cluster.window));
         let role = self.role.clone();
-        if took > allowed {
-            self.note(Input::SlowKill { role, took, allowed }).await;
-        } else {
-            tracing::debug!(role = %role, "killed, and gone after {took:?} of {allowed:?}");
-        }
+        tracing::debug!(role = %role, "killed, and gone after {took:?} of {allowed:?}");
+        self.note(Input::SlowKill { role, took, allowed }).await;
     }
 
     async fn note(&self, news: Input) {

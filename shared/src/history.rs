@@ -25,6 +25,8 @@ pub mod what {
     pub const PAUSE: &str = "pause";
     /// See [`PAUSE`].
     pub const RESUME: &str = "resume";
+    /// Processes of an application were killed and do not go away: its node keeps the role.
+    pub const STUCK: &str = "stuck";
 }
 
 /// The stages of a takeover: the names in [`Event::stages`]. All are instants of the clock of the node that took over; what the
@@ -123,7 +125,7 @@ fn happened(event: &Event) -> String {
         (what::UNDRAIN, Some(node)) => because(format!("{node} is back in line"), cause),
         (what::PAUSE, _) => because("Automatic takeovers are paused".into(), cause),
         (what::RESUME, _) => because("Automatic takeovers are on again".into(), cause),
-        (what::NODE, Some(node)) if !cause.is_empty() => format!("{node} {cause}"),
+        (what::NODE | what::STUCK, Some(node)) if !cause.is_empty() => format!("{node} {cause}"),
         (what::START | what::ELECTORATE, _) if !cause.is_empty() => capital(cause),
         // Of another version: its own words will have to do.
         (what, Some(node)) => then(format!("{what} {node}"), cause),

@@ -5,7 +5,7 @@ use crate::cluster::{Cluster, Queue};
 use crate::input::Request;
 use crate::state::Command;
 use baton_shared::history::{list, what};
-use baton_shared::id::{ClusterId, Kind, NodeId, NodeName};
+use baton_shared::id::{ClusterId, Kind, NodeId, NodeName, RoleName};
 use baton_shared::view::Event;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -146,6 +146,16 @@ pub(crate) fn order(request: &Request, c: &Cluster) -> Option<Event> {
         _ => return None,
     };
     Some(event(what, node, format!("an operator asked {}", c.me()), c))
+}
+
+/// The event that processes of a role's application were killed and do not go away.
+pub(crate) fn stuck(role: &RoleName, processes: &str, c: &Cluster) -> Event {
+    let cause =
+        format!("cannot stop its application, and keeps the role: killed, and still there: {processes}");
+    Event {
+        role: Some(role.clone()),
+        ..event(what::STUCK, Some(c.me()), cause, c)
+    }
 }
 
 fn event(what: &str, node: Option<&NodeName>, cause: String, c: &Cluster) -> Event {

@@ -208,7 +208,7 @@ impl Core {
             Input::Guardian { stands_still } => self.guardian(stands_still),
             Input::Stuck { role, processes } => {
                 if let Some(role) = self.roles.get_mut(&role) {
-                    role.stuck(processes, q);
+                    role.stuck(processes, c, q);
                 }
             }
             Input::SlowKill { role, took, allowed } => {

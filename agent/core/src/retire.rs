@@ -1,5 +1,6 @@
 //! Stepping down: stop the application first, then give the epoch up for good (DESIGN §5, H3, H4, H6).
 
+use crate::chronicle;
 use crate::cluster::{Cluster, Queue};
 use crate::input::{Action, Health, Process};
 use crate::output::{GuardChange, Level, Output};
@@ -257,10 +258,11 @@ impl RoleCore {
     }
 
     /// Some of the application was killed and does not go away: until it does, nothing is released (H4).
-    pub(crate) fn stuck(&mut self, processes: String, q: &mut Queue) {
+    pub(crate) fn stuck(&mut self, processes: String, c: &Cluster, q: &mut Queue) {
         if self.stuck.as_ref() != Some(&processes) {
             let text = format!("role {}: killed, and still there: {processes}", self.name);
             q.log(Level::Error, text);
+            chronicle::write(chronicle::stuck(&self.name, &processes, c), q);
             self.stuck = Some(processes);
             q.dirty = true;
         }

@@ -105,6 +105,11 @@ impl Node {
         command
             .args(["agent", "--node", self.name, "--config"])
             .arg(config)
+            // Another demo on this machine has nodes of these names, too.
+            .env(
+                crate::guardian::LOCK_DIR_VARIABLE,
+                self.log().parent().unwrap_or(config),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)

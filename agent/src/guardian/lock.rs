@@ -4,9 +4,11 @@
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 
 /// Where it lies for root, and where a service manager puts it.
@@ -37,36 +39,49 @@ pub fn usual(dir: &Path) -> bool {
     dir == Path::new(DIR)
 }
 
-/// Takes the lock, which ends with the process. An error says what to do.
+/// Takes the lock, which ends with the process. An error says what to do. Where no file can be made (a read-only container) the lock is
+/// a name in the network namespace, which a stranger on this machine could take first.
 pub fn take(dir: &Path, cluster: &str, node: &str) -> Result<OwnedFd, String> {
+    match file(dir, &format!("{cluster}-{node}.lock")) {
+        Ok(file) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(runs(cluster, node, &format!("{} is locked", dir.display()))),
+        Err(error) => name(&format!("baton/{cluster}/{node}")).map_err(|second| match second.kind() {
+            io::ErrorKind::AddrInUse => runs(cluster, node, "its name is taken"),
+            _ => format!(
+                "cannot lock {}/{cluster}-{node}.lock: {error}; the directory must be writable by this user (systemd: \
+                 RuntimeDirectory=baton)",
+                dir.display()
+            ),
+        }),
+    }
+}
+
+fn runs(cluster: &str, node: &str, how: &str) -> String {
+    format!(
+        "node {node} of cluster {cluster} already runs on this machine ({how}); nothing was touched. Stop the other one first; a second \
+         one needs another node name"
+    )
+}
+
+fn file(dir: &Path, name: &str) -> Result<OwnedFd, Errno> {
     let _ = fs::DirBuilder::new().mode(0o755).create(dir); // it may be there
-    let path = dir.join(format!("{cluster}-{node}.lock"));
-    let cannot = |error: &dyn std::fmt::Display| {
-        format!(
-            "cannot lock {}: {error}; it must be writable by this user (systemd: RuntimeDirectory=baton)",
-            path.display()
-        )
-    };
-    let owner = fs::symlink_metadata(dir).map_err(|error| cannot(&error))?;
+    let me = rustix::process::geteuid().as_raw();
     // Anybody may make this user's directory in /tmp before we do; what a service manager names is its affair.
-    let guessed = dir.parent() == Some(Path::new("/tmp"))
-        && dir
-            .file_name()
-            .is_some_and(|name| name.as_bytes().starts_with(b"baton-"));
-    if guessed && (!owner.is_dir() || owner.uid() != rustix::process::geteuid().as_raw()) {
-        return Err(cannot(&format!("{} belongs to somebody else", dir.display())));
+    let guessed = dir.parent() == Some(Path::new("/tmp"));
+    let owned = fs::symlink_metadata(dir).is_ok_and(|dir| dir.is_dir() && dir.uid() == me);
+    if guessed && !owned {
+        return Err(Errno::PERM);
     }
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = open(&path, flags, Mode::from_raw_mode(0o600)).map_err(|error| cannot(&error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::WOULDBLOCK) => Err(format!(
-            "node {node} of cluster {cluster} already runs on this machine ({} is locked); nothing was touched. Stop the other one \
-             first; a second one needs another node name",
-            path.display()
-        )),
-        Err(error) => Err(cannot(&error)),
-    }
+    let file = open(dir.join(name), flags, Mode::from_raw_mode(0o600))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
+}
+
+/// An abstract name of a socket that nobody ever connects to.
+fn name(name: &str) -> io::Result<OwnedFd> {
+    let address = SocketAddr::from_abstract_name(name)?;
+    Ok(UnixDatagram::bind_addr(&address)?.into())
 }
 
 #[cfg(test)]
@@ -89,8 +104,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
         std::os::unix::fs::symlink(&victim, dir.path().join("orders-a.lock")).unwrap();
-        assert!(take(dir.path(), "orders", "a").is_err());
+        assert!(file(dir.path(), "orders-a.lock").is_err());
         assert!(!victim.exists());
+    }
+
+    #[test]
+    fn where_no_file_can_be_made_a_second_one_is_refused_too() {
+        let cluster = format!("c{}", std::process::id());
+        let nowhere = Path::new("/proc/no/such/place");
+        let first = take(nowhere, &cluster, "a").unwrap();
+        let said = take(nowhere, &cluster, "a").unwrap_err();
+        assert!(said.contains("already runs"), "{said}");
+        drop(first);
+        let _again = take(nowhere, &cluster, "a").unwrap();
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a guardian that was killed together with its agent and its keepers has left: it is killed before this node grants or claims
 //! anything. In cgroups it is found by their place, which depends on cluster, node and role alone; elsewhere by a variable that every
-//! kept program was started with, unless a living keeper is above it.
+//! kept program was started with, unless a keeper with a living guardian is above it.
 
+use crate::keeper;
 use crate::keeper::cgroup::Base;
 use crate::keeper::sweep::{Stat, describe, is_called, sweep};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -44,7 +45,7 @@ fn processes() -> impl Iterator<Item = Pid> {
     entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
 }
 
-/// A process that was kept for this node, is not dead, and has no living keeper.
+/// A process that was kept for this node, is not dead, and has no guardian any more.
 fn is_left(id: Pid, whose: &[u8]) -> bool {
     let environment = fs::read(format!("/proc/{}/environ", id.as_raw_nonzero())).unwrap_or_default();
     environment
@@ -54,14 +55,28 @@ fn is_left(id: Pid, whose: &[u8]) -> bool {
         && !is_kept(id)
 }
 
+/// Whether a guardian cares for it: one that was started by mistake must not kill the first one's application. A keeper whose guardian
+/// is gone may be at what it cannot kill: that is left, too.
 fn is_kept(id: Pid) -> bool {
+    let parent = |id: Pid| Stat::of(id).and_then(|stat| Pid::from_raw(stat.parent));
     let mut above = id;
     for _ in 0..DEPTH {
-        if is_called(above, crate::keeper::NAME) {
-            return true;
+        if is_called(above, keeper::NAME) {
+            let owner = parent(above);
+            // The agent's keepers are one generation further down.
+            let guardians = [
+                owner,
+                owner
+                    .filter(|owner| is_called(*owner, super::AGENT))
+                    .and_then(parent),
+            ];
+            return guardians
+                .into_iter()
+                .flatten()
+                .any(|id| is_called(id, super::NAME));
         }
-        match Stat::of(above).and_then(|stat| Pid::from_raw(stat.parent)) {
-            Some(parent) if parent != Pid::INIT => above = parent,
+        match parent(above) {
+            Some(next) if next != Pid::INIT => above = next,
             _ => return false,
         }
     }

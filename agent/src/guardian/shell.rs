@@ -55,7 +55,9 @@ pub struct Shell {
     kept: BTreeMap<What, Running>,
     /// Fences that have ended, and left something that runs on.
     left: Vec<Running>,
-    /// How many were run.
+    /// What is over, and not yet tidied away.
+    over: Vec<Running>,
+    /// How many fences were run.
     fences: u64,
     strays: Option<Strays>,
     notices: Option<Notices>,
@@ -75,7 +77,7 @@ impl Shell {
             if libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            libc::prctl(libc::PR_SET_NAME, c"baton-guardian".as_ptr(), 0, 0, 0);
+            libc::prctl(libc::PR_SET_NAME, super::NAME.as_ptr(), 0, 0, 0);
             // A terminal that stops its jobs would stop this one, and the agent, but not the application. And children that are ignored
             // could not be waited for.
             for signal in [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU] {
@@ -114,6 +116,7 @@ impl Shell {
             begun_as: String::new(),
             kept: BTreeMap::new(),
             left: Vec::new(),
+            over: Vec::new(),
             fences: 0,
             strays: None,
             notices: None,
@@ -128,6 +131,7 @@ impl Shell {
         loop {
             self.learned.push_back(Input::Look);
             self.think(agent);
+            self.over.clear();
             if let Some(status) = self.exit {
                 self.kept.clear();
                 if let Some(base) = cgroup::base() {
@@ -233,7 +237,7 @@ impl Shell {
             libc::close(self.timer);
             let set = signal_set();
             libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-            libc::prctl(libc::PR_SET_NAME, c"baton".as_ptr(), 0, 0, 0);
+            libc::prctl(libc::PR_SET_NAME, super::AGENT.as_ptr(), 0, 0, 0);
             self.vault.hand_over();
         }
         // A keeper whose guardian is gone must see the end of its line; and the lock is the guardian's.
@@ -417,6 +421,7 @@ impl Shell {
     }
 
     fn start_application(&mut self, place: usize, command: &[String], env: &[(String, String)]) {
+        self.over.clear(); // a cgroup that is removed now would be missed by what is started in it
         let said = self.machine.instructions().and_then(|said| said.roles.get(place));
         let lead = said.map_or(Duration::ZERO, |plan| plan.kill_lead);
         let lease = self.page.page.slot(place).map(|slot| (slot, lead));
@@ -498,8 +503,7 @@ impl Shell {
                 result: Err(why),
             },
             (What::Application(place), News::Empty(took)) => {
-                let told = self.kept.remove(&what).is_some_and(|running| running.failed());
-                if told {
+                if self.over(what).is_some_and(Running::failed) {
                     return; // it was never there
                 }
                 Input::Empty { place, took }
@@ -509,7 +513,7 @@ impl Shell {
                 place,
                 fate: Fate::NotStarted(why),
             },
-            (What::Fence(place), News::Empty(_)) => match self.kept.remove(&what) {
+            (What::Fence(place), News::Empty(_)) => match self.over(what) {
                 // Its keeper was killed, and it with it.
                 Some(running) if running.leader().is_none() && !running.failed() => Input::FenceEnded {
                     place,
@@ -520,6 +524,13 @@ impl Shell {
             (What::Fence(_), News::Started(_) | News::Stuck(_)) => return,
         };
         self.learned.push_back(input);
+    }
+
+    /// Nothing of it is left. Its cgroup is removed later: nobody waits for that.
+    fn over(&mut self, what: What) -> Option<&Running> {
+        let running = self.kept.remove(&what)?;
+        self.over.push(running);
+        self.over.last()
     }
 
     /// Reaps whoever has ended.

@@ -122,8 +122,9 @@ impl Base {
             .collect()
     }
 
-    /// Removes it, if nothing is left in it.
+    /// Removes it and those below it, if nobody is left in them.
     pub fn remove(&self) {
+        drop(self.others(&[]));
         let _ = fs::remove_dir(&self.0); // one that is used is not removed
     }
 }
