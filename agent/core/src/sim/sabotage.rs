@@ -120,7 +120,7 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::NoticeBeforeFence], APPLICATION, stopping, 400),
     sabotage(&[Rule::NoDeadMan], APPLICATION, stopping, 400),
     sabotage(&[Rule::FenceWaits], APPLICATION, fenced, 100),
-    sabotage(&[Rule::FencesInTurn], APPLICATION, stopping, 400),
+    sabotage(&[Rule::FencesInTurn], APPLICATION, Life::with_leftovers, 100),
     sabotage(&[Rule::FenceUntold], LIVE, stopping, 400),
     sabotage(&[Rule::KillsGroupAlone], RELEASED, managed, 100),
     sabotage(&[Rule::KillsGroupAlone], APPLICATION, managed, 400),
