@@ -247,7 +247,7 @@ impl Runner {
             result = Ok(());
         }
         if result.is_err() {
-            // Before the lease ends the parent does what it can.
+            // Before the lease ends the guardian does what it can.
             if let Some(slot) = self.means.slot {
                 slot.stopping(false);
             }

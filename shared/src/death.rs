@@ -1,4 +1,4 @@
-//! What a death notice says: "the boot in this header is gone, and so is its application" (V6, DESIGN §7). Sent by the parent process
+//! What a death notice says: "the boot in this header is gone, and so is its application" (V6, DESIGN §7). Sent by the guardian
 //! of an agent that died, once it has made sure that the application acts no more.
 
 use crate::id::{ClusterId, NodeName};

@@ -42,7 +42,7 @@ pub mod stage {
     pub const MISSED: &str = "missed";
     /// The former holder gave the role up: its application has stopped.
     pub const RELEASED: &str = "released";
-    /// The former holder's parent said that it is dead.
+    /// The former holder's guardian said that it is dead.
     pub const DIED: &str = "died";
     /// The former holder was heard as a new process.
     pub const RESTARTED: &str = "restarted";

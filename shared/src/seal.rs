@@ -9,7 +9,7 @@
 //! The header is the nonce: sender, boot, network and sequence, all big-endian. A sequence is never used twice on one
 //! network within a boot, so no nonce is. The header is authenticated with the text.
 //!
-//! Death notices begin with `BA 02` and have keys of their own: who may send them, a parent process, holds no key of heartbeats, and
+//! Death notices begin with `BA 02` and have keys of their own: who may send them, a guardian, holds no key of heartbeats, and
 //! counts its sequences from 0 again.
 
 use crate::id::{Boot, NodeId, Owner};
@@ -142,7 +142,7 @@ pub fn is_notice(datagram: &[u8]) -> bool {
     datagram.starts_with(&NOTICE)
 }
 
-/// The key of the notices of one cluster: all that a parent process needs to know.
+/// The key of the notices of one cluster: all that a guardian needs to know.
 pub fn notice_key(key: &ClusterKey, cluster: &str) -> [u8; 32] {
     key.derive("death notice", cluster)
 }

@@ -19,7 +19,7 @@ pub fn measure() -> Vec<Figure> {
     cluster.settled();
     cluster.watch = Watch::default(); // the pollers end here
     hold(SETTLE);
-    // Each with its parent process, which shares some of its memory: counted twice here.
+    // Each with its guardian, which shares some of its memory: counted twice here.
     let pairs = NAMES.map(|name| {
         let process = cluster.process(name);
         [process.id(), process.agent().expect("the agent runs")]

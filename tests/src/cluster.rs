@@ -318,7 +318,7 @@ impl Cluster {
         process.unwrap_or_else(|| panic!("{name} does not run"))
     }
 
-    /// How long a node's agent has surely been running; its parent may have started it again since the node's own start.
+    /// How long a node's agent has surely been running; its guardian may have started it again since the node's own start.
     pub fn age(&self, name: &str) -> Duration {
         let process = self.node(name).process.as_ref();
         let started = process.and_then(|process| process::started(process.agent()?));

@@ -62,7 +62,7 @@ impl Process {
             .expect("a child of this process can be waited for")
     }
 
-    /// The id of the agent, if this is the guardian of one that lives (ARCHITECTURE, "The parent"), or that guardian was started
+    /// The id of the agent, if this is the guardian of one that lives (ARCHITECTURE, "The guardian"), or that guardian was started
     /// through another program.
     pub fn agent(&self) -> Option<u32> {
         let below = children(self.guardian());
@@ -95,9 +95,9 @@ impl Process {
         agent
     }
 
-    /// Signals the parent alone.
+    /// Signals the guardian alone.
     #[track_caller]
-    pub fn signal_parent(&self, signal: Signal) {
+    pub fn signal_guardian(&self, signal: Signal) {
         signal_one(self.id(), signal);
     }
 

@@ -268,7 +268,7 @@ impl Core {
         let name = c.call(owner.node);
         q.log(
             crate::output::Level::Warn,
-            format!("node {name} died: its parent says that {why}, and that the application has stopped"),
+            format!("node {name} died: its guardian says that {why}, and that the application has stopped"),
         );
         for role in self.roles.values_mut() {
             if role.voter.died(owner) {

@@ -61,7 +61,7 @@ impl RoleCore {
     /// The agent stood still until the lease was about to end, and its guardian stopped the application.
     pub(crate) fn fenced(&mut self, c: &Cluster, q: &mut Queue) {
         if matches!(self.state, RoleState::Promoting | RoleState::Active) {
-            let why = "the agent stood still until its lease was about to end, and its parent stopped the application";
+            let why = "the agent stood still until its lease was about to end, and its guardian stopped the application";
             self.demote(why.into(), c, q);
         }
     }

@@ -204,9 +204,9 @@ impl RoleCore {
         match last {
             Some(stage::DIED) => match &c.last_death {
                 Some((dead, why)) if *dead == owner => {
-                    format!("{name} died: {why}, and its parent has stopped the application")
+                    format!("{name} died: {why}, and its guardian has stopped the application")
                 }
-                _ => format!("{name} died: its parent has stopped the application and says so"),
+                _ => format!("{name} died: its guardian has stopped the application and says so"),
             },
             Some(stage::RELEASED) => match (handover(self, c, place), self.farewell_of(peer)) {
                 (Some(why), _) => format!("{name} handed over: {why}"),

@@ -166,7 +166,7 @@ fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
     Ok((socket, to))
 }
 
-/// `WATCHDOG_PID` is not looked at: it names the parent, and the beat is the agent's, its child's.
+/// `WATCHDOG_PID` is not looked at: it names the guardian, and the beat is the agent's, its child's.
 fn watchdog(micros: &str) -> Option<Duration> {
     let interval = Duration::from_micros(micros.parse().ok().filter(|micros| *micros > 0)?);
     if interval < SHORTEST {

@@ -272,7 +272,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         None
     }
 
-    /// A parent says that the boot of its agent is gone (V6). For this node and cluster, or not at all (V7).
+    /// A guardian says that the boot of its agent is gone (V6). For this node and cluster, or not at all (V7).
     fn death_notice(&mut self, length: usize) {
         let counters = &self.io.counters;
         let Some((header, text)) = self.opened(&self.mourner, length) else {
@@ -457,7 +457,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         }
     }
 
-    /// What this process and its parent share for a role.
+    /// What this process and its guardian share for a role.
     fn slot(&self, role: &RoleName) -> Option<SharedSlot> {
         let place = self.io.config.roles.keys().position(|name| name == role)?;
         self.io.page?.slot(place)

@@ -60,7 +60,7 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub identity: Identity,
     /// What the voter's disk remembers.
     pub durable: Durable,
-    /// What is shared with the parent process, if there is one.
+    /// What is shared with the guardian, if there is one.
     pub page: Option<SharedPage>,
     /// Roles whose application may still act since the run before.
     pub unfinished: BTreeSet<RoleName>,

@@ -1,4 +1,4 @@
-//! The priority of the control thread, of the parent process, and below them of the flush thread: a loaded machine must not delay
+//! The priority of the control thread, of the guardian, and below them of the flush thread: a loaded machine must not delay
 //! heartbeats, nor a promise's way to the disk. Best effort; containers rarely permit it.
 //!
 //! Whatever is permitted, the flush thread comes after the control thread: by a lower real-time priority only where the

@@ -210,7 +210,7 @@ impl Device {
         Ok(())
     }
 
-    /// Stops a device that runs since an agent died that held a role, for its parent has stopped the application.
+    /// Stops a device that runs since an agent died that held a role, for its guardian has stopped the application.
     fn settle(&mut self) {
         let rests = |name: &str| attribute(&self.path, name).is_some_and(|text| text == "inactive");
         if !self.path.exists() || rests("state") || cannot_be_stopped(&self.path) {

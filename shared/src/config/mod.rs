@@ -132,7 +132,7 @@ pub struct Role {
     pub promote: Option<Action>,
     /// Run when it stops being active.
     pub demote: Option<Action>,
-    /// Run by the parent process when the agent died or is frozen while its application may act; a command. It must make sure that
+    /// Run by the guardian when the agent died or is frozen while its application may act; a command. It must make sure that
     /// the application acts no more. Without it the demote command is run then; a fence that stands alone is the demote command.
     pub fence: Option<Action>,
     /// Run after each change of this node's state in the role; nothing waits for it.
@@ -284,7 +284,7 @@ pub enum Mode {
 /// `[agent]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
-    /// An agent that was killed is started again by its parent; else the parent exits with it. Default true.
+    /// An agent that was killed is started again by its guardian; else the guardian exits with it. Default true.
     pub restart: bool,
     /// A hardware watchdog, fed by the control loop while this node is active: a machine that hangs is reset.
     pub watchdog: Option<PathBuf>,

@@ -172,7 +172,7 @@ fn call(section: &mut Section, calls: &Calls) -> Option<Call> {
         .map(Call::Post);
     if has_post && !calls.may_post {
         let text = format!(
-            "must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; \
+            "must be a command, for the guardian runs it when the agent cannot, and speaks no HTTP; \
              write a line like: {}",
             calls.example
         );

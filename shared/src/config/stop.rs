@@ -1,7 +1,7 @@
 //! How long before the end of a lease an application must begin to stop, so that it has stopped when the lease is over (DESIGN §7).
 //!
 //! While this node hears a majority the lease is renewed, and a demotion may take its time. It is when the lease runs out that
-//! these hold: the agent begins to demote, then its parent fences, then the parent kills, each while the lease still runs.
+//! these hold: the agent begins to demote, then its guardian fences, then it kills, each while the lease still runs.
 
 use super::{Call, Mode, Role, show_duration};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use std::time::Duration;
 pub struct Lead {
     /// The agent steps down if the lease was not renewed by then.
     pub demote: Duration,
-    /// The parent runs the fence command, if the application may still act and nobody stops it.
+    /// The guardian runs the fence command, if the application may still act and nobody stops it.
     pub fence: Duration,
-    /// The parent kills the managed process: so long the system may take to make it vanish ([`Role::kill_time`]).
+    /// The guardian kills the managed process: so long the system may take to make it vanish ([`Role::kill_time`]).
     pub kill: Duration,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Misfit {
 }
 
 impl Role {
-    /// A fence alone is how the application is stopped in order, too: were it kept for the parent, a role would be given up while its
+    /// A fence alone is how the application is stopped in order, too: were it kept for the guardian, a role would be given up while its
     /// application acts (H4).
     #[must_use]
     pub fn with_demote(mut self) -> Role {
@@ -44,7 +44,7 @@ impl Role {
         self.demote.is_some() || self.fence.is_some() || self.process.is_some()
     }
 
-    /// The command that stops the application for sure, for the parent: `fence`, or else `demote`.
+    /// The command that stops the application for sure, for the guardian: `fence`, or else `demote`.
     pub fn last_resort(&self) -> Option<(&[String], Duration)> {
         let action = self.fence.as_ref().or(self.demote.as_ref())?;
         match &action.call {

@@ -127,9 +127,9 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         ),
         (
             Some("a"),
-            "a died: its agent was killed by signal 9, and its parent has stopped the application",
+            "a died: its agent was killed by signal 9, and its guardian has stopped the application",
             &dead,
-            "main: b took over from a, which died: its agent was killed by signal 9, and its parent has stopped the application. Back after \
+            "main: b took over from a, which died: its agent was killed by signal 9, and its guardian has stopped the application. Back after \
              154 ms: death reported 52 ms, granted 1.5 ms, promoted 100 ms. (epoch 12)",
         ),
         (

@@ -97,7 +97,7 @@ fn two_nodes_and_witness_run_as_they_are_and_end_with_their_script() {
                 let group = Pid::from_raw(script.id() as i32).expect("it is a process id");
                 kill_process_group(group, Signal::INT).expect("it runs");
             }
-            false => script.signal_parent(Signal::TERM),
+            false => script.signal_guardian(Signal::TERM),
         }
         script.wait(GENEROUS);
         let left = started.living();

@@ -52,11 +52,11 @@ fn guardian_stopped_the_agent_stops_the_application_releases_and_ends_it() {
     cluster.applications().acting("a", now());
     let agent = cluster.process("a").agent().expect("it runs");
     let since = now();
-    cluster.process("a").signal_parent(Signal::STOP);
+    cluster.process("a").signal_guardian(Signal::STOP);
     let status = cluster.ended_within("a", GENEROUS);
     let took = now().since(since);
     if status.is_none() {
-        cluster.process("a").signal_parent(Signal::CONT); // for the rest of this test to end
+        cluster.process("a").signal_guardian(Signal::CONT); // for the rest of this test to end
     }
     let status = status.expect("the guardian that stands still is ended by its agent");
     assert!(!status.success(), "{status}");
@@ -92,7 +92,7 @@ fn guardian_stopped_and_node_cut_off_nothing_acts_beside_the_new_holder() {
     cluster.place("a");
     cluster.applications().acting("a", now());
     let since = now();
-    cluster.process("a").signal_parent(Signal::STOP);
+    cluster.process("a").signal_guardian(Signal::STOP);
     cluster.silence("a");
     let to = until(GENEROUS, "another node is active", || {
         let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
@@ -101,7 +101,7 @@ fn guardian_stopped_and_node_cut_off_nothing_acts_beside_the_new_holder() {
     cluster.applications().acting(&to.0, since);
     baton_tests::deadline::hold(2 * WINDOW);
     if cluster.ended_within("a", GENEROUS / 6).is_none() {
-        cluster.process("a").signal_parent(Signal::CONT);
+        cluster.process("a").signal_guardian(Signal::CONT);
         end(cluster);
         panic!("nobody has ended the guardian that stood still");
     }
@@ -166,9 +166,9 @@ fn guardian_that_stands_still_for_a_moment_is_let_live() {
     let before = cluster.applications().acting("a", now());
     let since = now();
     for _ in 0..10 {
-        cluster.process("a").signal_parent(Signal::STOP);
+        cluster.process("a").signal_guardian(Signal::STOP);
         baton_tests::deadline::hold(noticed() / 4);
-        cluster.process("a").signal_parent(Signal::CONT);
+        cluster.process("a").signal_guardian(Signal::CONT);
         baton_tests::deadline::hold(noticed() / 4);
     }
     cluster.assert_steady(since, "a");

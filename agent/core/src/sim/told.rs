@@ -111,7 +111,7 @@ fn holder_heard_by_some_is_told_with_who_still_hears_it() {
 }
 
 #[test]
-fn dead_holder_is_told_by_its_parents_word() {
+fn dead_holder_is_told_by_its_guardians_word() {
     let mut w = three(3);
     w.kill(0, true);
     let event = takeover_by(&mut w, 1);
@@ -128,7 +128,7 @@ fn dead_holder_is_told_by_its_parents_word() {
     );
     assert_eq!(
         tell(&event).headline(),
-        "main: b took over from a, which died: its agent was killed by signal 9 (SIGKILL), and its parent has stopped the application."
+        "main: b took over from a, which died: its agent was killed by signal 9 (SIGKILL), and its guardian has stopped the application."
     );
 }
 

@@ -399,7 +399,7 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "actions.fence.post=http://127.0.0.1:8080/fence",
-            r#"actions.fence.post: must be a command, for the parent process runs it when the agent cannot, and speaks no HTTP; write a line like: command = ["/usr/local/bin/kill-serving"]"#,
+            r#"actions.fence.post: must be a command, for the guardian runs it when the agent cannot, and speaks no HTTP; write a line like: command = ["/usr/local/bin/kill-serving"]"#,
         ),
         (
             "actions.promote.post=https://a/",

@@ -1,4 +1,4 @@
-//! The agent, or its parent, dies or stands still. The application never outlives the right to act.
+//! The agent, or its guardian, dies or stands still. The application never outlives the right to act.
 
 use super::{DAEMON, FENCED, PROCESS, end, taken_over, three_with};
 use crate::NAMES;
@@ -93,8 +93,8 @@ fn agent_killed_that_is_not_to_be_restarted_the_node_ends_and_standby_takes_over
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn parent_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_once() {
-    node_ends(PROCESS, |node| node.signal_parent(Signal::ABORT));
+fn guardian_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_once() {
+    node_ends(PROCESS, |node| node.signal_guardian(Signal::ABORT));
 }
 
 /// Each holder in turn ends as a whole, its agent having been killed; another node is active at once, and stays so.
@@ -152,14 +152,14 @@ fn agent_stands_still(more: &str) {
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn parent_killed_application_and_agent_end_too() {
-    // What the application forked is not told of the parent's death: the agent has to end it.
+fn guardian_killed_application_and_agent_end_too() {
+    // What the application forked is not told of the guardian's death: the agent has to end it.
     let mut cluster = three_with(&PROCESS.replace("}]", "}, \"--fork\"]"));
     for holder in NAMES {
         cluster.place(holder);
         let since = now();
         let agent = cluster.process(holder).agent();
-        cluster.process(holder).signal_parent(Signal::KILL);
+        cluster.process(holder).signal_guardian(Signal::KILL);
         let ended = cluster.wait_ended(holder);
         assert!(!ended.success());
         let bound = cluster.window() / 2;
@@ -180,7 +180,7 @@ fn parent_killed_application_and_agent_end_too() {
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn parent_and_agent_killed_standby_takes_over_after_the_window() {
+fn guardian_and_agent_killed_standby_takes_over_after_the_window() {
     let mut cluster = three_with(PROCESS);
     for holder in NAMES {
         cluster.place(holder);

@@ -1,4 +1,4 @@
-//! The parent as process 1 of a container: it reaps what others leave to it, and hears what the container's runtime says.
+//! The guardian as process 1 of a container: it reaps what others leave to it, and hears what the container's runtime says.
 
 use super::three_at;
 use crate::NAMES;

@@ -1,4 +1,4 @@
-//! What stands beside the application: the parent process, the managed process, and the actions. The test application writes down from
+//! What stands beside the application: the guardian, the managed process, and the actions. The test application writes down from
 //! when to when it acted, on every node by one clock; no two ever act at once, and none is left behind.
 
 mod actions;

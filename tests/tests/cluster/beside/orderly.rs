@@ -16,13 +16,13 @@ const APART: Duration = Duration::from_millis(500);
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn parent_told_to_stop_hands_over_in_order() {
+fn guardian_told_to_stop_hands_over_in_order() {
     let mut cluster = three_with(&PROCESS.replace("}]", "}, \"--slow-stop\", \"100\"]"));
     for holder in NAMES {
         cluster.place(holder);
         cluster.applications().acting(holder, now());
         let since = now();
-        cluster.process(holder).signal_parent(Signal::TERM);
+        cluster.process(holder).signal_guardian(Signal::TERM);
         let status = cluster.wait_ended(holder);
         assert!(status.success(), "{holder} did not stop in order: {status}");
         assert!(Mono::now().since(since) < PATIENCE);
@@ -51,17 +51,17 @@ fn switched_over_with_a_fence_alone_the_application_has_stopped_first() {
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn parent_interrupted_twice_ends_at_once_and_the_others_are_told() {
+fn guardian_interrupted_twice_ends_at_once_and_the_others_are_told() {
     let stubborn = PROCESS.replace("}]", "}, \"--ignore-term\"]") + "stop_timeout = \"60s\"\n";
     let mut cluster = three_at(Duration::from_secs(5), &stubborn);
     cluster.place("a");
     cluster.applications().acting("a", now());
-    cluster.process("a").signal_parent(Signal::INT);
+    cluster.process("a").signal_guardian(Signal::INT);
     cluster.await_logged("a", "stepping down");
     hold(APART); // an interrupt that came sooner would be the same one
     let since = now();
     cluster.applications().acting("a", since);
-    cluster.process("a").signal_parent(Signal::INT);
+    cluster.process("a").signal_guardian(Signal::INT);
     let status = cluster.wait_ended("a");
     assert!(!status.success());
     let acts = cluster.applications();
@@ -73,6 +73,6 @@ fn parent_interrupted_twice_ends_at_once_and_the_others_are_told() {
     acts.assert_no_orphans(&[&to]);
     assert!(acts.gap(since) < cluster.window() / 4, "{:?}", acts.gap(since));
     for name in ["b", "c"] {
-        cluster.process(name).signal_parent(Signal::KILL); // nobody waits for a minute
+        cluster.process(name).signal_guardian(Signal::KILL); // nobody waits for a minute
     }
 }
