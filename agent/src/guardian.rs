@@ -170,11 +170,16 @@ impl GuardianChannel {
     }
 }
 
+/// The first part of the name of a node's directory of cgroups; the place of an unusual lock may follow.
+pub fn cgroups_of(cluster: &str, node: &str) -> String {
+    format!("baton-{cluster}-{node}")
+}
+
 /// Where this node's cgroups are. Names are as good as the lock: where that is not at the usual place, they have its place in them.
 fn base(dir: &Path, cluster: &str, node: &str) -> Result<Base, String> {
     let usual = lock::usual(dir);
     let place = if usual { String::new() } else { place_word(dir) };
-    Base::make(&format!("baton-{cluster}-{node}{place}"))
+    Base::make(&(cgroups_of(cluster, node) + &place))
 }
 
 /// A short word for a directory (FNV-1a, 64 bits): the same in every run.

@@ -16,15 +16,16 @@ use baton_core::guardian::keeper::Rest;
 use baton_core::guardian::page::RoleSlot;
 use cgroup::Cgroup;
 pub use process::keep_only;
-use process::{EMPTY, ENDED, KILL, LEADER, NOT_STARTED, Plan, REPORT, STARTED, STUCK};
+use process::{EMPTY, ENDED, KILL, LEADER, LEAVE, NOT_STARTED, Plan, REPORT, STARTED, STUCK};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 use sweep::Stat;
 
@@ -34,11 +35,13 @@ pub const NAME: &CStr = c"baton-keeper";
 const PATHS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What is started, and how it is kept.
-pub struct Start<'a> {
+pub struct Start<'a, Word> {
     /// Program and arguments.
-    pub command: &'a [String],
+    pub command: &'a [Word],
     /// The whole environment: [`environment::for_child`].
     pub environment: Vec<CString>,
+    /// Where its input comes from; `None`: there is none.
+    pub input: Option<BorrowedFd<'a>>,
     /// Where its output and its errors go; `None`: where this process's go.
     pub output: Option<[BorrowedFd<'a>; 2]>,
     /// Where it lives, if the system has such a place.
@@ -74,12 +77,13 @@ pub enum Report {
 }
 
 /// Starts a program under a keeper; what comes of it is [heard](Kept::hear).
-pub fn start(start: Start<'_>) -> io::Result<Kept> {
-    let text =
-        |text: &String| CString::new(text.as_str()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+pub fn start<Word: AsRef<OsStr>>(start: Start<'_, Word>) -> io::Result<Kept> {
+    let text = |text: &Word| {
+        CString::new(text.as_ref().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
     let arguments: Vec<CString> = start.command.iter().map(text).collect::<Result<_, _>>()?;
     let program = start.command.first().ok_or(io::ErrorKind::InvalidInput)?;
-    let paths = paths(program, &start.environment)?;
+    let paths = paths(program.as_ref(), &start.environment)?;
     let paths: Vec<&CStr> = paths.iter().map(CString::as_c_str).collect();
     let script = [c"/bin/sh", c""].into_iter();
     let script = script.chain(arguments.iter().skip(1).map(CString::as_c_str));
@@ -97,7 +101,7 @@ pub fn start(start: Start<'_>) -> io::Result<Kept> {
         environment: &process::pointers(start.environment.iter().map(CString::as_c_str)),
         script: &mut process::pointers(script),
         streams: [
-            Some(null.as_raw_fd()),
+            Some(start.input.map_or(null.as_raw_fd(), |input| input.as_raw_fd())),
             output.map(|[out, _]| out),
             output.map(|[_, err]| err),
         ],
@@ -121,9 +125,10 @@ pub fn start(start: Start<'_>) -> io::Result<Kept> {
 }
 
 /// Where a program may be: a path is itself, a name is looked for as a shell does.
-fn paths(program: &str, environment: &[CString]) -> io::Result<Vec<CString>> {
-    let path = |text: String| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    if program.contains('/') {
+fn paths(program: &OsStr, environment: &[CString]) -> io::Result<Vec<CString>> {
+    let path = |text: Vec<u8>| CString::new(text).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let program = program.as_bytes();
+    if program.contains(&b'/') {
         return Ok(vec![path(program.to_owned())?]);
     }
     let dirs = environment
@@ -133,7 +138,8 @@ fn paths(program: &str, environment: &[CString]) -> io::Result<Vec<CString>> {
         .unwrap_or(PATHS)
         .split(':')
         .map(|dir| if dir.is_empty() { "." } else { dir });
-    dirs.map(|dir| path(format!("{dir}/{program}"))).collect()
+    dirs.map(|dir| path([dir.as_bytes(), b"/", program].concat()))
+        .collect()
 }
 
 impl Kept {
@@ -147,6 +153,11 @@ impl Kept {
     /// Kills all of it.
     pub fn kill(&self) {
         self.tell(KILL);
+    }
+
+    /// Its program has ended: what that left stays, and nobody keeps it any more.
+    pub fn leave(&self) {
+        self.tell(LEAVE);
     }
 
     /// Has the keeper look at the lease again.

@@ -219,6 +219,7 @@ fn spawn(run: &Run<'_>) -> io::Result<(Running, [Receiver; 2])> {
     let kept = keeper::start(Start {
         command: run.command,
         environment: environment::for_child(run.env.iter().map(|(name, value)| (*name, value.as_str()))),
+        input: None,
         output: Some([its_out.as_fd(), its_err.as_fd()]),
         cgroup: cgroup::base().and_then(|base| base.numbered(&run.keeping.name).ok()),
         lease: run.keeping.promotes.map(|(slot, lead)| (slot.slot(), lead)),

@@ -134,6 +134,7 @@ fn start(words: &[String], env: &[(&str, String)]) -> Result<(Running, Receiver)
         let kept = keeper::start(Start {
             command: words,
             environment: environment::for_child(env.iter().map(|(name, value)| (*name, value.as_str()))),
+            input: None,
             output: Some([end.as_fd(), end.as_fd()]),
             cgroup: cgroup::base().and_then(|base| base.numbered("check").ok()),
             lease: None,

@@ -1,5 +1,7 @@
 //! `baton check-config FILE`: what a configuration means, what is wrong with it and what is risky.
 
+use super::stopped;
+use crate::keeper::cgroup::Base;
 use baton_shared::config::{Config, Loaded};
 use baton_shared::id::NodeName;
 use std::io::Write;
@@ -44,6 +46,7 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
         return Err(errors);
     }
     let mut text = config.describe();
+    text.push_str(&when_stopped(&config));
     text.push('\n');
     for warning in &warnings {
         text.push_str(&format!("risky: {warning}\n"));
@@ -55,6 +58,25 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
     };
     text.push_str(&format!("{}: {verdict}\n", Config::source(file)));
     Ok(text)
+}
+
+/// What "stopped" rests on here. The agent may run as another user, or in another cgroup.
+fn when_stopped(config: &Config) -> String {
+    let proofs = stopped::proofs(config);
+    if proofs.is_empty() {
+        return String::new();
+    }
+    let possible = Base::possible().map(|dir| dir.display().to_string());
+    let cgroups = possible.as_deref().map_err(String::as_str);
+    let mut text = "\nA role is given up, and a death told, when this is so (here, as this user; for the running agent: baton doctor):\n".to_owned();
+    for (role, proof) in proofs {
+        text.push_str(&format!(
+            "  {:<10} {}\n",
+            role.as_str(),
+            stopped::words(proof, cgroups)
+        ));
+    }
+    text
 }
 
 fn append_new(lines: &mut Vec<String>, more: Vec<String>) {
@@ -86,7 +108,23 @@ mod tests {
         let text = report_on(GOOD, None).unwrap();
         assert!(text.contains("risky: two voters survive no failure"), "{text}");
         assert!(text.contains("on node      a\n"), "{text}");
+        assert!(text.contains("main       nothing is stopped"), "{text}");
         assert!(report_on(GOOD, Some("b")).unwrap().contains("on node      b\n"));
+    }
+
+    #[test]
+    fn it_says_what_stopped_rests_on_here() {
+        let text = report_on(&(GOOD.to_owned() + "process.command = [\"/bin/app\"]\n"), None).unwrap();
+        let here = match Base::possible() {
+            Ok(dir) => format!("in its cgroup, below {}", dir.display()),
+            Err(why) => format!("no cgroup: {why}"),
+        };
+        let line = text.lines().find(|line| line.starts_with("  main "));
+        let without_number = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        assert!(
+            line.is_some_and(|line| without_number(line).contains(&without_number(&here))),
+            "{here}: {text}"
+        );
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 mod child;
 mod decide;
-mod group;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -58,7 +57,8 @@ const SIGNALS: [(&str, i32); 9] = [
 /// For clients of the application that cannot follow by themselves. The command finds in its environment BATON_ACTIVE (the
 /// active node's name), BATON_ADDRESS (the address that it serves at; with --port, ADDRESS:PORT), BATON_EPOCH, BATON_ROLE
 /// and BATON_CLUSTER. It starts as soon as a node is active. When another node, or the same one at another epoch or
-/// address, is active, it is restarted: SIGTERM, then after --grace SIGKILL, both to its whole process group.
+/// address, is active, it is restarted: SIGTERM, then after --grace SIGKILL, both to everything that it started, in whatever group
+/// or session; nothing of it is left when the next one starts. What a command that ends by itself has left may stay.
 ///
 /// While no active node is known the running command stays as it is, for up to --connect-timeout: a failover lasts about a
 /// second, and an agent that is restarted says the same as before.
@@ -72,8 +72,8 @@ Examples:
   baton follow --on-timeout exec -- ./worker     # run it anyway; BATON_ACTIVE is then empty, BATON_ADDRESS not set
 
 Signals: SIGTERM and SIGINT are handed on to the command, and the following ends when it does; SIGHUP, SIGQUIT, SIGUSR1 and
-SIGUSR2 are handed on. If we are killed, so is the command. It is a process group of its own, in the background of a terminal:
-it can write there, not read.
+SIGUSR2 are handed on. If we are killed, so is the command, with everything that it started. It is a process group of its own,
+in the background of a terminal: it can write there, not read. Between us and it is a process named baton-keeper.
 
 Exit status: that of the command once it ends by itself or was told to by a signal, 128 + N if signal N ended it; 127 if it
 is not found, 126 if it cannot be run; 1 if no active node was known for --connect-timeout; 2 wrong usage.")]
@@ -192,7 +192,7 @@ async fn follow(
             number = signals.next() => Input::Told(number),
             status = ended(&mut child) => {
                 child = None;
-                Input::Ended(status)
+                Input::Ended(status?)
             }
             Some(word) = words.recv() => Input::Heard(word),
             Some(end) = watching.join_next() => {
@@ -204,7 +204,7 @@ async fn follow(
             match order {
                 Order::Say(text) => say(&text),
                 Order::Start(active) => child = Some(Child::start(&command, active.as_ref())?),
-                Order::Signal(number) => drop(child.as_ref().map(|child| child.signal(number))),
+                Order::Signal(number) => drop(child.as_mut().map(|child| child.signal(number))),
                 Order::Stop => drop(child.as_mut().map(Child::stop)),
                 Order::Exit(status) => return Ok(status),
             }
@@ -217,7 +217,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "baton follow: {}", super::out::clean(text));
 }
 
-async fn ended(child: &mut Option<Child>) -> u8 {
+async fn ended(child: &mut Option<Child>) -> Result<u8, Failure> {
     match child {
         Some(child) => child.ended().await,
         None => std::future::pending().await,

@@ -18,6 +18,7 @@ mod options;
 mod orders;
 pub(crate) mod out;
 mod status;
+mod stopped;
 mod stream;
 pub(crate) mod table;
 mod target;

@@ -412,6 +412,7 @@ impl Shell {
                 &secrets,
                 added.chain([(remains::VARIABLE, self.begun_as.as_str())]),
             ),
+            input: None,
             output: None,
             cgroup: cgroup::base().and_then(|base| base.cgroup(name).ok()),
             lease,

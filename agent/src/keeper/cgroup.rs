@@ -38,7 +38,7 @@ pub fn base() -> Option<&'static Base> {
 impl Base {
     /// Makes it, or says why there is none. `name` is one word, and the same at each start.
     pub fn make(name: &str) -> Result<Base, String> {
-        let dir = own()?.join(name);
+        let dir = directory_of(None)?.join(name);
         match fs::create_dir(&dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(format!("{} cannot be made: {error}", dir.display()));
@@ -49,12 +49,14 @@ impl Base {
         base.usable().map(|()| base)
     }
 
-    /// Whether one could be made here; nothing is left behind.
-    pub fn possible() -> Result<(), String> {
+    /// Below which directory one could be made from here, or why there could be none; nothing is left behind.
+    pub fn possible() -> Result<PathBuf, String> {
+        let dir = directory_of(None)?;
         let name = format!("baton-probe-{}", std::process::id());
-        let base = Base::make(&name)?;
+        let base = Base(dir.join(&name));
+        let usable = Base::make(&name).map(drop);
         base.remove();
-        Ok(())
+        usable.map(|()| dir)
     }
 
     fn usable(&self) -> Result<(), String> {
@@ -210,16 +212,20 @@ fn written(dir: BorrowedFd<'_>, name: &std::ffi::CStr, text: &[u8]) -> bool {
     file.is_ok_and(|file| write(file, text).is_ok())
 }
 
-/// The directory of the cgroup that this process is in.
-fn own() -> Result<PathBuf, String> {
+/// The directory of the cgroup that a process is in, as it is seen from here. `None`: this one.
+pub fn directory_of(process: Option<u32>) -> Result<PathBuf, String> {
+    let (who, dir) = match process {
+        Some(id) => (format!("process {id}"), format!("/proc/{id}")),
+        None => ("this process".to_owned(), "/proc/self".to_owned()),
+    };
     let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
     let mounts = read("/proc/self/mountinfo")?;
     let (root, mount) = mount_point(&mounts).ok_or("no cgroup2 file system is mounted")?;
-    let mine = read("/proc/self/cgroup")?;
-    let path = mine
+    let groups = read(&format!("{dir}/cgroup"))?;
+    let path = groups
         .lines()
         .find_map(|line| line.strip_prefix("0::"))
-        .ok_or("this process is in no cgroup of version 2")?;
+        .ok_or_else(|| format!("{who} is in no cgroup of version 2"))?;
     below(root, mount, path).ok_or_else(|| format!("the cgroup {path} is not visible below {mount}"))
 }
 

@@ -10,12 +10,14 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+/// With it operators' commands are given.
+const TOKEN: &str = "BATON_TOKEN";
 /// Baton's own, and what a service manager tells it.
 const OWN: [&str; 11] = [
     "BATON_CONFIG",
     "BATON_NODE",
     "BATON_LOG",
-    "BATON_TOKEN",
+    TOKEN,
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",
     "WATCHDOG_PID",
@@ -29,6 +31,24 @@ const OWN: [&str; 11] = [
 pub fn for_child<'a>(added: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<CString> {
     let all = std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     without_secrets(all, &secret_variables(), added)
+}
+
+/// What a client of the application gets, which Baton runs as a shell would (`baton follow`): all that this process has but the secrets,
+/// and these; a variable without a value it does not get.
+pub fn for_client(changed: &[(&str, Option<String>)]) -> Vec<CString> {
+    let mut secrets = secret_variables();
+    secrets.insert(TOKEN.to_owned());
+    let kept = std::env::vars_os().filter(|(name, _)| {
+        let is = |word: &str| *name == *word;
+        !secrets.iter().any(|secret| is(secret)) && !changed.iter().any(|(changed, _)| is(changed))
+    });
+    let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let set = changed
+        .iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", value.as_ref()?).into_bytes()));
+    kept.chain(set)
+        .filter_map(|variable| CString::new(variable).ok())
+        .collect()
 }
 
 fn without_secrets<'a>(

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// A byte to a keeper below this is a signal for the group of its program; 0 has it look at the lease.
 pub(super) const LEADER: u8 = 128;
+/// What the program has left stays, although its owner ends.
+pub(super) const LEAVE: u8 = 254;
 /// Kill everything.
 pub(super) const KILL: u8 = 255;
 /// Also as a signal, for whoever has not the keeper's line but may signal it.
@@ -263,7 +265,10 @@ impl Process<'_> {
         let leader = self.leader.as_raw_nonzero().get();
         match order {
             KILL => self.seen.told_to_kill = true,
-            0 => {} // a look is what it gets in any case
+            // SAFETY: this process ends, without a word to anybody else's memory.
+            LEAVE if self.seen.leader_ended => unsafe { libc::_exit(0) },
+            LEAVE => {} // its program is not left alone
+            0 => {}     // a look is what it gets in any case
             // After it was reaped its number may be another's.
             _ if self.seen.leader_ended => {}
             // SAFETY: calls without pointers.

@@ -1,6 +1,7 @@
 //! A kept program in the agent: what its keeper says, as the runtime's tasks wait for it.
 
-use super::{Kept, Report};
+use super::{Kept, Report, sweep};
+use rustix::process::{Pid, Signal};
 use std::io;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -16,6 +17,7 @@ pub struct Running {
     kept: Option<AsyncFd<Kept>>,
     /// As wait(2) has it; an error: it could not be run.
     ended: Option<io::Result<i32>>,
+    leader: Option<Pid>,
     empty: bool,
     lost: bool,
 }
@@ -28,6 +30,7 @@ impl Running {
         Ok(Running {
             kept: Some(kept.map_err(io::Error::from)?),
             ended: None,
+            leader: None,
             empty: false,
             lost: false,
         })
@@ -44,6 +47,13 @@ impl Running {
     pub fn signal(&self, signal: i32) {
         if let Some(kept) = &self.kept {
             kept.get_ref().signal(signal, true);
+        }
+    }
+
+    /// Sends a signal to those below it that are in other groups than the program.
+    pub fn signal_others(&self, signal: Signal) {
+        if let Some(kept) = &self.kept {
+            sweep::sweep_others(kept.get_ref().keeper, signal, self.leader);
         }
     }
 
@@ -99,6 +109,14 @@ impl Running {
         }
     }
 
+    /// What it left behind stays, even when this process ends: nobody keeps it any more.
+    pub fn forsake(self) {
+        if let Some(kept) = &self.kept {
+            kept.get_ref().leave();
+        }
+        self.leave();
+    }
+
     async fn hear(&mut self) {
         let Some(kept) = &self.kept else {
             self.lost = true;
@@ -112,7 +130,8 @@ impl Running {
             Ok(Some(Report::Ended(status))) => drop(self.ended.get_or_insert(Ok(status))),
             Ok(Some(Report::NotStarted(error))) => self.ended = Some(Err(error.into())),
             Ok(Some(Report::Empty(_))) => self.empty = true,
-            Ok(Some(Report::Started(_) | Report::Stuck)) => {}
+            Ok(Some(Report::Started(leader))) => self.leader = Some(leader),
+            Ok(Some(Report::Stuck)) => {}
             Ok(None) => ready.clear_ready(),
             Err(_) => self.lost = true,
         }

@@ -7,7 +7,7 @@
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::io::{Errno, read};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, getpgid, pidfd_open};
 use std::ffi::CStr;
 use std::fmt::{self, Write};
 use std::mem::MaybeUninit;
@@ -42,6 +42,16 @@ pub fn sweep(root: Pid, signal: Signal, spared: &[Pid]) -> Met {
         true
     });
     met
+}
+
+/// Sends a signal to every process below `root` that is not in this group.
+pub fn sweep_others(root: Pid, signal: Signal, group: Option<Pid>) {
+    walk(root, &mut |process| {
+        if getpgid(Some(process.id)).ok() != group {
+            let _ = process.signal(signal); // it may be gone, or another user's
+        }
+        true
+    });
 }
 
 /// Whether any process below `root` is not dead.

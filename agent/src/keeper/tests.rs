@@ -9,6 +9,7 @@ fn begin(script: &str, rest: Rest) -> Kept {
     start(Start {
         command: &command,
         environment: environment::for_child(std::iter::empty()),
+        input: None,
         output: None,
         cgroup: None,
         lease: None,
@@ -97,6 +98,7 @@ fn the_end_of_the_lease_is_the_end_of_all_of_it_and_a_renewal_is_not() {
     let kept = start(Start {
         command: &command,
         environment: environment::for_child(std::iter::empty()),
+        input: None,
         output: None,
         cgroup: None,
         lease: Some((slot, Duration::from_millis(10))),
@@ -130,6 +132,25 @@ fn what_an_action_leaves_stays_and_what_an_application_leaves_does_not() {
 }
 
 #[test]
+fn what_is_left_for_good_outlives_its_keeper_and_its_owner() {
+    let kept = begin("setsid sleep 600 & exit 0", Rest::Stays);
+    assert!(matches!(report(&kept), Report::Started(_)));
+    kept.leave();
+    assert_eq!(report(&kept), Report::Ended(0));
+    let left = await_below(&kept, 1);
+    kept.leave();
+    let (keeper, line) = (kept.keeper, kept);
+    drop(line);
+    until("the keeper ends", || {
+        waitpid(Some(keeper), WaitOptions::NOHANG).is_ok_and(|ended| ended.is_some())
+    });
+    assert!(left.iter().all(is_alive));
+    for id in left {
+        kill_process(id, Signal::KILL).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_run_is_said() {
     for (command, error) in [
         ("/no/such/program", Errno::NOENT),
@@ -139,6 +160,7 @@ fn what_cannot_be_run_is_said() {
         let kept = start(Start {
             command: &[command.to_owned()],
             environment: environment::for_child(std::iter::empty()),
+            input: None,
             output: None,
             cgroup: None,
             lease: None,
@@ -159,6 +181,7 @@ fn a_script_that_does_not_say_who_reads_it_is_the_shells() {
     let kept = start(Start {
         command: &[script.display().to_string(), "7".to_owned()],
         environment: environment::for_child(std::iter::empty()),
+        input: None,
         output: None,
         cgroup: None,
         lease: None,

@@ -399,6 +399,7 @@ async fn a_demotion_does_not_wait_for_a_guardian_that_stands_still() {
     let kept = crate::keeper::start(crate::keeper::Start {
         command: &command,
         environment: crate::keeper::environment::for_child(std::iter::empty()),
+        input: None,
         output: None,
         cgroup: None,
         lease: None,

@@ -255,7 +255,7 @@ pub struct Process {
     pub command: Vec<String>,
     /// When it runs.
     pub mode: Mode,
-    /// After SIGTERM; then its whole process group is killed. Never beyond the lease. Default 5 s.
+    /// After SIGTERM; then everything that it started is killed. Never beyond the lease. Default 5 s.
     pub stop_timeout: Duration,
     /// How long the system may take to make it vanish once it is killed: the last part of the lease ([`Role::kill_time`]). `None`: a
     /// twentieth of the window, 1 to 50 ms.

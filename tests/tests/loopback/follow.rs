@@ -133,6 +133,44 @@ fn signals_reach_the_command_and_its_status_is_ours() {
     assert_eq!(following.stop().code(), Some(5));
 }
 
+/// What it left its session for is not left behind by us: not when we are told to end, nor when we are killed; but what a command that
+/// ends by itself has left stays.
+#[test]
+fn what_left_the_commands_session_ends_with_us_and_not_with_the_command() {
+    let nobody = [
+        "--url",
+        "http://127.0.0.1:1",
+        "--connect-timeout",
+        "100ms",
+        "--on-timeout",
+        "exec",
+    ];
+    let other = format!("setsid sh -c '{SHOW}; exec sleep 1000'");
+    for (rest, end) in [
+        ("exec sleep 1000", Some(Signal::TERM)),
+        ("exec sleep 1000", Some(Signal::KILL)),
+        ("until [ -s $0 ]; do sleep 0.01; done; exit 7", None),
+    ] {
+        let dir = tempfile::tempdir().expect("the temporary directory can be written");
+        let log = dir.path().join("follow.log").display().to_string();
+        let script = format!("{other} & {}", rest.replace("$0", &log));
+        let mut following = follow(dir.path(), &nobody, &script);
+        let (left, _) = started(dir.path(), 0);
+        match end {
+            Some(signal) => {
+                let us = Pid::from_raw(following.id().try_into().expect("it is small")).expect("it is not 0");
+                kill_process(us, signal).expect("it runs");
+                following.wait(GENEROUS);
+                gone(left);
+            }
+            None => {
+                assert_eq!(following.wait(GENEROUS).code(), Some(7));
+                kill_process(left, Signal::KILL).expect("it is still there");
+            }
+        }
+    }
+}
+
 #[test]
 fn nobody_to_follow_is_said_in_words_with_status_1() {
     let dir = tempfile::tempdir().expect("the temporary directory can be written");

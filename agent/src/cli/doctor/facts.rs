@@ -5,6 +5,7 @@
 //!
 //! [`judge`]: super::judge
 
+use crate::cli::stopped::Proof;
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::prefix::Prefix;
 use baton_shared::status::Status;
@@ -42,6 +43,8 @@ pub(super) struct Facts {
     pub storage: Option<Storage>,
     /// What the system grants.
     pub rights: Rights,
+    /// What the guardian stands on.
+    pub ground: Ground,
     /// What could not be looked at.
     pub unseen: Vec<Unseen>,
 }
@@ -95,6 +98,8 @@ pub(super) struct Settings {
     pub app_ports: Vec<AppPort>,
     /// Connections that the checks listener takes at once; 0 without one.
     pub max_connections: usize,
+    /// How each role's application is known to have stopped.
+    pub proofs: Vec<(RoleName, Proof)>,
 }
 
 /// A network.
@@ -303,6 +308,30 @@ pub(super) struct Rights {
     pub low_ports: bool,
     /// The first port that anybody may bind.
     pub first_free_port: u16,
+}
+
+/// What the guardian stands on: where what it keeps lives, and who would start it again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Ground {
+    /// The agent's process; `None`: there is none to be seen, and this was judged from the doctor's own place.
+    pub agent_pid: Option<u32>,
+    /// The directory below which there are its cgroups (without an agent: could be).
+    pub cgroups: Option<PathBuf>,
+    /// Why there are none.
+    pub no_cgroups: Option<String>,
+    /// The guardian, if it can be seen.
+    pub guardian: Option<Guardian>,
+}
+
+/// A guardian, and who is above it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Guardian {
+    /// Its process.
+    pub pid: u32,
+    /// The unit of the service manager that it belongs to, by the names of its cgroups.
+    pub service: Option<String>,
+    /// The name of the process that started it, if it can be seen.
+    pub parent: Option<String>,
 }
 
 impl Facts {

@@ -4,6 +4,7 @@
 
 mod agent;
 mod clock;
+mod ground;
 mod links;
 mod members;
 mod networks;
@@ -19,7 +20,7 @@ use super::facts::Facts;
 use super::finding::Finding;
 
 /// The rules, in the order in which findings of one severity are read.
-const RULES: [fn(&Facts, &mut Vec<Finding>); 10] = [
+const RULES: [fn(&Facts, &mut Vec<Finding>); 11] = [
     agent::find,
     members::find,
     links::find,
@@ -30,6 +31,7 @@ const RULES: [fn(&Facts, &mut Vec<Finding>); 10] = [
     storage::find,
     clock::find,
     rights::find,
+    ground::find,
 ];
 
 /// Everything that is wrong, the worst first.

@@ -1,5 +1,6 @@
 //! Looking: fills [`Facts`]. Changes nothing, and ends in time whatever hangs.
 
+mod ground;
 mod machine;
 mod netlink;
 mod paths;
@@ -77,6 +78,10 @@ pub(super) async fn look(subject: Subject) -> Facts {
         facts.unseen.extend(missed);
     }
     facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts).await;
+    let node = facts
+        .status()
+        .map(|status| (status.cluster.clone(), status.node.clone()));
+    facts.ground = ground::look(facts.rights.agent_pid.zip(node));
     match facts.settings.clone() {
         Some(settings) => {
             paths::ways(&settings, &mut facts);

@@ -3,6 +3,7 @@
 use super::facts::{Facts, Spread};
 use super::finding::{Finding, Severity};
 use crate::cli::out::clean;
+use crate::cli::stopped::{self, Proof};
 use crate::cli::wall::short_ms;
 use serde::Serialize;
 
@@ -67,6 +68,7 @@ fn head(facts: &Facts) -> String {
         )),
         None => out.push_str("   its agent does not answer\n"),
     }
+    out.push_str(&ground(facts));
     let mut measured = Vec::new();
     let links = facts
         .status()
@@ -89,6 +91,27 @@ fn head(facts: &Facts) -> String {
         out.push_str(&format!("measured: {}\n", measured.join("; ")));
     }
     out
+}
+
+/// What "stopped" rests on, for each role.
+fn ground(facts: &Facts) -> String {
+    let ground = &facts.ground;
+    let dir = ground.cgroups.as_ref().map(|dir| dir.display().to_string());
+    let cgroups = match (&dir, &ground.no_cgroups) {
+        (Some(dir), _) => Ok(dir.as_str()),
+        (None, Some(why)) => Err(why.as_str()),
+        (None, None) => return String::new(),
+    };
+    let proofs = facts.settings.iter().flat_map(|settings| &settings.proofs);
+    let seen = match ground.agent_pid {
+        Some(_) => "",
+        None => " (seen from here, as this user)",
+    };
+    let line = |(role, proof): &(baton_shared::id::RoleName, Proof)| {
+        let words = stopped::words(*proof, cgroups);
+        format!("{role} has stopped when {}{seen}\n", clean(&words))
+    };
+    proofs.map(line).collect()
 }
 
 fn verdict(findings: &[Finding]) -> String {

@@ -1,22 +1,23 @@
-//! The command that `baton follow` runs: started as a process group of its own, signalled and stopped as one, and never
-//! outliving us.
+//! The command that `baton follow` runs: under a keeper, so that all that it starts is stopped with it, in whatever group or session,
+//! and nothing of it outlives us.
 
 use super::super::out::Failure;
 use super::decide::{Active, by_signal};
-use super::group::lives;
+use crate::keeper::running::Running;
+use crate::keeper::{self, Start, environment};
+use baton_core::guardian::Rest;
 use baton_shared::id::RoleName;
-use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group, set_parent_process_death_signal};
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-/// Between two looks at a group that is to vanish.
-const LOOK: Duration = Duration::from_millis(25);
-/// How long a killed group may take to vanish before it is let be (a zombie, or stuck in the kernel).
+/// How long what was killed may take to vanish before it is let be (stuck in the kernel).
 const VANISH: Duration = Duration::from_secs(1);
 
 /// What is run, and how.
@@ -33,7 +34,7 @@ pub(super) struct Command {
 }
 
 /// What the command finds in its environment; `None`: it finds no such variable, even if we have one.
-pub(super) fn environment(command: &Command, active: Option<&Active>) -> [(&'static str, Option<String>); 5] {
+pub(super) fn told(command: &Command, active: Option<&Active>) -> [(&'static str, Option<String>); 5] {
     let address = active.and_then(|active| active.addresses.first());
     let role = active.map(|active| &active.role).or(command.role.as_ref());
     [
@@ -55,124 +56,122 @@ fn with_port(ip: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// The running command.
+/// The running command. When this is dropped, all of it is killed.
 pub(super) struct Child {
-    leader: tokio::process::Child,
-    /// Its process group, until nobody is left in it that matters.
-    group: Option<Pid>,
+    program: OsString,
+    running: Option<Running>,
     grace: Duration,
-    /// It was told to stop, and is killed at this instant.
+    /// It was told to end, by us or by a signal that was handed on: nothing of it stays.
+    ending: bool,
+    /// Whoever is left is killed at this instant.
     kill_at: Option<Instant>,
     status: Option<u8>,
 }
 
 impl Child {
-    /// Starts the command. The failure has the status that `env` and the shells give.
+    /// Starts the command. Whether it could be run is known when it [has ended](Child::ended).
     pub(super) fn start(command: &Command, active: Option<&Active>) -> Result<Child, Failure> {
-        let (program, arguments) = command
+        let program = command
             .words
-            .split_first()
+            .first()
             .ok_or_else(|| Failure::usage("there is no command to run"))?;
-        let mut starting = std::process::Command::new(program);
-        starting.args(arguments).process_group(0);
-        for (name, value) in environment(command, active) {
-            match value {
-                Some(value) => starting.env(name, value),
-                None => starting.env_remove(name),
-            };
-        }
-        let us = getpid();
-        // SAFETY: between fork and exec only system calls are made; nothing is allocated and no lock is taken.
-        unsafe {
-            starting.pre_exec(move || {
-                set_parent_process_death_signal(Some(Signal::KILL))?;
-                match getppid() == Some(us) {
-                    true => Ok(()),
-                    false => Err(io::Error::from_raw_os_error(libc::ESRCH)), // we died before it could be told
-                }
-            });
-        }
-        let leader = tokio::process::Command::from(starting)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Failure {
-                status: match error.kind() {
-                    ErrorKind::NotFound => 127,
-                    _ => 126,
-                },
-                text: format!("cannot run {}: {error}", program.display()),
+        let begin = || {
+            let kept = keeper::start(Start {
+                command: &command.words,
+                environment: environment::for_client(&told(command, active)),
+                input: Some(io::stdin().as_fd()),
+                output: None,
+                cgroup: None,
+                lease: None,
+                rest: Rest::Stays,
             })?;
-        let id = leader.id().and_then(|id| i32::try_from(id).ok());
+            Running::new(kept)
+        };
+        let running = begin().map_err(|error| cannot(program, &error))?;
         Ok(Child {
-            leader,
-            group: id.and_then(Pid::from_raw),
+            program: program.clone(),
+            running: Some(running),
             grace: command.grace,
+            ending: false,
             kill_at: None,
             status: None,
         })
     }
 
-    /// Sends a signal to all of it.
-    pub(super) fn signal(&self, number: i32) {
-        if let Some(signal) = Signal::from_named_raw(number) {
-            self.send(signal);
+    /// Sends its group a signal. One that ends it is for all of it.
+    pub(super) fn signal(&mut self, number: i32) {
+        let Some(running) = &self.running else { return };
+        running.signal(number);
+        if matches!(number, libc::SIGTERM | libc::SIGINT) {
+            running.signal_others(Signal::TERM);
+            self.ending = true;
         }
     }
 
-    fn send(&self, signal: Signal) {
-        if let Some(group) = self.group {
-            let _ = kill_process_group(group, signal); // it may be gone already
-        }
-    }
-
-    /// Asks it to stop; whoever is left after the grace period is killed.
+    /// Asks all of it to stop; whoever is left after the grace period is killed.
     pub(super) fn stop(&mut self) {
-        self.send(Signal::TERM);
+        self.signal(libc::SIGTERM);
         self.kill_at.get_or_insert(Instant::now() + self.grace);
     }
 
-    /// Waits for its end, and says how it ended; after [`Child::stop`], for the end of the whole group. May be dropped
-    /// while it waits, and called again.
-    pub(super) async fn ended(&mut self) -> u8 {
+    /// Waits for its end, and says how it ended; once it was told to end, for the end of all that it started. May be dropped while
+    /// it waits, and called again. A failure has the status that `env` and the shells give.
+    pub(super) async fn ended(&mut self) -> Result<u8, Failure> {
         let status = match self.status {
             Some(status) => status,
-            None => self.leader_ended().await,
+            None => self.leader_ended().await?,
         };
         self.status = Some(status);
-        if let Some(kill_at) = self.kill_at {
-            self.rest_gone(kill_at).await;
+        if self.ending {
+            self.rest_gone().await;
+        } else if let Some(running) = self.running.take() {
+            running.forsake(); // what it left behind on purpose may stay
         }
-        self.group = None; // what it left behind on purpose may stay
-        status
+        Ok(status)
     }
 
-    async fn leader_ended(&mut self) -> u8 {
+    async fn leader_ended(&mut self) -> Result<u8, Failure> {
+        let Some(running) = &mut self.running else {
+            return Ok(1);
+        };
         let ended = match self.kill_at {
-            None => self.leader.wait().await,
-            Some(kill_at) => match timeout_at(kill_at, self.leader.wait()).await {
+            None => running.ended().await,
+            Some(kill_at) => match timeout_at(kill_at, running.ended()).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    self.send(Signal::KILL);
-                    self.leader.wait().await
+                    running.kill();
+                    running.ended().await
                 }
             },
         };
-        ended.map_or(1, status) // an error: somebody else has reaped it
+        match ended {
+            Ok(how) => Ok(status(ExitStatus::from_raw(how))),
+            // Its keeper was killed, and it with it.
+            Err(error) if error.raw_os_error().is_none() => Ok(by_signal(libc::SIGKILL)),
+            Err(error) => Err(cannot(&self.program, &error)),
+        }
     }
 
-    async fn rest_gone(&self, kill_at: Instant) {
-        while self.group.is_some_and(lives) && Instant::now() < kill_at + VANISH {
-            if Instant::now() >= kill_at {
-                self.send(Signal::KILL);
-            }
-            sleep(LOOK).await;
+    async fn rest_gone(&mut self) {
+        let kill_at = *self.kill_at.get_or_insert(Instant::now() + self.grace);
+        if let Some(running) = &mut self.running
+            && !running
+                .empty(kill_at.saturating_duration_since(Instant::now()))
+                .await
+        {
+            running.kill();
+            running.empty(VANISH).await;
         }
     }
 }
 
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.send(Signal::KILL);
+fn cannot(program: &OsString, error: &io::Error) -> Failure {
+    Failure {
+        status: match error.kind() {
+            ErrorKind::NotFound => 127,
+            _ => 126,
+        },
+        text: format!("cannot run {}: {error}", program.display()),
     }
 }
 

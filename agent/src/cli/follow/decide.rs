@@ -99,7 +99,7 @@ pub(super) enum Input {
     Heard(Word),
     /// We got this signal.
     Told(i32),
-    /// The command has ended, with this status; after [`Order::Stop`], its whole process group.
+    /// The command has ended, with this status; after [`Order::Stop`], all that it started.
     Ended(u8),
     /// Time has passed.
     Tick,

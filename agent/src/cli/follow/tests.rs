@@ -110,6 +110,30 @@ fn shell(dir: &Path, script: &str) -> Command {
 const SHOW: &str =
     "echo $$ $BATON_ROLE ${BATON_ACTIVE:-nobody} ${BATON_ADDRESS-none} $BATON_EPOCH $BATON_CLUSTER >> $OUT";
 
+/// Two more processes, one of them in a session of its own.
+const OTHERS: &str = "sleep 1000 & echo $! >> $OUT.others; setsid sh -c 'echo $$ >> $0; exec sleep 1000' $OUT.others & \
+                      until [ $(wc -l < $OUT.others) -ge 2 ]; do sleep 0.01; done";
+
+/// The first command's processes, once it has said who it is.
+fn all_of(dir: &Path, first: i32) -> Vec<i32> {
+    let others = std::fs::read_to_string(dir.join("out.others")).unwrap();
+    let all: Vec<i32> = others
+        .lines()
+        .map(|id| id.parse().unwrap())
+        .chain([first])
+        .collect();
+    assert_eq!(living(&all).len(), 3, "{all:?}");
+    all
+}
+
+fn living(all: &[i32]) -> Vec<i32> {
+    let lives = |id: &&i32| {
+        let id = rustix::process::Pid::from_raw(**id).unwrap();
+        crate::keeper::sweep::Stat::of(id).is_some_and(|stat| stat.alive())
+    };
+    all.iter().filter(lives).copied().collect()
+}
+
 /// Waits for the `n`th line of the file, and gives it without its first word: the process id.
 async fn line(dir: &Path, n: usize) -> (i32, String) {
     let look = async {
@@ -144,13 +168,14 @@ async fn the_command_follows_the_active_node_from_agent_to_agent() {
     let (one, two) = (agent("127.0.0.1:0"), agent("127.0.0.1:0"));
     one.say(Some(("a", 7)));
     two.say(Some(("b", 8)));
-    // What it leaves in its group ends with it: the shell's child outlives the shell if SIGTERM reaches that alone.
-    let script = format!("{SHOW}; sleep 1000 & trap 'exit 0' TERM; wait; exit 9");
+    // What it starts ends with it, in its session or not: the shell's children outlive the shell if SIGTERM reaches that alone.
+    let script = format!("trap 'exit 0' TERM; {OTHERS}; {SHOW}; wait; exit 9");
     let mut places = vec![one.place(), two.place()];
     places.insert(0, Place::Tcp("127.0.0.1:1".into())); // nobody listens there
     let following = follow_places(policy(OnTimeout::Exit), shell(dir.path(), &script), places);
     let (first, said) = line(dir.path(), 0).await;
     assert_eq!(said, "main a 10.0.1.11:5432 7 orders");
+    let all = all_of(dir.path(), first);
 
     // A failover lasts a moment; nothing happens to the command until another node is active.
     one.say(None);
@@ -161,9 +186,9 @@ async fn the_command_follows_the_active_node_from_agent_to_agent() {
     let (second, said) = line(dir.path(), 1).await;
     assert_eq!(said, "main b 10.0.1.12:5432 8 orders");
     assert!(first != second);
-    let group = rustix::process::Pid::from_raw(first).unwrap();
-    assert!(
-        !super::group::lives(group),
+    assert_eq!(
+        living(&all),
+        [0; 0],
         "all of the first one was gone before the second began"
     );
 
@@ -228,19 +253,19 @@ async fn nobody_for_too_long_is_status_1_or_a_command_without_an_address() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_stop_is_killed_with_its_group() {
+async fn a_command_that_does_not_stop_is_killed_with_all_that_it_started() {
     let dir = tempfile::tempdir().unwrap();
     let agent = agent("127.0.0.1:0");
     agent.say(Some(("a", 7)));
-    let script = format!("trap '' TERM; {SHOW}; sleep 1000; sleep 1000");
+    let script = format!("trap '' TERM; {OTHERS}; {SHOW}; sleep 1000; sleep 1000");
     let mut command = shell(dir.path(), &script);
     command.grace = Duration::from_millis(50);
     let following = follow_places(policy(OnTimeout::Exit), command, vec![agent.place()]);
     let (first, _) = line(dir.path(), 0).await;
+    let all = all_of(dir.path(), first);
     agent.say(Some(("b", 8)));
     line(dir.path(), 1).await;
-    let group = rustix::process::Pid::from_raw(first).unwrap();
-    assert!(!super::group::lives(group));
+    assert_eq!(living(&all), [0; 0]);
     following.abort();
 }
 

@@ -2,10 +2,11 @@
 
 use super::judge;
 use crate::cli::doctor::facts::{
-    Agent, AppPort, Call, Clock, Facts, Holder, Interface, Listener, Network, Outcome, Rights, Route,
-    Settings, Spread, Storage, Subnet, Traffic,
+    Agent, AppPort, Call, Clock, Facts, Ground, Guardian, Holder, Interface, Listener, Network, Outcome,
+    Rights, Route, Settings, Spread, Storage, Subnet, Traffic,
 };
 use crate::cli::doctor::finding::{Finding, Severity};
+use crate::cli::stopped::Proof;
 use baton_shared::id::{Kind, NodeName, RoleName};
 use baton_shared::status::{CheckStatus, LinkStatus, NodeStatus, RoleStatus, Status};
 use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState};
@@ -149,6 +150,7 @@ fn settings() -> Settings {
         ],
         app_ports: vec![],
         max_connections: 10_000,
+        proofs: vec![(RoleName::new("main").unwrap(), Proof::Empty)],
     }
 }
 
@@ -214,6 +216,16 @@ fn well() -> Facts {
             swappable: Some(false),
             low_ports: true,
             first_free_port: 1024,
+        },
+        ground: Ground {
+            agent_pid: Some(7),
+            cgroups: Some("/sys/fs/cgroup/system.slice/baton.service/baton-orders-a".into()),
+            no_cgroups: None,
+            guardian: Some(Guardian {
+                pid: 6,
+                service: Some("baton.service".into()),
+                parent: Some("systemd".into()),
+            }),
         },
         ..Facts::default()
     }
@@ -950,4 +962,71 @@ fn what_the_system_does_not_grant_is_found() {
         "memory",
         &["swap space"],
     );
+}
+
+#[test]
+fn where_there_is_no_cgroup_it_is_said_what_stopped_rests_on() {
+    let without = |agent, proof| {
+        with(|facts| {
+            facts.ground.agent_pid = agent;
+            facts.ground.cgroups = None;
+            facts.ground.no_cgroups = Some("no cgroup2 file system is mounted".into());
+            facts.settings.as_mut().unwrap().proofs = vec![(RoleName::new("main").unwrap(), proof)];
+        })
+    };
+    assert_one(
+        &without(Some(7), Proof::Empty),
+        Note,
+        "stopped",
+        &[
+            "for the agent",
+            "below its keeper",
+            "no cgroup2 file system",
+            "Delegate=yes",
+        ],
+    );
+    let from_here = without(None, Proof::Empty);
+    assert_one(&from_here, Note, "stopped", &["seen from here, as this user"]);
+    for proof in [Proof::Word, Proof::Request, Proof::Nothing] {
+        assert_eq!(without(Some(7), proof), [], "no process of it is Baton's");
+    }
+}
+
+#[test]
+fn a_guardian_that_nobody_starts_again_is_found() {
+    let guardian = |pid, service: Option<&str>, parent: Option<&str>| {
+        with(|facts| {
+            facts.ground.guardian = Some(Guardian {
+                pid,
+                service: service.map(str::to_owned),
+                parent: parent.map(str::to_owned),
+            });
+        })
+    };
+    assert_one(
+        &guardian(6, None, Some("bash")),
+        Note,
+        "supervisor",
+        &[
+            "process 6",
+            "not run by systemd here but by bash",
+            "Restart=on-failure",
+        ],
+    );
+    // An orphan of a session is below systemd, and no service of it.
+    assert_one(
+        &guardian(6, None, Some("systemd")),
+        Note,
+        "supervisor",
+        &["process 6"],
+    );
+    assert_one(&guardian(6, None, None), Note, "supervisor", &["process 6"]);
+    assert_one(
+        &guardian(1, None, None),
+        Note,
+        "supervisor",
+        &["container", "restart policy"],
+    );
+    assert_eq!(guardian(6, None, Some("runsv")), []);
+    assert_eq!(with(|facts| facts.ground.guardian = None), []);
 }

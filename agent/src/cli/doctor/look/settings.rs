@@ -32,6 +32,7 @@ pub(in super::super) fn settings(
         listeners: listeners(config),
         app_ports: app_ports(config),
         max_connections: config.http.as_ref().map_or(0, |http| http.max_connections),
+        proofs: crate::cli::stopped::proofs(config),
     }
 }
 
