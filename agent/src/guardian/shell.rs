@@ -3,7 +3,7 @@
 
 use super::notices::Notices;
 use super::running::{News, Running, Strays, fate};
-use super::speaker::Speaker;
+use super::speaker::{Speaker, forked};
 use super::{GuardianChannel, Hello, SharedPage, Welcome, base, framed, lock, remains, unframe};
 use crate::keeper::cgroup;
 use crate::keeper::environment::Vault;
@@ -218,8 +218,9 @@ impl Shell {
             let status = self.become_agent(guardian, its, agent);
             std::process::exit(status.into());
         }
-        let Some(id) = Pid::from_raw(id).filter(|_| id > 0) else {
-            return Input::AgentNotStarted(io::Error::last_os_error().to_string());
+        let id = match forked(id) {
+            Ok(id) => id,
+            Err(error) => return Input::AgentNotStarted(error.to_string()),
         };
         self.agent = Some(id);
         self.channel = mine.set_nonblocking(true).is_ok().then_some(mine);

@@ -40,9 +40,7 @@ impl Speaker {
                 speak(&its)
             }
             id => {
-                let process = Pid::from_raw(id)
-                    .filter(|_| id > 0)
-                    .ok_or_else(io::Error::last_os_error)?;
+                let process = forked(id)?;
                 rustix::fs::fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
                 Ok(Speaker {
                     pipe: Some(pipe),
@@ -110,6 +108,12 @@ impl Speaker {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+}
+
+/// What fork(2) has given the parent.
+pub(super) fn forked(id: libc::pid_t) -> io::Result<Pid> {
+    let id = Some(id).filter(|id| *id > 0); // a negative one is an error, and no process id
+    id.and_then(Pid::from_raw).ok_or_else(io::Error::last_os_error)
 }
 
 /// Writes what comes to the standard error stream, until nothing more can come.
