@@ -240,7 +240,7 @@ fn mount_point(mounts: &str) -> Option<(&str, &str)> {
 
 fn below(root: &str, mount: &str, path: &str) -> Option<PathBuf> {
     let inside = Path::new(path).strip_prefix(root).ok()?;
-    Some(Path::new(mount).join(inside))
+    Some(Path::new(mount).join(inside).components().collect()) // without a slash behind it
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
 /// An agent whose guardian stood still ends, and its guardian with it.
 fn supervisor(guardian: &Guardian) -> Option<Finding> {
     let pid = guardian.pid;
-    let ends = "one whose guardian or agent stood still ends for good";
+    let ends = "a node whose guardian stood still ends, and would stay down";
     if pid == 1 {
         return Some(Finding::note(
             "supervisor",
