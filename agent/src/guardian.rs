@@ -18,20 +18,22 @@ mod shell;
 mod speaker;
 
 pub use lock::VARIABLE as LOCK_DIR_VARIABLE;
-pub use remains::VARIABLE as KEPT_VARIABLE;
 
 use crate::keeper::cgroup::{self, Base};
 use crate::keeper::environment::Vault;
+use crate::keeper::mark;
 use baton_core::guardian::page::{LeasePage, RoleSlot};
 use baton_shared::clock::Mono;
 use baton_shared::id::Epoch;
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 use std::io::{self, Read, Write};
 use std::ops::Deref;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Longest message between agent and guardian, in bytes: a command line and its environment.
@@ -39,7 +41,7 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// The guardian answers the agent's first word within this; it may have to wait for killed processes to vanish.
 const WELCOME: Duration = Duration::from_secs(30);
 /// What a guardian is called, and an agent.
-const NAME: &CStr = c"baton-guardian";
+pub const NAME: &CStr = c"baton-guardian";
 const AGENT: &CStr = c"baton";
 /// Exit status when the agent cannot be started or watched at all.
 const ENVIRONMENT: u8 = 1;
@@ -64,6 +66,10 @@ impl SharedPage {
     pub fn of_test() -> SharedPage {
         let page = shell::shared_page().unwrap();
         SharedPage { page, bell: -1 }
+    }
+
+    fn ring(&self) {
+        ring(self.bell);
     }
 
     /// The slot of the role at this place in the configuration.
@@ -107,11 +113,17 @@ impl SharedSlot {
 
     /// The guardian sleeps until what it knows of is due, and of this it does not know.
     fn ring(self, needed: bool) {
-        if needed && self.bell >= 0 {
-            let one = 1u64.to_ne_bytes();
-            // SAFETY: eight bytes to an event that this process inherited and that does not block; a full one rings already.
-            unsafe { libc::write(self.bell, one.as_ptr().cast(), one.len()) };
+        if needed {
+            ring(self.bell);
         }
+    }
+}
+
+fn ring(bell: RawFd) {
+    if bell >= 0 {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: eight bytes to an event that this process inherited and that does not block; a full one rings already.
+        unsafe { libc::write(bell, one.as_ptr().cast(), one.len()) };
     }
 }
 
@@ -123,9 +135,56 @@ impl Deref for SharedSlot {
     }
 }
 
+/// This agent's.
+static PAGE: OnceLock<SharedPage> = OnceLock::new();
+
+/// A keeper of this process died before its last word: who was below it is below the guardian now, which will see to them.
+pub fn keeper_was_lost() {
+    if let Some(page) = PAGE.get() {
+        page.keeper_lost();
+        page.ring();
+    }
+}
+
+/// The guardian, for who is below it.
+#[derive(Debug)]
+pub struct Above {
+    handle: OwnedFd,
+    is_init: bool,
+}
+
+impl Above {
+    fn of_this_process() -> Option<Above> {
+        let id = getppid()?;
+        let handle = pidfd_open(id, PidfdFlags::empty()).ok()?;
+        // It was its child when it opened that.
+        (getppid() == Some(id)).then_some(Above {
+            handle,
+            is_init: id == Pid::INIT,
+        })
+    }
+
+    /// Process 1 cannot be killed by those below it.
+    pub fn is_init(&self) -> bool {
+        self.is_init
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        crate::keeper::has_ended(&self.handle)
+    }
+
+    /// Kills it.
+    pub fn kill(&self) {
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL); // it may be gone already
+    }
+}
+
 /// The agent's way to its guardian.
 #[derive(Debug)]
 pub struct GuardianChannel {
+    /// The process; `None` where a kernel before 5.3 cannot tell it from another one.
+    pub guardian: Option<Above>,
     /// What is shared.
     pub page: SharedPage,
     /// Requests go out, answers come in, each behind its length (four bytes, little-endian). It ends with the guardian.
@@ -164,15 +223,18 @@ impl GuardianChannel {
         };
         welcome?;
         self.stream.set_nonblocking(true).map_err(gone)?;
+        self.guardian = Above::of_this_process();
         let dir = lock::dir(std::env::var(lock::VARIABLE).ok().as_deref());
         cgroup::adopt(base(&dir, cluster, node).ok());
+        mark::adopt(cluster, node);
+        let _ = PAGE.set(self.page); // it is one guardian's, for as long as this process lives
         Ok(())
     }
 }
 
 /// The first part of the name of a node's directory of cgroups; the place of an unusual lock may follow.
 pub fn cgroups_of(cluster: &str, node: &str) -> String {
-    format!("baton-{cluster}-{node}")
+    format!("baton-{cluster}.{node}")
 }
 
 /// Where this node's cgroups are. Names are as good as the lock: where that is not at the usual place, they have its place in them.

@@ -8,6 +8,7 @@
 
 pub mod cgroup;
 pub mod environment;
+pub mod mark;
 mod process;
 pub mod running;
 pub mod sweep;
@@ -110,6 +111,7 @@ pub fn start<Word: AsRef<OsStr>>(start: Start<'_, Word>) -> io::Result<Kept> {
         slot: start.lease.map(|(slot, _)| slot),
         lead: start.lease.map_or(Duration::ZERO, |(_, lead)| lead),
         rest: start.rest,
+        mark: mark::mine(),
         files: crate::descriptors::given().map(|limit| libc::rlimit {
             rlim_cur: limit.current.unwrap_or(libc::RLIM_INFINITY),
             rlim_max: limit.maximum.unwrap_or(libc::RLIM_INFINITY),
@@ -172,10 +174,16 @@ impl Kept {
 
     /// The next report. `None`: not yet. An error: the keeper is gone.
     pub fn hear(&self) -> io::Result<Option<Report>> {
+        self.hear_once(true)
+    }
+
+    fn hear_once(&self, again: bool) -> io::Result<Option<Report>> {
         let mut text = [0; REPORT];
         match rustix::net::recv(&self.line, &mut text, RecvFlags::DONTWAIT) {
             Ok((_, REPORT)) => Ok(Report::read(text)),
             Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            // A keeper that ended with an order unread: said once, before its last words.
+            Err(Errno::CONNRESET) if again => self.hear_once(false),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -245,9 +253,9 @@ impl Foreign {
         }
     }
 
-    /// Whether nothing of it is left.
+    /// Whether nothing of it is left: its keeper has ended; or that is stopped, and nobody is below it.
     pub fn is_gone(&self) -> bool {
-        let below = !self.has_ended() && sweep::any_alive(self.keeper);
+        let below = !self.has_ended() && (!sweep::is_stopped(self.keeper) || sweep::any_alive(self.keeper));
         !below
             && !self
                 .cgroup
@@ -262,9 +270,14 @@ impl Foreign {
     }
 
     fn has_ended(&self) -> bool {
-        let mut fd = [PollFd::new(&self.handle, PollFlags::IN)];
-        poll(&mut fd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        has_ended(&self.handle)
     }
+}
+
+/// Whether the process of a pidfd has ended.
+pub fn has_ended(handle: &OwnedFd) -> bool {
+    let mut fd = [PollFd::new(handle, PollFlags::IN)];
+    poll(&mut fd, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 impl Drop for Foreign {

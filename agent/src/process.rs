@@ -122,6 +122,8 @@ pub struct Manager {
     /// The application's first process, while it runs; and all of it, for when the guardian cannot stop it.
     leader: Option<Pid>,
     kept: Option<Foreign>,
+    /// It was asked for when the guardian fell silent: what came of it is not known.
+    unheard: bool,
     promoted: Option<Epoch>,
     env: Vec<(String, String)>,
     /// Ends in a row.
@@ -151,6 +153,7 @@ pub fn manage(
         run: Run::Off,
         leader: None,
         kept: None,
+        unheard: false,
         promoted: None,
         env: Vec::new(),
         ends: 0,
@@ -203,7 +206,12 @@ impl Manager {
     async fn abandoned(&mut self) -> bool {
         match std::mem::replace(&mut self.run, Run::Off) {
             Run::Stopping(done) => self.vanish(done).await,
-            Run::Starting(Some(done)) => answer(done, Err(GONE.to_owned())),
+            Run::Starting(done) => {
+                self.unheard = true;
+                if let Some(done) = done {
+                    answer(done, Err(GONE.to_owned()));
+                }
+            }
             _ => {}
         }
         self.signal = None;
@@ -213,7 +221,10 @@ impl Manager {
             let order = tokio::select! {
                 order = self.orders.recv() => order,
                 () = sleep(LOOK), if !gone => continue,
-                () = self.guardian.goes_on(), if gone => return true,
+                () = self.guardian.goes_on(), if gone => {
+                    self.unheard = false;
+                    return true;
+                }
             };
             match order {
                 Some(Order::Promote { done, .. }) => answer(done, Err(GONE.to_owned())),
@@ -239,6 +250,11 @@ impl Manager {
 
     /// Waits for the end of all of it.
     async fn vanish(&mut self, done: Done) {
+        if self.unheard {
+            // H4: it may run; its keeper ends it with the guardian or the lease.
+            let why = "the guardian was asked to start it, and has not said what came of that";
+            return answer(done, Err(why.to_owned()));
+        }
         let since = Instant::now();
         while !self.kill_once() {
             if since.elapsed() > VANISH {

@@ -76,7 +76,7 @@ impl Left {
     pub async fn unkilled(&mut self) -> Option<String> {
         let mut left = Vec::new();
         for mut running in std::mem::take(&mut self.killed) {
-            if !running.empty(Duration::ZERO).await {
+            if !running.empty(Duration::ZERO).await && !running.is_lost() {
                 left.push(running);
             }
         }
@@ -167,7 +167,7 @@ pub async fn run(
     let status = match end {
         Ok(status) => status,
         Err(stopped) => {
-            if !running.empty(Duration::ZERO).await {
+            if !running.empty(Duration::ZERO).await && !running.is_lost() {
                 tracing::error!(
                     "{}: it was killed, and does not end: {}",
                     run.what,

@@ -123,6 +123,8 @@ fn start_applications(
     notices: &mpsc::Sender<Notice>,
     tasks: &mut Tasks,
 ) -> Vec<Application> {
+    let mut channel = channel;
+    let guardian = channel.guardian.take();
     let (link, conversation, answers, stands_still) = link::connect(channel, parts.config.roles.len());
     tasks.start("the channel to the guardian process", conversation.run());
     let identity = parts.store.identity();
@@ -140,6 +142,7 @@ fn start_applications(
     tasks.start("the guardian's instructions", instructor.run());
     let watcher = Watcher {
         configs: configs.clone(),
+        guardian,
         page: link.page,
         stands_still,
         notices: notices.clone(),

@@ -6,7 +6,7 @@ use crate::addresses::Addresses;
 use crate::agent::stop_limit;
 use crate::control::driver::notice_key_for;
 use crate::control::{Notice, RoleStates};
-use crate::guardian::{GuardianChannel, SharedPage, framed, unframe};
+use crate::guardian::{Above, GuardianChannel, SharedPage, framed, unframe};
 use crate::handle::Counters;
 use baton_core::Input;
 use baton_core::guardian::{
@@ -16,7 +16,6 @@ use baton_shared::clock::Mono;
 use baton_shared::config::{Config, OnFailure, Role, secret_variables, show_duration};
 use baton_shared::id::{Owner, RoleName};
 use baton_shared::view::{Published, RoleState};
-use rustix::process::{Pid, Signal, getppid, kill_process};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -124,10 +123,20 @@ impl Conversation {
         let mut stream = UnixStream::from_std(self.channel.stream)
             .map_err(|error| format!("cannot talk to the guardian process: {error}"))?;
         let (mut heard, mut chunk) = (Vec::new(), [0; 4096]);
+        // Nothing is started before the guardian knows how it is stopped, and which secrets it must not have.
+        let (mut instructed, mut early) = (false, Vec::new());
         loop {
             tokio::select! {
                 Some(request) = self.requests.recv() => {
-                    stream.write_all(&framed(&request)).await.map_err(|error| gone(&error))?;
+                    let instructs = matches!(request, Request::Instructions(_));
+                    if !instructed && !instructs {
+                        early.push(request); // one for each role, at most
+                        continue;
+                    }
+                    instructed = true;
+                    for request in [request].into_iter().chain(early.drain(..)) {
+                        stream.write_all(&framed(&request)).await.map_err(|error| gone(&error))?;
+                    }
                 }
                 read = stream.read(&mut chunk) => match read {
                     Ok(0) => return Err("the guardian process has ended".into()),
@@ -152,7 +161,9 @@ fn gone(error: &std::io::Error) -> String {
 pub struct Watcher {
     /// The configuration, as it changes.
     pub configs: watch::Receiver<Arc<Config>>,
-    /// Where it beats.
+    /// The process, and where it beats.
+    pub guardian: Option<Above>,
+    /// See `guardian`.
     pub page: SharedPage,
     /// Who is told.
     pub stands_still: watch::Sender<bool>,
@@ -170,7 +181,9 @@ impl Watcher {
     /// cannot be killed from inside: there this node stays out of line until it goes on.
     pub async fn run(mut self) -> Result<(), String> {
         loop {
-            let limit = self.until_still().await;
+            let Some(limit) = self.until_still().await else {
+                return Err("the guardian process has ended".into());
+            };
             let text = format!(
                 "the guardian process has stood still for {}: it is stopped or stuck, and would not stop the application at the \
                  end of the lease",
@@ -179,15 +192,15 @@ impl Watcher {
             tracing::error!("{text}; this node steps down");
             self.tell(true).await;
             self.until_passive().await;
-            match getppid() {
-                Some(guardian) if guardian != Pid::INIT => {
-                    let _ = kill_process(guardian, Signal::KILL); // it may be gone already
-                    return Err(format!("{text}; it was killed"));
-                }
-                _ => tracing::error!(
+            match &self.guardian {
+                Some(guardian) if guardian.is_init() => tracing::error!(
                     "the guardian is process 1 and cannot be killed from inside: restart the container; this node stays out of line \
                      until then"
                 ),
+                guardian => {
+                    guardian.iter().for_each(Above::kill);
+                    return Err(format!("{text}; it was killed"));
+                }
             }
             self.until_it_goes_on().await;
             tracing::warn!("the guardian process goes on");
@@ -201,14 +214,16 @@ impl Watcher {
         let _ = self.notices.send(Input::Guardian { stands_still }.into()).await; // else the loop has stopped
     }
 
-    async fn until_still(&self) -> Duration {
+    /// How long it has stood still; `None`: it has ended, which is no standing still.
+    async fn until_still(&self) -> Option<Duration> {
         let limit = beat::limit(self.configs.borrow().cluster.window);
         let pace = limit / LOOKS;
         let mut watch = Watch::new(limit, pace);
         while !watch.look(self.page.beat(), Mono::now()) {
             sleep(pace).await;
         }
-        limit
+        let ended = self.guardian.as_ref().is_some_and(Above::has_ended);
+        (!ended).then_some(limit)
     }
 
     async fn until_it_goes_on(&self) {
@@ -323,5 +338,64 @@ fn fence_plan(config: &Config, role: &RoleName, settings: &Role) -> FencePlan {
             .map_or((libc::SIGTERM, Duration::ZERO), |process| {
                 (process.stop_signal, process.stop_timeout)
             }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use baton_shared::id::{Boot, ClusterId, Epoch, NodeId};
+
+    /// How it is stopped, and which secrets it must not have, is known before anything is started.
+    #[tokio::test]
+    async fn what_is_asked_for_early_waits_for_the_instructions() {
+        let (mine, its) = std::os::unix::net::UnixStream::pair().unwrap();
+        its.set_nonblocking(true).unwrap();
+        mine.set_nonblocking(true).unwrap();
+        let channel = GuardianChannel {
+            guardian: None,
+            page: SharedPage::of_test(),
+            stream: its,
+        };
+        let (link, conversation, _answers, _still) = connect(channel, 1);
+        let start = Request::Start {
+            slot: 0,
+            epoch: Epoch(0),
+            command: vec!["app".into()],
+            env: Vec::new(),
+            warm: true,
+        };
+        let owner = Owner {
+            node: NodeId(1),
+            boot: Boot(1),
+        };
+        let instructions = Request::Instructions(Box::new(Instructions {
+            cluster: ClusterId(1),
+            owner,
+            window: LOOK,
+            recipients: Vec::new(),
+            roles: Vec::new(),
+            restart: true,
+            stop: LOOK,
+            secrets: vec!["KEY".into()],
+        }));
+        link.ask(start.clone()).await.unwrap();
+        link.ask(instructions.clone()).await.unwrap();
+        let running = tokio::spawn(conversation.run());
+        let mut stream = UnixStream::from_std(mine).unwrap();
+        let (mut heard, mut chunk, mut all) = (Vec::new(), [0; 4096], Vec::new());
+        while all.len() < 2 {
+            let length = timeout(STEPPING_DOWN, stream.read(&mut chunk))
+                .await
+                .unwrap()
+                .unwrap();
+            heard.extend_from_slice(&chunk[..length]);
+            while let Some(request) = unframe::<Request>(&mut heard).unwrap() {
+                all.push(request);
+            }
+        }
+        assert_eq!(all, [instructions, start]);
+        drop(stream);
+        assert!(running.await.unwrap().is_err());
     }
 }

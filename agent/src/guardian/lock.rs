@@ -42,13 +42,13 @@ pub fn usual(dir: &Path) -> bool {
 /// Takes the lock, which ends with the process. An error says what to do. Where no file can be made (a read-only container) the lock is
 /// a name in the network namespace, which a stranger on this machine could take first.
 pub fn take(dir: &Path, cluster: &str, node: &str) -> Result<OwnedFd, String> {
-    match file(dir, &format!("{cluster}-{node}.lock")) {
+    match file(dir, &format!("{cluster}.{node}.lock")) {
         Ok(file) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(runs(cluster, node, &format!("{} is locked", dir.display()))),
         Err(error) => name(&format!("baton/{cluster}/{node}")).map_err(|second| match second.kind() {
             io::ErrorKind::AddrInUse => runs(cluster, node, "its name is taken"),
             _ => format!(
-                "cannot lock {}/{cluster}-{node}.lock: {error}; the directory must be writable by this user (systemd: \
+                "cannot lock {}/{cluster}.{node}.lock: {error}; the directory must be writable by this user (systemd: \
                  RuntimeDirectory=baton)",
                 dir.display()
             ),
@@ -103,8 +103,8 @@ mod tests {
     fn no_link_is_followed() {
         let dir = tempfile::tempdir().unwrap();
         let victim = dir.path().join("victim");
-        std::os::unix::fs::symlink(&victim, dir.path().join("orders-a.lock")).unwrap();
-        assert!(file(dir.path(), "orders-a.lock").is_err());
+        std::os::unix::fs::symlink(&victim, dir.path().join("orders.a.lock")).unwrap();
+        assert!(file(dir.path(), "orders.a.lock").is_err());
         assert!(!victim.exists());
     }
 

@@ -1,16 +1,14 @@
 //! What a guardian that was killed together with its agent and its keepers has left: it is killed before this node grants or claims
-//! anything. In cgroups it is found by their place, which depends on cluster, node and role alone; elsewhere by a variable that every
+//! anything. In cgroups it is found by their place, which depends on cluster, node and role alone; everywhere by the mark that every
 //! kept program was started with, unless a keeper with a living guardian is above it.
 
-use crate::keeper;
 use crate::keeper::cgroup::Base;
 use crate::keeper::sweep::{Stat, describe, is_called, sweep};
+use crate::keeper::{self, mark};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Set for every kept program: cluster and node, with a slash between them.
-pub const VARIABLE: &str = "BATON_KEPT";
 /// How long killed processes may take to vanish.
 const VANISH: Duration = Duration::from_secs(5);
 /// Generations between a process and its keeper that are looked at.
@@ -18,14 +16,14 @@ const DEPTH: usize = 64;
 
 /// Kills it. Gives how many processes that were; an error names those that cannot be killed.
 pub fn clear(cluster: &str, node: &str, base: Option<&Base>) -> Result<usize, String> {
-    let whose = format!("{VARIABLE}={cluster}/{node}");
+    let whose = mark::of(cluster, node);
     let since = Instant::now();
     let mut killed = 0;
     if let Some(base) = base {
         base.clear(VANISH)?;
     }
     loop {
-        let found: Vec<Pid> = processes().filter(|id| is_left(*id, whose.as_bytes())).collect();
+        let found: Vec<Pid> = processes().filter(|id| is_left(*id, whose)).collect();
         if found.is_empty() {
             return Ok(killed);
         }
@@ -34,7 +32,7 @@ pub fn clear(cluster: &str, node: &str, base: Option<&Base>) -> Result<usize, St
             return Err(words.join("; "));
         }
         for id in found {
-            killed += usize::from(kill(id, whose.as_bytes()));
+            killed += usize::from(kill(id, whose));
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -46,13 +44,8 @@ fn processes() -> impl Iterator<Item = Pid> {
 }
 
 /// A process that was kept for this node, is not dead, and has no guardian any more.
-fn is_left(id: Pid, whose: &[u8]) -> bool {
-    let environment = fs::read(format!("/proc/{}/environ", id.as_raw_nonzero())).unwrap_or_default();
-    environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == whose)
-        && Stat::of(id).is_some_and(|stat| stat.alive())
-        && !is_kept(id)
+fn is_left(id: Pid, whose: u64) -> bool {
+    mark::has(id, whose) && Stat::of(id).is_some_and(|stat| stat.alive()) && !is_kept(id)
 }
 
 /// Whether a guardian cares for it: one that was started by mistake must not kill the first one's application. A keeper whose guardian
@@ -84,7 +77,7 @@ fn is_kept(id: Pid) -> bool {
 }
 
 /// Its descriptor is opened before it is looked at again: what is killed is what was looked at.
-fn kill(id: Pid, whose: &[u8]) -> bool {
+fn kill(id: Pid, whose: u64) -> bool {
     let Ok(handle) = pidfd_open(id, PidfdFlags::empty()) else {
         return false;
     };
@@ -103,25 +96,23 @@ mod tests {
     #[test]
     fn what_was_kept_for_this_node_is_killed_and_nothing_else() {
         let cluster = format!("c{}", std::process::id());
-        let start = |whose: String| {
-            Command::new("sleep")
-                .arg("600")
-                .env(VARIABLE, whose)
+        let start = |node: &str| {
+            let limit = mark::of(&cluster, node).to_string();
+            let child = Command::new("prlimit")
+                .args([&format!("--locks={limit}:"), "sleep", "600"])
                 .stdout(Stdio::null())
                 .spawn()
-                .unwrap()
+                .unwrap();
+            let since = Instant::now();
+            while !is_left(Pid::from_child(&child), mark::of(&cluster, node)) {
+                assert!(since.elapsed() < Duration::from_secs(20));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            child
         };
-        let mut mine = start(format!("{cluster}/a"));
-        let mut others = start(format!("{cluster}/b"));
-        // A child has its environment once it runs its program.
-        let whose = format!("{VARIABLE}={cluster}/a");
-        let id = Pid::from_child(&mine);
-        let since = Instant::now();
-        while !is_left(id, whose.as_bytes()) {
-            assert!(since.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let killed = std::thread::spawn(move || clear(&cluster, "a", None));
+        let (mut mine, mut others) = (start("a"), start("b"));
+        let name = cluster.clone();
+        let killed = std::thread::spawn(move || clear(&name, "a", None));
         assert!(!mine.wait().unwrap().success());
         assert!(killed.join().unwrap().unwrap() >= 1);
         assert_eq!(others.try_wait().unwrap(), None);

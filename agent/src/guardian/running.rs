@@ -1,7 +1,7 @@
 //! What the guardian keeps: the applications and fences that run below keepers, and what is left when an agent or a keeper has died.
 
 use crate::keeper::cgroup::{self, Cgroup};
-use crate::keeper::sweep::{Met, describe, living, sweep};
+use crate::keeper::sweep::{Met, describe, is_stopped, living, sweep};
 use crate::keeper::{Kept, Report, kill_below};
 use baton_core::guardian::Fate;
 use baton_shared::clock::Mono;
@@ -26,8 +26,9 @@ pub struct Running {
     killing: Option<Killing>,
     /// Its keeper was reaped: its number may be another's.
     reaped: bool,
-    /// Its keeper is gone without its last word: who was below it is below this process now.
+    /// Its keeper is gone without its last word: who was below it is below this process now, until those are gone, too.
     lost: bool,
+    orphaned: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -59,6 +60,7 @@ impl Running {
             killing: None,
             reaped: false,
             lost: false,
+            orphaned: true,
         }
     }
 
@@ -84,6 +86,16 @@ impl Running {
     /// Where it is heard; nowhere any more when its keeper is gone.
     pub fn ear(&self) -> Option<RawFd> {
         (!self.lost).then(|| self.kept.as_raw_fd())
+    }
+
+    /// Whether those who were below it may still be there.
+    pub fn is_orphaned(&self) -> bool {
+        self.lost && self.orphaned
+    }
+
+    /// Nobody is left who was below a keeper that died.
+    pub fn orphans_are_gone(&mut self) {
+        self.orphaned = false;
     }
 
     /// The name of its cgroup.
@@ -174,9 +186,11 @@ impl Running {
         let mut killing = self.killing.filter(|killing| now >= killing.next)?;
         let alive = self.alive();
         killing.quiet = if alive { None } else { killing.quiet.or(Some(now)) };
+        // A keeper that lives knows better; only one that is stopped is not waited for.
+        let stopped = || self.keeper().is_some_and(is_stopped);
         let quiet = killing
             .quiet
-            .is_some_and(|since| self.lost || now.since(since) >= KEEPERS_WORD);
+            .is_some_and(|since| self.lost || (now.since(since) >= KEEPERS_WORD && stopped()));
         if quiet {
             // A keeper that is stopped itself would say nothing for ever. What it starts after this look dies with it.
             if let Some(keeper) = self.keeper() {
@@ -194,7 +208,8 @@ impl Running {
     }
 
     fn alive(&self) -> bool {
-        self.keeper().is_some_and(crate::keeper::sweep::any_alive)
+        self.is_orphaned()
+            || self.keeper().is_some_and(crate::keeper::sweep::any_alive)
             || self.kept.cgroup().map(Cgroup::dir).is_some_and(cgroup::populated)
     }
 }
@@ -210,7 +225,32 @@ pub fn fate(status: i32) -> Option<Fate> {
     }
 }
 
-/// What a dead agent, or a dead keeper, has left: children of this process that nobody knows.
+/// Who was below keepers that died: children of this process that nobody knows, while its agent lives.
+#[derive(Clone, Copy)]
+pub struct Orphans {
+    pub next: Mono,
+    quiet: u32,
+}
+
+impl Orphans {
+    /// Walks in a row that met nobody before they count as gone: one that forks and exits all the time is not met by each.
+    const QUIET: u32 = 3;
+
+    /// To be killed from now on.
+    pub fn new(now: Mono) -> Orphans {
+        Orphans { next: now, quiet: 0 }
+    }
+
+    /// One walk over all that is below this process but the known ones. `None`: they are gone.
+    pub fn kill(mut self, known: &[Pid], now: Mono) -> Option<Orphans> {
+        let met = sweep(rustix::process::getpid(), Signal::KILL, known);
+        self.quiet = if met.alive == 0 { self.quiet + 1 } else { 0 };
+        self.next = now + LOOK;
+        (self.quiet < Orphans::QUIET).then_some(self)
+    }
+}
+
+/// What a dead agent has left: children of this process that nobody knows.
 pub struct Strays {
     pause: Duration,
     pub next: Mono,

@@ -2,11 +2,12 @@
 //! order. Nothing in it waits but that sleep.
 
 use super::notices::Notices;
-use super::running::{News, Running, Strays, fate};
+use super::running::{News, Orphans, Running, Strays, fate};
 use super::speaker::{Speaker, forked};
 use super::{GuardianChannel, Hello, SharedPage, Welcome, base, framed, lock, remains, unframe};
 use crate::keeper::cgroup;
 use crate::keeper::environment::Vault;
+use crate::keeper::mark;
 use crate::keeper::sweep::Stat;
 use crate::keeper::{self, Start, kill_below};
 use baton_core::guardian::page::LeasePage;
@@ -50,8 +51,6 @@ pub struct Shell {
     /// The agent has said whose it is.
     begun: bool,
     lock: Option<OwnedFd>,
-    /// Cluster and node, as they stand in the environment of what is kept.
-    begun_as: String,
     kept: BTreeMap<What, Running>,
     /// Fences that have ended, and left something that runs on.
     left: Vec<Running>,
@@ -60,6 +59,9 @@ pub struct Shell {
     /// How many fences were run.
     fences: u64,
     strays: Option<Strays>,
+    /// The same for keepers that died before their last word; how many of the agent's have.
+    orphans: Option<Orphans>,
+    lost: u64,
     notices: Option<Notices>,
     /// What is to be told to the machine.
     learned: VecDeque<Input>,
@@ -113,12 +115,13 @@ impl Shell {
             heard: Vec::new(),
             begun: false,
             lock: None,
-            begun_as: String::new(),
             kept: BTreeMap::new(),
             left: Vec::new(),
             over: Vec::new(),
             fences: 0,
             strays: None,
+            orphans: None,
+            lost: 0,
             notices: None,
             learned: VecDeque::new(),
             exit: None,
@@ -146,6 +149,7 @@ impl Shell {
             self.look_after_kept();
             self.reap();
             self.clear_strays();
+            self.clear_orphans();
         }
     }
 
@@ -251,6 +255,7 @@ impl Shell {
             return ENVIRONMENT; // an orphan
         }
         agent(GuardianChannel {
+            guardian: None,
             page: self.page,
             stream: its,
         })
@@ -263,9 +268,8 @@ impl Shell {
         for running in self.kept.values().chain(&self.left) {
             due = due.min(running.due().unwrap_or(due));
         }
-        if let Some(strays) = &self.strays {
-            due = due.min(strays.next);
-        }
+        due = due.min(self.strays.as_ref().map_or(due, |strays| strays.next));
+        due = due.min(self.orphans.as_ref().map_or(due, |orphans| orphans.next));
         let due = due.max(now).0.max(1); // 0 would disarm the timer
         // SAFETY: all-zero is a valid value of this plain structure.
         let mut when: libc::itimerspec = unsafe { std::mem::zeroed() };
@@ -385,7 +389,7 @@ impl Shell {
         }
         cgroup::adopt(base);
         self.lock = Some(lock);
-        self.begun_as = format!("{}/{}", hello.cluster, hello.node);
+        mark::adopt(&hello.cluster, &hello.node);
         Ok(())
     }
 
@@ -409,10 +413,7 @@ impl Shell {
         let added = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let kept = keeper::start(Start {
             command,
-            environment: self.vault.for_child(
-                &secrets,
-                added.chain([(remains::VARIABLE, self.begun_as.as_str())]),
-            ),
+            environment: self.vault.for_child(&secrets, added),
             input: None,
             output: None,
             cgroup: cgroup::base().and_then(|base| base.cgroup(name).ok()),
@@ -427,6 +428,7 @@ impl Shell {
         let said = self.machine.instructions().and_then(|said| said.roles.get(place));
         let lead = said.map_or(Duration::ZERO, |plan| plan.kill_lead);
         let lease = self.page.page.slot(place).map(|slot| (slot, lead));
+        drop(self.kept.remove(&What::Application(place))); // one that could not be run, and its cgroup
         match self.keep(&self.role(place), command, env, (lease, Rest::Killed)) {
             Ok(running) => drop(self.kept.insert(What::Application(place), running)),
             Err(error) => {
@@ -560,14 +562,45 @@ impl Shell {
         self.look_after_kept();
     }
 
+    /// Children of this process that are not to be killed as somebody's remains.
+    fn known(&self) -> Vec<Pid> {
+        let keepers = self.kept.values().filter_map(Running::keeper);
+        keepers.chain(self.agent).chain([self.speaker.process]).collect()
+    }
+
+    /// Who was below a keeper that died is a child of this process now. Nothing of what that kept is over before they are gone.
+    fn clear_orphans(&mut self) {
+        let now = Mono::now();
+        let lost = self.page.keepers_lost();
+        if lost != self.lost
+            || self
+                .kept
+                .values()
+                .any(|running| running.is_orphaned() && self.orphans.is_none())
+        {
+            self.lost = lost;
+            self.orphans = Some(Orphans::new(now));
+        }
+        let Some(orphans) = self.orphans.filter(|orphans| now >= orphans.next) else {
+            return;
+        };
+        let mut known = self.known();
+        known.extend(self.left.iter().filter_map(Running::keeper));
+        self.orphans = orphans.kill(&known, now);
+        if self.orphans.is_none() {
+            let all = self.kept.values_mut().chain(&mut self.left);
+            all.filter(|running| running.is_orphaned())
+                .for_each(Running::orphans_are_gone);
+            self.look_after_kept();
+        }
+    }
+
     fn clear_strays(&mut self) {
         let now = Mono::now();
+        let known = self.known();
         let Some(strays) = self.strays.as_mut().filter(|strays| now >= strays.next) else {
             return;
         };
-        let mut known: Vec<Pid> = self.kept.values().filter_map(Running::keeper).collect();
-        known.extend(self.agent);
-        known.push(self.speaker.process);
         let cgroups: Vec<String> = self.kept.values().filter_map(Running::cgroup_name).collect();
         if let Some(result) = strays.kill(&known, &cgroups, now) {
             self.strays = None;

@@ -57,6 +57,8 @@ pub(super) struct Plan<'a> {
     pub slot: Option<&'a RoleSlot>,
     pub lead: Duration,
     pub rest: Rest,
+    /// What it and all that it starts is known by: see [`super::mark`].
+    pub mark: Option<u64>,
     /// The limit of open files that the program gets.
     pub files: Option<libc::rlimit>,
 }
@@ -155,6 +157,7 @@ impl Process<'_> {
                     libc::_exit(NOT_FOUND);
                 }
             };
+            libc::setpgid(leader.as_raw_nonzero().get(), leader.as_raw_nonzero().get()); // a signal may come before it does so itself
             keep_only(&mut [line, signals, timer, pipe[0], cgroup.unwrap_or(line)]);
             if slot.is_some() {
                 hurry();
@@ -222,6 +225,15 @@ impl Process<'_> {
     fn kill(&mut self) {
         if let Some(cgroup) = self.cgroup {
             cgroup::kill(cgroup);
+        }
+        if !self.seen.leader_ended {
+            // Needs no descriptor, and nothing to be seen in /proc.
+            let leader = self.leader.as_raw_nonzero().get();
+            // SAFETY: calls without pointers; it is not reaped, so its numbers are its own.
+            unsafe {
+                libc::kill(-leader, libc::SIGKILL);
+                libc::kill(leader, libc::SIGKILL);
+            }
         }
         if self.walks >= WALKS {
             sweep(self.me, Signal::STOP, &[]);
@@ -438,8 +450,11 @@ unsafe fn program(plan: Plan<'_>, keeper: Pid, exec: RawFd) -> ! {
                 libc::dup2(fd, stream);
             }
         }
-        const CLOSE_ON_EXEC: libc::c_uint = 4; // CLOSE_RANGE_CLOEXEC
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_ON_EXEC);
+        // Also before the program runs: its file may lie on a disk that hangs, and ports, locks and lines must not hang with it.
+        keep_only(&mut [0, 1, 2, exec]);
+        if let Some(mark) = plan.mark {
+            super::mark::set(mark);
+        }
         if let Some(files) = plan.files {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
         }

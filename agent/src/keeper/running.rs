@@ -64,6 +64,11 @@ impl Running {
         }
     }
 
+    /// Whether its keeper was killed: who was below it is the guardian's to kill.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Who is left, in words.
     pub fn left(&self) -> String {
         self.kept
@@ -133,7 +138,10 @@ impl Running {
             Ok(Some(Report::Started(leader))) => self.leader = Some(leader),
             Ok(Some(Report::Stuck)) => {}
             Ok(None) => ready.clear_ready(),
-            Err(_) => self.lost = true,
+            Err(_) => {
+                self.lost = true;
+                crate::guardian::keeper_was_lost();
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use std::ffi::CStr;
 use std::fmt::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Levels below the root that one walk goes down; who is deeper comes up when those above it are dead.
 const DEPTH: usize = 48;
@@ -52,6 +53,11 @@ pub fn sweep_others(root: Pid, signal: Signal, group: Option<Pid>) {
         }
         true
     });
+}
+
+/// Whether a process is stopped (SIGSTOP, or a tracer).
+pub fn is_stopped(id: Pid) -> bool {
+    Stat::of(id).is_some_and(|stat| matches!(stat.state, b'T' | b't'))
 }
 
 /// Whether any process below `root` is not dead.
@@ -120,7 +126,8 @@ pub struct Found {
     /// Its number.
     pub id: Pid,
     stat: Stat,
-    handle: Handle,
+    /// `None`: whether this number is still that process's is not known.
+    handle: Option<Handle>,
 }
 
 impl Found {
@@ -130,7 +137,8 @@ impl Found {
     }
 
     fn signal(&self, signal: Signal) -> Result<(), Errno> {
-        self.handle.signal(signal.as_raw())
+        let handle = self.handle.as_ref().ok_or(Errno::PERM)?;
+        handle.signal(signal.as_raw())
     }
 }
 
@@ -143,14 +151,36 @@ pub fn walk(root: Pid, each: &mut dyn FnMut(&Found) -> bool) {
 fn go(root: Pid, parent: &Handle, depth: usize, each: &mut dyn FnMut(&Found) -> bool) {
     children(parent.id, &mut |id| {
         let handle = Handle::open(id);
-        let Some(stat) = Stat::of(id) else { return };
+        let stat = match Stat::of(id) {
+            Some(stat) => stat,
+            // It cannot be seen, or be read of: it counts, and a child of this process, whose number nobody else has, is signalled.
+            None if handle.exists() && handle.fd.is_some() => {
+                let mine = parent.id == root && root == rustix::process::getpid();
+                let stat = Stat::unknown(parent.id);
+                each(&Found {
+                    id,
+                    stat,
+                    handle: mine.then_some(handle),
+                });
+                return;
+            }
+            None => return,
+        };
         // Seen below its parent after its descriptor was opened, while the parent's number was still the parent's; or below the root,
         // which adopts those whose parent has died.
         let below = stat.parent == root.as_raw_nonzero().get()
             || (stat.parent == parent.id.as_raw_nonzero().get() && parent.exists());
-        let found = Found { id, stat, handle };
-        if below && each(&found) && depth < DEPTH {
-            go(root, &found.handle, depth + 1, each);
+        let found = Found {
+            id,
+            stat,
+            handle: Some(handle),
+        };
+        if below
+            && each(&found)
+            && depth < DEPTH
+            && let Some(handle) = &found.handle
+        {
+            go(root, handle, depth + 1, each);
         }
     });
 }
@@ -219,6 +249,16 @@ impl Stat {
         Stat::parse(text.get(..length)?)
     }
 
+    /// Of one of which nothing can be read.
+    fn unknown(parent: Pid) -> Stat {
+        Stat {
+            state: b'?',
+            parent: parent.as_raw_nonzero().get(),
+            threads: 1,
+            started: 0,
+        }
+    }
+
     /// The fields behind the name, which is in parentheses and may hold anything.
     fn parse(text: &[u8]) -> Option<Stat> {
         let behind = text.iter().rposition(|byte| *byte == b')')? + 1;
@@ -251,18 +291,30 @@ fn number(text: &[u8]) -> Option<u64> {
 /// Shows `each` the children of a process.
 fn children(parent: Pid, each: &mut dyn FnMut(Pid)) {
     let number = parent.as_raw_nonzero();
-    let mut known = false;
-    entries(&path(format_args!("/proc/{number}/task")), &mut |thread| {
-        known |= list(&path(format_args!("/proc/{number}/task/{thread}/children")), each);
-    });
-    if !known {
-        // A kernel without that file.
-        entries(&path(format_args!("/proc")), &mut |id| {
-            let id = i32::try_from(id).ok().and_then(Pid::from_raw);
-            if let Some(id) = id.filter(|id| Stat::of(*id).is_some_and(|stat| stat.parent == number.get())) {
-                each(id);
-            }
+    if lists_children() {
+        return entries(&path(format_args!("/proc/{number}/task")), &mut |thread| {
+            list(&path(format_args!("/proc/{number}/task/{thread}/children")), each);
         });
+    }
+    entries(&path(format_args!("/proc")), &mut |id| {
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        if let Some(id) = id.filter(|id| Stat::of(*id).is_some_and(|stat| stat.parent == number.get())) {
+            each(id);
+        }
+    });
+}
+
+/// Whether this kernel has a list of each thread's children (CONFIG_PROC_CHILDREN); seen once.
+fn lists_children() -> bool {
+    const UNKNOWN: u8 = 0;
+    static LISTS: AtomicU8 = AtomicU8::new(UNKNOWN);
+    match LISTS.load(Relaxed) {
+        UNKNOWN => {
+            let lists = list(&path(format_args!("/proc/thread-self/children")), &mut |_| {});
+            LISTS.store(if lists { 1 } else { 2 }, Relaxed);
+            lists
+        }
+        known => known == 1,
     }
 }
 

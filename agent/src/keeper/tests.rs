@@ -258,3 +258,40 @@ fn a_fork_bomb_is_killed() {
     assert!(!sweep::any_alive(kept.keeper));
     reap(&kept);
 }
+
+/// A keeper that ends with an order unread has said its last words all the same: the kernel tells of the order first.
+#[test]
+fn last_words_are_heard_behind_an_order_that_was_not_read() {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (line, its) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+    let kept = Kept {
+        keeper: rustix::process::getpid(),
+        line,
+        cgroup: None,
+    };
+    let mut words = [0; REPORT];
+    words[0] = EMPTY;
+    rustix::net::send(&its, &words, SendFlags::empty()).unwrap();
+    kept.look();
+    drop(its);
+    assert_eq!(kept.hear().unwrap(), Some(Report::Empty(None)));
+    assert!(kept.hear().is_err(), "and then it is gone");
+}
+
+/// Whatever a program does to its name and its environment.
+#[test]
+fn all_that_is_kept_has_its_nodes_mark() {
+    mark::adopt("keeper-tests", "a");
+    let kept = begin(ESCAPES, Rest::Killed);
+    assert!(matches!(report(&kept), Report::Started(_)));
+    let all = await_below(&kept, 5);
+    let mine = mark::of("keeper-tests", "a");
+    assert!(all.iter().all(|id| mark::has(*id, mine)));
+    assert!(!all.iter().any(|id| mark::has(*id, mark::of("keeper-tests", "b"))));
+    assert!(!mark::has(rustix::process::getpid(), mine));
+    kept.kill();
+    assert_eq!(report(&kept), Report::Ended(libc::SIGKILL));
+    assert!(matches!(report(&kept), Report::Empty(_)));
+    reap(&kept);
+}

@@ -106,7 +106,9 @@ impl Keeper {
             return Turn {
                 kill: false,
                 done: false,
-                wake: seen.slot.map(|_| lease.unwrap_or(now + self.patience())),
+                // What it left may end without a word: a cgroup can be the last to know.
+                wake: (seen.slot.map(|_| lease.unwrap_or(now + self.patience())))
+                    .or(seen.leader_ended.then(|| now + LONGEST_LOOK)),
             };
         }
         let kill = now >= self.sweep;

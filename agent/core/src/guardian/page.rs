@@ -133,6 +133,8 @@ impl RoleSlot {
 pub struct LeasePage {
     roles: [RoleSlot; SLOTS],
     beat: AtomicU64,
+    /// Keepers of the agent's that died before their last word.
+    lost: AtomicU64,
 }
 
 impl LeasePage {
@@ -149,6 +151,16 @@ impl LeasePage {
     /// The guardian's clock at its last turn.
     pub fn beat(&self) -> u64 {
         self.beat.load(SeqCst)
+    }
+
+    /// A keeper of the agent's died before its last word: who was below it is below the guardian now. The guardian must be woken.
+    pub fn keeper_lost(&self) {
+        self.lost.fetch_add(1, SeqCst);
+    }
+
+    /// How many have died so.
+    pub fn keepers_lost(&self) -> u64 {
+        self.lost.load(SeqCst)
     }
 
     /// A turn of the guardian.
