@@ -177,7 +177,7 @@ fn threads(id: u32) -> usize {
 }
 
 /// The name of a process.
-fn name(id: u32) -> Option<String> {
+pub fn name(id: u32) -> Option<String> {
     let name = std::fs::read_to_string(format!("/proc/{id}/comm")).ok()?;
     Some(name.trim_end().to_owned())
 }

@@ -6,6 +6,7 @@ use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::plan::Plan;
+use baton_tests::process::{children, name};
 use baton_tests::real::judge::{assert_none, judge};
 use baton_tests::real::kin;
 use baton_tests::real::mode::{Ground, Mode};
@@ -83,6 +84,40 @@ fn guardian_and_agent_killed_without_cgroups_nothing_scattered_acts_beside_the_n
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn guardian_and_agent_of_a_user_killed_nothing_scattered_acts_beside_the_new_holder() {
     both_killed(Mode::User, "--scatter");
+}
+
+/// The keeper alone is killed, again and again, and those below it are the guardian's to find: they may be in any session.
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn keeper_killed_without_cgroups_nothing_scattered_outlives_it() {
+    let (_ground, mut cluster, _broom) = set(Plan::members(&["a"]), Mode::Tree, "--scatter");
+    let mut acting = cluster.applications().acting("a", Mono::ZERO);
+    for _ in 0..5 {
+        let left = kin::left(&cluster.home("a"));
+        let guardian = cluster.process("a").guardian();
+        let keepers = children(guardian)
+            .into_iter()
+            .filter(|id| name(*id).as_deref() == Some("baton-keeper"));
+        // The guardian is held up, so that what is below is its child before it looks.
+        let stops = |signal| {
+            let id = Pid::from_raw(guardian.cast_signed()).expect("it is a process");
+            kill_process(id, signal).expect("it runs");
+        };
+        stops(Signal::STOP);
+        kill_all(keepers);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        stops(Signal::CONT);
+        acting = cluster.applications().acting_anew(&acting);
+        let now: Vec<_> = kin::left(&cluster.home("a"))
+            .into_iter()
+            .filter(|kin| left.iter().any(|old| old.id == kin.id))
+            .collect();
+        assert!(now.is_empty(), "beside the new one there lived {now:?}");
+    }
+    cluster.stop("a");
+    let acts = cluster.applications().acts();
+    assert_none(&judge(&acts, &cluster.watch.spans()), &acts);
+    assert!(kin::left(&cluster.home("a")).is_empty());
 }
 
 /// Whatever Baton has running is killed at once, its keepers too, so that the application lives on; the next start has nobody else to
