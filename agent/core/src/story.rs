@@ -304,7 +304,7 @@ impl RoleCore {
             Some(_) if c.drained(&peer.name) => "an operator drained it".into(),
             Some((_, report)) if report.heartbeat.leaving => "it is being stopped".into(),
             Some((beat, _)) if !beat.healthy => "its application is not healthy".into(),
-            Some((beat, _)) if !beat.willing => "it failed to promote its application lately".into(),
+            Some((beat, _)) if !beat.willing => "it failed to promote its application lately, or its guardian stands still: see its own status".into(),
             Some(_) => "it is not fit".into(),
         })
     }

@@ -59,6 +59,7 @@ fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     cluster.applications().acting(&late.0, since);
     let said = asked.wait_with_output().expect("a child can be waited for");
     eprintln!("{}", String::from_utf8_lossy(&said.stderr));
+    let events = cluster.operate(&late.0, &["events", "--last", "20"]);
     let gone = kin::left(&cluster.home("a"));
     for name in cluster.running() {
         cluster.stop(&name);
@@ -70,6 +71,12 @@ fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     assert_eq!(early, None, "the role was given up while process {stuck} lived");
     assert!(gone.is_empty(), "{gone:?}");
     assert!(named, "no line of the log names process {stuck} and its state D");
+    assert!(
+        events
+            .lines()
+            .any(|line| has(line, &word) && line.contains("cannot stop its application")),
+        "the history does not name process {stuck}:\n{events}"
+    );
     assert!(
         has(&status, &word),
         "the status does not name process {stuck}: {status}"
