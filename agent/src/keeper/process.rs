@@ -97,6 +97,30 @@ unsafe fn clone() -> Result<Option<Pid>, Errno> {
     }
 }
 
+/// The same, born into a cgroup where there is one; and whether it was. Moving a process there later waits for all processors to pass
+/// through a grace period (some ten milliseconds), which a start that others wait for must not.
+///
+/// # Safety
+/// As for [`clone`]; the descriptor is open.
+unsafe fn clone_into(cgroup: Option<RawFd>) -> Result<(Option<Pid>, bool), Errno> {
+    const INTO_CGROUP: u64 = 0x2_0000_0000; // CLONE_INTO_CGROUP, since Linux 5.7
+    if let Some(cgroup) = cgroup {
+        // SAFETY: a fork; all-zero is a valid value of this plain structure, which outlives the call.
+        let id = unsafe {
+            let mut wanted: libc::clone_args = std::mem::zeroed();
+            wanted.flags = INTO_CGROUP;
+            wanted.exit_signal = libc::SIGCHLD as u64;
+            wanted.cgroup = cgroup as u64;
+            libc::syscall(libc::SYS_clone3, &raw const wanted, size_of_val(&wanted))
+        };
+        if let Ok(id @ 0..) = i32::try_from(id) {
+            return Ok((Pid::from_raw(id), true));
+        }
+    }
+    // SAFETY: as the caller promises.
+    unsafe { clone() }.map(|id| (id, false))
+}
+
 /// The running keeper.
 struct Process<'a> {
     me: Pid,
@@ -149,9 +173,9 @@ impl Process<'_> {
             }
             let (line, cgroup, slot) = (plan.line, plan.cgroup, plan.slot);
             let keeper = Keeper::new(plan.lead, plan.rest);
-            let leader = match clone() {
-                Ok(None) => program(plan, me, pipe[1]),
-                Ok(Some(leader)) => leader,
+            let leader = match clone_into(cgroup) {
+                Ok((None, entered)) => program(plan, me, pipe[1], entered),
+                Ok((Some(leader), _)) => leader,
                 Err(error) => {
                     report(line, NOT_STARTED, error.raw_os_error(), 0);
                     libc::_exit(NOT_FOUND);
@@ -434,7 +458,7 @@ fn hurry() {
 ///
 /// # Safety
 /// As for [`fork`].
-unsafe fn program(plan: Plan<'_>, keeper: Pid, exec: RawFd) -> ! {
+unsafe fn program(plan: Plan<'_>, keeper: Pid, exec: RawFd, entered: bool) -> ! {
     // SAFETY: system calls on what was prepared and lives on.
     unsafe {
         libc::setpgid(0, 0);
@@ -442,7 +466,7 @@ unsafe fn program(plan: Plan<'_>, keeper: Pid, exec: RawFd) -> ! {
         if rustix::process::getppid() != Some(keeper) {
             libc::_exit(NOT_FOUND); // nobody keeps it
         }
-        if let Some(cgroup) = plan.cgroup {
+        if let Some(cgroup) = plan.cgroup.filter(|_| !entered) {
             cgroup::enter(BorrowedFd::borrow_raw(cgroup)); // else the tree alone tells who is below
         }
         for (stream, fd) in (0..).zip(plan.streams) {
