@@ -58,6 +58,19 @@ fn reap(kept: &Kept) {
     });
 }
 
+/// Waits until [`ESCAPES`] has come to rest: four that sleep and a shell that waits for two of them, and none of the shells between, which
+/// end by themselves.
+#[track_caller]
+fn await_escaped(kept: &Kept) -> Vec<Pid> {
+    let living = || sweep::living(kept.keeper, &[], 64);
+    let sleeps = |all: &[Pid]| all.iter().filter(|id| sweep::is_called(**id, c"sleep")).count();
+    until("all of it runs, and nothing else", || {
+        let all = living();
+        all.len() == 5 && sleeps(&all) == 4
+    });
+    living()
+}
+
 /// Left its session, and its parent, twice.
 const ESCAPES: &str =
     "(setsid sh -c 'setsid sleep 600 & setsid sleep 600 & wait' &) ; (sleep 600 &) ; exec sleep 600";
@@ -66,7 +79,7 @@ const ESCAPES: &str =
 fn what_left_its_session_and_its_parent_is_killed_with_it() {
     let kept = begin(ESCAPES, Rest::Killed);
     assert!(matches!(report(&kept), Report::Started(_)));
-    let all = await_below(&kept, 5);
+    let all = await_escaped(&kept);
     kept.kill();
     assert_eq!(report(&kept), Report::Ended(libc::SIGKILL));
     let Report::Empty(Some(took)) = report(&kept) else {
@@ -80,7 +93,7 @@ fn what_left_its_session_and_its_parent_is_killed_with_it() {
 #[test]
 fn the_end_of_its_owner_is_the_end_of_all_of_it() {
     let kept = begin(ESCAPES, Rest::Stays);
-    let all = await_below(&kept, 5);
+    let all = await_escaped(&kept);
     let keeper = kept.keeper;
     drop(kept);
     until("all of it is gone", || !all.iter().any(is_alive));
@@ -105,7 +118,7 @@ fn the_end_of_the_lease_is_the_end_of_all_of_it_and_a_renewal_is_not() {
         rest: Rest::Killed,
     })
     .unwrap();
-    let all = await_below(&kept, 5);
+    let all = await_escaped(&kept);
     let _ = slot.lend(after(60_000));
     kept.look();
     std::thread::sleep(Duration::from_millis(50));
@@ -223,10 +236,10 @@ fn a_signal_reaches_its_program() {
 #[test]
 fn a_keeper_that_is_stopped_saves_nobody() {
     let kept = begin(ESCAPES, Rest::Killed);
-    let all = await_below(&kept, 5);
+    let all = await_escaped(&kept);
     kill_process(kept.keeper, Signal::STOP).unwrap();
     until("all of it is gone", || {
-        kept.kill_from_here();
+        kill_below(kept.keeper, kept.cgroup());
         !sweep::any_alive(kept.keeper)
     });
     assert!(!all.iter().any(is_alive));
@@ -285,7 +298,7 @@ fn all_that_is_kept_has_its_nodes_mark() {
     mark::adopt("keeper-tests", "a");
     let kept = begin(ESCAPES, Rest::Killed);
     assert!(matches!(report(&kept), Report::Started(_)));
-    let all = await_below(&kept, 5);
+    let all = await_escaped(&kept);
     let mine = mark::of("keeper-tests", "a");
     assert!(all.iter().all(|id| mark::has(*id, mine)));
     assert!(!all.iter().any(|id| mark::has(*id, mark::of("keeper-tests", "b"))));
