@@ -244,14 +244,10 @@ fn base(dir: &Path, cluster: &str, node: &str) -> Result<Base, String> {
     Base::make(&(cgroups_of(cluster, node) + &place))
 }
 
-/// A short word for a directory (FNV-1a, 64 bits): the same in every run.
+/// A short word for a directory: the same in every run.
 fn place_word(dir: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
-    let bytes = dir.as_os_str().as_bytes().iter();
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("-{hash:016x}")
+    format!("-{:016x}", mark::fnv(dir.as_os_str().as_bytes().iter().copied()))
 }
 
 /// Runs `agent` as a child process, and watches it to its end. Gives the exit status. The calling process must have one thread.

@@ -189,12 +189,6 @@ impl Kept {
         }
     }
 
-    /// Kills all of it from here: the keeper may be stopped, or too slow. One walk.
-    pub fn kill_from_here(&self) {
-        self.kill();
-        kill_below(self.keeper, self.cgroup.as_ref());
-    }
-
     /// Who is left, in words.
     pub fn left(&self) -> String {
         words(self.keeper, self.cgroup.as_ref())

@@ -17,13 +17,16 @@ pub(super) fn mine() -> Option<u64> {
     MINE.get().copied()
 }
 
-/// A node's (FNV-1a): the same in every run, and far from any limit that somebody sets.
+/// A node's: the same in every run, and far from any limit that somebody sets.
 pub fn of(cluster: &str, node: &str) -> u64 {
-    let bytes = cluster.bytes().chain([0]).chain(node.bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    fnv(cluster.bytes().chain([0]).chain(node.bytes())) >> 2 | 1 << 61
+}
+
+/// FNV-1a of 64 bits: the same in every run of every build.
+pub fn fnv(bytes: impl Iterator<Item = u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    hash >> 2 | 1 << 61
+    })
 }
 
 /// Marks the calling process. Allocates nothing. A hard limit that is lower stays, and the process unmarked.

@@ -2,7 +2,7 @@
 
 use super::super::facts::{Ground, Guardian};
 use super::sockets::name;
-use crate::guardian::cgroups_of;
+use crate::guardian::{self, cgroups_of};
 use crate::keeper::cgroup::{Base, directory_of};
 use crate::keeper::sweep::Stat;
 use baton_shared::id::NodeName;
@@ -10,9 +10,6 @@ use rustix::process::Pid;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// What guardians are called.
-const GUARDIAN: &str = "baton-guardian";
 
 /// Of the agent that runs as this process for this cluster and node; without one, of a process like this one.
 pub(super) fn look(agent: Option<(u32, (String, NodeName))>) -> Ground {
@@ -97,7 +94,7 @@ fn guardian(agent: u32) -> Option<Guardian> {
         let stat = Stat::of(Pid::from_raw(pid.try_into().ok()?)?)?;
         u32::try_from(stat.parent).ok()
     };
-    let pid = parent(agent).filter(|pid| *pid > 0 && name(*pid) == GUARDIAN)?;
+    let pid = parent(agent).filter(|pid| *pid > 0 && name(*pid).as_bytes() == guardian::NAME.to_bytes())?;
     let above = parent(pid).filter(|above| *above > 0).map(name);
     Some(Guardian {
         pid,
