@@ -1,4 +1,4 @@
-//! Promote and demote actions: one queue per role, one at a time, in order, each carrying its epoch.
+//! What applications are told to do: one queue per role, one at a time, in order, each carrying its epoch.
 //!
 //! A demote is never skipped, and never waits for a promote: that is cancelled, killed with all that it started. A promote that
 //! a demote overtook before it began is not begun. A demote has ended by its limit, counted from when it was asked for; what may be
@@ -18,9 +18,11 @@ use baton_core::Input;
 use baton_core::input::Action;
 use baton_shared::config::{self, Mode};
 use baton_shared::id::{ClusterName, Epoch, NodeName, RoleName};
+use baton_shared::view::{Published, RoleState};
 use call::Facts;
 use process::{GRACE, Keeping, Left, Stop, Stopped};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -37,6 +39,8 @@ pub struct Job {
     pub epoch: Epoch,
     /// Which.
     pub action: Action,
+    /// An application is told of an epoch by its promote action, not by the notify action.
+    pub again: bool,
     /// What to run; `None`: nothing is configured.
     pub configured: Option<config::Action>,
     /// How long the role's demote may take; `None` if it has none.
@@ -65,7 +69,7 @@ pub struct Queued {
 #[derive(Default)]
 pub struct Actions {
     queues: BTreeMap<RoleName, mpsc::UnboundedSender<Queued>>,
-    /// Roles whose last queued job was a promote: it may still run.
+    /// Roles whose last queued job was none to demote: it may still run.
     promoting: BTreeSet<RoleName>,
 }
 
@@ -94,7 +98,7 @@ impl Actions {
         if job.configured.is_none() && job.process.is_none() && !cancels && !remembered {
             return Some(done(&job, Ok(())));
         }
-        if job.action == Action::Promote {
+        if job.action != Action::Demote {
             self.promoting.insert(job.role.clone());
         }
         let Some(queue) = self.queues.get(&job.role) else {
@@ -137,6 +141,8 @@ pub struct Means {
     pub application: Option<Application>,
     /// What is shared with the guardian.
     pub slot: Option<SharedSlot>,
+    /// Where the last words of an action that failed are shown to operators.
+    pub published: Option<Arc<Published>>,
 }
 
 /// Runs one role's jobs until the control loop is gone.
@@ -146,6 +152,7 @@ pub async fn run(means: Means, jobs: Jobs, notices: mpsc::Sender<Notice>) -> Res
         jobs,
         waiting: VecDeque::new(),
         left: Left::default(),
+        failed: None,
     };
     while let Some(next) = runner.next().await {
         let result = runner.serve(&next).await;
@@ -164,6 +171,8 @@ struct Runner {
     waiting: VecDeque<Queued>,
     /// What the commands left.
     left: Left,
+    /// The action whose last words are shown.
+    failed: Option<Action>,
 }
 
 impl Runner {
@@ -176,7 +185,7 @@ impl Runner {
 
     /// Runs one job to its end.
     async fn serve(&mut self, next: &Queued) -> Result<(), String> {
-        let (job, name) = (&next.job, name(next.job.action));
+        let (job, name) = (&next.job, name(&next.job));
         self.left.tidy();
         if job.configured.is_some() {
             tracing::info!(role = %job.role, epoch = job.epoch.0, "{name} action begins: {}", job.cause);
@@ -190,6 +199,7 @@ impl Runner {
                 result
             }
             Action::Demote => self.demote(job, next.at).await,
+            Action::Tell => self.tell(job).await,
         };
         match &result {
             Ok(()) if job.configured.is_none() => {}
@@ -213,9 +223,16 @@ impl Runner {
             self.start_application(&application, job.epoch, env.collect())
                 .await?;
         }
-        // A demote that overtakes it pays for the end of this with its own time.
-        let grace = job.demote.map_or(GRACE, |demote| GRACE.min(demote / 4));
-        self.act(job, |limit| (limit, Stop::After(grace))).await
+        self.act(job, |limit| (limit, Stop::After(grace(job)))).await
+    }
+
+    /// A process that is started again from here on is told the greater epoch, too.
+    async fn tell(&mut self, job: &Job) -> Result<(), String> {
+        self.not_overtaken()?;
+        if let Some(application) = self.application(job) {
+            application.tell(job.epoch).await;
+        }
+        self.act(job, |limit| (limit, Stop::After(grace(job)))).await
     }
 
     /// Starts the managed process, unless a demote comes first: that will stop it.
@@ -296,13 +313,14 @@ impl Runner {
         };
         let cancel = Notify::new();
         let facts = facts(job);
+        let what = name(job);
         let promotes = self
             .means
             .slot
             .zip(job.kill_lead)
-            .filter(|_| job.action == Action::Promote);
+            .filter(|_| facts.action == "promote");
         let keeping = Keeping {
-            name: format!("{}-{}", job.role, name(job.action)),
+            name: format!("{}-{}", job.role, name(job)),
             promotes,
         };
         let running = call::make(
@@ -313,12 +331,35 @@ impl Runner {
             cancel.notified(),
             (keeping, &mut self.left),
         );
-        let overtaken = (job.action == Action::Promote).then_some(&cancel);
+        let overtaken = (job.action != Action::Demote).then_some(&cancel);
         let end = meanwhile(running, overtaken, &mut self.jobs, &mut self.waiting).await;
-        end.map_err(|stopped| match stopped {
-            Stopped::Cancelled => CANCELLED.into(),
-            Stopped::Failed(reason) => reason,
-        })
+        match end {
+            Ok(()) => {
+                // A demotion after a promotion that failed is no news of that.
+                if self.failed == Some(job.action) || job.action == Action::Promote {
+                    self.show(job, None);
+                }
+                Ok(())
+            }
+            Err(Stopped::Cancelled) => Err(CANCELLED.into()),
+            Err(Stopped::Failed(failed)) => {
+                if !failed.output.is_empty() {
+                    tracing::warn!(role = %job.role, epoch = job.epoch.0, "{what} action: {failed}");
+                }
+                let public = failed.public();
+                self.show(job, Some(failed.output));
+                Err(public)
+            }
+        }
+    }
+
+    /// Shows operators the last words of an action that failed; `None`: there is nothing to show any more.
+    fn show(&mut self, job: &Job, words: Option<String>) {
+        self.failed = words.as_ref().map(|_| job.action);
+        let published = self.means.published.as_ref();
+        if let Some(place) = published.and_then(|published| published.last_words.get(&job.role)) {
+            place.store(words.map(Arc::new));
+        }
     }
 
     /// An error if a demote waits.
@@ -360,21 +401,28 @@ fn remaining(limit: Duration, spent: Duration) -> Duration {
     limit.saturating_sub(spent).max(limit / 4)
 }
 
-fn name(action: Action) -> &'static str {
-    match action {
+/// A demote that overtakes an action pays for the end of that with its own time.
+fn grace(job: &Job) -> Duration {
+    job.demote.map_or(GRACE, |demote| GRACE.min(demote / 4))
+}
+
+fn name(job: &Job) -> &'static str {
+    match job.action {
         Action::Promote => "promote",
+        Action::Tell if job.again => "promote",
         Action::Demote => "demote",
+        Action::Tell => "notify",
     }
 }
 
 fn facts(job: &Job) -> Facts {
     Facts {
-        action: name(job.action),
+        action: name(job),
         role: job.role.clone(),
         epoch: Some(job.epoch),
         from: job.from.clone(),
         cause: job.cause.clone(),
-        state: None,
+        state: (name(job) == "notify").then_some(RoleState::Active),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where peers are: the socket address of each node on each network, as last resolved. Identity is never an address.
 
+pub mod kept;
+pub mod own;
 pub mod resolver;
 
 use arc_swap::ArcSwap;

@@ -1,6 +1,7 @@
 //! The agent from start to end: configuration, storage, every socket, then the threads and tasks; and all of it watched.
 //!
-//! Nothing starts before everything is bound. Whatever ends unasked ends the process, with a message and status 1.
+//! Nothing starts before everything is bound, but for networks that are not there yet. Whatever ends unasked ends the process, with a
+//! message and status 1.
 
 mod faces;
 pub(crate) mod first_view;
@@ -13,7 +14,8 @@ pub mod systemd;
 mod tasks;
 
 use crate::addresses::Addresses;
-use crate::addresses::resolver::{self, Known};
+use crate::addresses::own;
+use crate::addresses::resolver::Known;
 use crate::consensus::Store;
 use crate::descriptors;
 use crate::guardian::GuardianChannel;
@@ -164,10 +166,11 @@ async fn start(
     passed: Passed,
 ) -> Result<Running, String> {
     let store = Store::open(config.storage.as_deref())?;
-    let mine = resolver::mine(&config).await?;
+    let known = Known::kept(&config);
+    let mine = own::mine(&config, &known).await?;
     let sockets = Sockets::bind(&config, &mine, passed, descriptors::share(&config))?;
     let addresses = Arc::new(Addresses::default());
-    Known::default().fill(&config, &mine, &addresses);
+    known.fill(&config, &mine, &addresses);
     let view = first_view(&config, &addresses, Mono::now());
     let parts = Parts {
         options,
@@ -175,6 +178,7 @@ async fn start(
         config,
         store,
         mine,
+        known,
         addresses,
         counters: Arc::default(),
         manager,

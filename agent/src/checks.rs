@@ -13,7 +13,8 @@ use crate::control::{Notice, RoleStates};
 use baton_core::Input;
 use baton_core::input::Health;
 use baton_shared::clock::Mono;
-use baton_shared::config::{Check, Config};
+use baton_shared::config::{Check, Config, Probe};
+use baton_shared::history::duration;
 use baton_shared::id::RoleName;
 use baton_shared::view::{Checked, Published, RoleState};
 use probe::{Asker, Failure};
@@ -28,6 +29,15 @@ use tokio::time::{Instant, sleep_until};
 /// other, for many are ready in no time, and thin out for those that are not.
 const PROMOTING_FIRST: Duration = Duration::from_millis(5);
 const PROMOTING_LAST: Duration = Duration::from_millis(100);
+/// Until the first result.
+const NOT_CHECKED: &str = "not checked yet";
+/// A sick application whose sickness is another now is told of no more often: failing checks must not keep the control loop
+/// busy.
+const REWORDED: Duration = Duration::from_secs(5);
+/// A check that failed for so long before it was called sick: until then nobody else could take over.
+const WORTH_A_WORD: Duration = Duration::from_millis(200);
+/// Failures are logged no more often.
+const LOGGED: Duration = Duration::from_secs(10);
 
 /// Runs the checks of every role, anew where another configuration changes them, until the control loop is gone.
 pub async fn run(
@@ -90,12 +100,33 @@ async fn unchecked(mut reporter: Reporter) {
 
 /// The verdict that the core was last told. It outlives the task: a check that is changed does not begin by calling a
 /// healthy application sick.
-type Said = Arc<Mutex<Option<Health>>>;
+type Said = Arc<Mutex<Option<Told>>>;
+
+/// What the core was told, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Told {
+    health: Health,
+    reason: String,
+    at: Instant,
+}
+
+/// One look at the application.
+struct Seen {
+    result: Result<String, Failure>,
+    /// How long it took; `None` for a death that was told of itself.
+    took: Option<Duration>,
+}
 
 /// Tells the core about one role when the verdict changes, and the faces every result.
 struct Reporter {
     role: RoleName,
     said: Said,
+    /// How long it took is part of the verdict's words: a command's duration says much.
+    timed: bool,
+    /// When a failure was last logged, and which; none after a good result.
+    logged: Option<(Instant, String)>,
+    /// When the first of the failures in a row began that are under way.
+    failing: Option<Instant>,
     published: Arc<Published>,
     notices: mpsc::Sender<Notice>,
 }
@@ -105,36 +136,64 @@ impl Reporter {
         Reporter {
             role,
             said,
+            timed: false,
+            logged: None,
+            failing: None,
             published,
             notices,
         }
     }
 
-    fn said(&self) -> std::sync::MutexGuard<'_, Option<Health>> {
+    fn said(&self) -> std::sync::MutexGuard<'_, Option<Told>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A result, and the verdict after it. False once nobody listens.
     /// `anew`: it is told although it is the verdict of before.
-    async fn result(&mut self, healthy: bool, result: Result<String, Failure>, anew: bool) -> bool {
-        let good = result.is_ok();
-        let reason = result.unwrap_or_else(|failure| failure.reason);
+    async fn result(&mut self, healthy: bool, seen: Seen, anew: bool) -> bool {
+        let good = seen.result.is_ok();
+        let now = Instant::now();
+        let begun = now.checked_sub(seen.took.unwrap_or_default()).unwrap_or(now);
+        self.failing = (!good).then(|| self.failing.unwrap_or(begun));
+        let (reason, output) = match seen.result {
+            Ok(reason) => (reason, String::new()),
+            Err(failure) => (failure.reason, failure.output),
+        };
+        self.log(good, &reason, &output);
         self.show(Some(Checked {
             good,
             healthy,
             reason: reason.clone(),
+            output,
+            took: seen.took,
             at: Mono::now(),
         }));
         if anew {
             *self.said() = None;
         }
-        self.say(healthy.into(), &reason).await
+        self.say(healthy.into(), &reason, seen.took).await
     }
 
     /// A verdict that rests on no check. False once nobody listens.
     async fn without_result(&mut self, health: Health, reason: &str) -> bool {
         self.show(None);
-        self.say(health, reason).await
+        self.say(health, reason, None).await
+    }
+
+    /// A new failure is logged, with what the application said of it; but failures must not fill the log.
+    fn log(&mut self, good: bool, reason: &str, output: &str) {
+        let now = Instant::now();
+        let colon = if output.is_empty() { "" } else { ": " };
+        let text = format!("{reason}{colon}{output}");
+        match &mut self.logged {
+            Some((_, last)) if good => last.clear(),
+            _ if good => {}
+            Some((at, last)) if now - *at < LOGGED || *last == text => {}
+            logged => {
+                tracing::warn!(role = %self.role, "the check failed: {text}");
+                *logged = Some((now, text));
+            }
+        }
     }
 
     fn show(&self, checked: Option<Checked>) {
@@ -143,17 +202,42 @@ impl Reporter {
         }
     }
 
-    async fn say(&mut self, health: Health, reason: &str) -> bool {
-        if *self.said() == Some(health) {
+    /// Tells the core, unless it knows: another verdict at once, other words for an application that is still sick now
+    /// and then, for they say what is to be mended.
+    async fn say(&mut self, health: Health, reason: &str, took: Option<Duration>) -> bool {
+        let now = Instant::now();
+        let known = self.said().as_ref().is_some_and(|told| {
+            let sick = health == Health::Unhealthy && told.reason != reason;
+            let due = told.reason == NOT_CHECKED || now - told.at >= REWORDED;
+            told.health == health && !(sick && due)
+        });
+        if known {
             return !self.notices.is_closed();
+        }
+        let was_healthy = self
+            .said()
+            .as_ref()
+            .is_some_and(|told| told.health == Health::Healthy);
+        let mut words = match took.filter(|_| self.timed) {
+            Some(took) => format!("{reason} after {} ms", took.as_millis()),
+            None => reason.into(),
+        };
+        // Clients were without service for so long before the role was given up, from when the history counts.
+        let failing = self.failing.map(|since| now - since).unwrap_or_default();
+        if health == Health::Unhealthy && was_healthy && failing >= WORTH_A_WORD {
+            words.push_str(&format!(" (failing for {} by then)", duration(failing)));
         }
         let input = Input::Health {
             role: self.role.clone(),
             health,
-            reason: reason.into(),
+            reason: words,
         };
         let heard = self.notices.send(input.into()).await.is_ok();
-        *self.said() = Some(health);
+        *self.said() = Some(Told {
+            health,
+            reason: reason.into(),
+            at: now,
+        });
         heard
     }
 }
@@ -258,13 +342,9 @@ async fn watch_role(
     mut states: watch::Receiver<RoleStates>,
     mut reporter: Reporter,
 ) {
-    let known = *reporter.said();
-    if check.standby
-        && known.is_none()
-        && !reporter
-            .without_result(Health::Unhealthy, "not checked yet")
-            .await
-    {
+    reporter.timed = matches!(check.probe, Probe::Command(_));
+    let known = reporter.said().as_ref().map(|told| told.health);
+    if check.standby && known.is_none() && !reporter.without_result(Health::Unhealthy, NOT_CHECKED).await {
         return;
     }
     let known = known.filter(|known| *known != Health::Untried);
@@ -290,11 +370,12 @@ async fn watch_role(
             pace.hurry();
         }
         let died = matches!(woken, Woken::Died(_));
-        let result = match woken {
+        let seen = match woken {
             Woken::Gone => return,
             Woken::Changed => continue,
             Woken::Due if Instant::now() < pace.due => continue, // it was promoted this moment
             Woken::Due => {
+                let begun = Instant::now();
                 let asked = tokio::select! {
                     result = asker.ask() => Some(result),
                     () = tenure_ends(&check, states.clone(), &reporter.role) => None,
@@ -304,20 +385,29 @@ async fn watch_role(
                     state = RoleState::Standby; // whatever it is by now: this tenure is over
                     continue;
                 };
-                result
+                Seen {
+                    result,
+                    took: Some(begun.elapsed()),
+                }
             }
-            Woken::Died(reason) => Err(Failure { reason, proven: true }),
+            Woken::Died(reason) => Seen {
+                result: Err(Failure {
+                    proven: true,
+                    ..reason.into()
+                }),
+                took: None,
+            },
         };
         // A result of before a demotion says nothing; the change itself is seen to at the next wait.
         let now = state_of(&states.borrow(), &reporter.role);
         if !check.standby && !promoted(now) {
             continue;
         }
-        let good = result.is_ok();
-        let healthy = verdict.after(&result);
+        let good = seen.result.is_ok();
+        let healthy = verdict.after(&seen.result);
         // The core forgot at the promotion what it knew; that may have come and gone unseen here.
         let anew = healthy && now == RoleState::Promoting;
-        if !reporter.result(healthy, result, anew).await {
+        if !reporter.result(healthy, seen, anew).await {
             return;
         }
         let wanted = now == RoleState::Promoting && !healthy;

@@ -2,24 +2,30 @@
 //!
 //! Strangers decide how many connections the listeners have. So those get what is left when everything else has its part:
 //! heartbeats' and consensus' sockets, storage, actions, and the check's connection to the application, without which a
-//! healthy node would be taken for sick.
+//! healthy node would be taken for sick. And all that they can make the agent keep must fit into its memory.
 
+use crate::consensus::STRANGERS;
+use crate::memory;
 use baton_shared::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::OnceLock;
 
 /// The agent's own files, pipes and sockets, but for those that are counted apart.
 const OWN: usize = 64;
-/// Operators, and streams of consensus whose sender is not known yet.
-const UNKNOWN: usize = 96;
-/// For each peer on each network: two streams each way while they are made anew.
-const PER_PEER: usize = 4;
+/// Operators.
+const OPERATORS: usize = 32;
+/// For each peer on each network: two streams each way while they are made anew, and a try of one.
+const PER_PEER: usize = 6;
 /// For each role: pipes of its actions, and the check's connection or pipe.
 const PER_ROLE: usize = 8;
 /// Agent-checks at once, which are over in a moment.
 const AGENT_CHECKS: usize = 1024;
 /// Connections to the name server at once, for each of its addresses.
 const NAME_SERVER: usize = 512;
+
+/// What a connection may cost at worst, in bytes: buffers of the kernel both ways (`http/listen.rs`), a header that is half there, an
+/// answer that is half written. They may have half of all memory.
+const CONNECTION: u64 = 192 << 10;
 
 /// The limit that this process was started with, if it was raised.
 static BEFORE: OnceLock<Rlimit> = OnceLock::new();
@@ -48,10 +54,11 @@ impl Shares {
         }
     }
 
-    /// What a limit of so many descriptors allows of it.
-    fn of(config: &Config, limit: usize) -> Shares {
+    /// What a limit of so many descriptors, and of so many bytes, allows of it.
+    fn of(config: &Config, limit: usize, memory: u64) -> Shares {
         let wanted = Shares::wanted(config);
         let room = limit.saturating_sub(besides(config)).max(limit / 4);
+        let room = room.min(usize::try_from(memory / 2 / CONNECTION).unwrap_or(usize::MAX));
         let addresses = name_servers(config).max(1);
         let agent_check = wanted.agent_check.min(room / 8);
         let dns = wanted.dns.min(room / 8 / addresses);
@@ -72,8 +79,8 @@ fn name_servers(config: &Config) -> usize {
 
 /// What everything but those listeners needs.
 fn besides(config: &Config) -> usize {
-    let peers = config.nodes.len() * config.networks.len();
-    OWN + UNKNOWN + peers * PER_PEER + config.roles.len() * PER_ROLE
+    let of_network = config.nodes.len() * PER_PEER + STRANGERS;
+    OWN + OPERATORS + config.networks.len() * of_network + config.roles.len() * PER_ROLE
 }
 
 /// Raises the limit as far as is needed and allowed, and shares out what there is. Says in the log if that is less than the
@@ -82,8 +89,18 @@ pub fn share(config: &Config) -> Shares {
     let wanted = Shares::wanted(config);
     let all = wanted.http + wanted.agent_check + wanted.dns * name_servers(config);
     let limit = raise((all + besides(config)) as u64);
-    let shares = Shares::of(config, usize::try_from(limit).unwrap_or(usize::MAX));
-    if shares.http < wanted.http {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let memory = memory::limit();
+    let shares = Shares::of(config, limit, memory);
+    if shares.http < Shares::of(config, limit, u64::MAX).http {
+        tracing::warn!(
+            "there are {} MiB of memory, so [http] takes {} connections at once and not max_connections = {}: allow more memory \
+             (MemoryMax= in the unit; Docker: --memory), or lower max_connections",
+            memory >> 20,
+            shares.http,
+            wanted.http
+        );
+    } else if shares.http < wanted.http {
         tracing::warn!(
             "at most {limit} files may be open, so [http] takes {} connections at once and not max_connections = {}: raise \
              the limit (LimitNOFILE={} in the unit; Docker: --ulimit nofile={2}), or lower max_connections",
@@ -149,13 +166,13 @@ mod tests {
              dns = { listen = [\"10.0.0.1:53\", \"127.0.0.1:53\"], zone = \"x.y\" }\n",
         );
         let besides = besides(&all);
-        assert_eq!(besides, 64 + 96 + 2 * 4 + 8);
+        assert_eq!(besides, 64 + 32 + (2 * 6 + 128) + 8);
         for (limit, [http, agent_check, dns]) in [
             (20_000, [10_000, 1024, 512]),
             (besides + 10_000 + 1024 + 2 * 512, [10_000, 1024, 512]),
-            (4096, [2940, 490, 245]),
-            (1024, [636, 106, 53]),
-            (256, [60, 10, 5]),
+            (4096, [2891, 481, 240]),
+            (1024, [587, 97, 48]),
+            (256, [48, 8, 4]),
             (16, [4, 1, 1]),
             (0, [1, 1, 1]),
         ] {
@@ -164,10 +181,23 @@ mod tests {
                 agent_check,
                 dns,
             };
-            let shares = Shares::of(&all, limit);
+            let shares = Shares::of(&all, limit, u64::MAX);
             assert_eq!(shares, expected, "{limit}");
             let sum = http + agent_check + 2 * dns;
             assert!(limit < 300 || sum + besides <= limit, "{limit}");
+        }
+        for (memory, [http, agent_check, dns]) in [
+            (8 << 30, [10_000, 1024, 512]),
+            (1 << 30, [2049, 341, 170]),
+            (256 << 20, [513, 85, 42]),
+            (1 << 20, [2, 1, 1]),
+        ] {
+            let expected = Shares {
+                http,
+                agent_check,
+                dns,
+            };
+            assert_eq!(Shares::of(&all, 20_000, memory), expected, "{memory}");
         }
         let little = config("http = { listen = \"0.0.0.0:7480\", max_connections = 50 }\n");
         let expected = Shares {
@@ -175,6 +205,6 @@ mod tests {
             agent_check: 0,
             dns: 0,
         };
-        assert_eq!(Shares::of(&little, 1024), expected);
+        assert_eq!(Shares::of(&little, 1024, u64::MAX), expected);
     }
 }

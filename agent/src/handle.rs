@@ -116,7 +116,7 @@ pub struct Counters {
     pub bad_text: AtomicU64,
     /// Dropped: good seal, but replayed, late, or not for this run of this node.
     pub stale: AtomicU64,
-    /// Streams refused: no cluster key, or not meant for this node.
+    /// Streams refused: no cluster key, not meant for this node, or closed to make room before that was known.
     pub bad_streams: AtomicU64,
     /// HTTP requests answered on the checks listener.
     pub http_requests: AtomicU64,

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod environment;
 pub mod mark;
 mod process;
+pub mod program;
 pub mod running;
 pub mod sweep;
 

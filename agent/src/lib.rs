@@ -1,5 +1,6 @@
 //! The agent: sockets, consensus, checks, actions, HTTP and the command line around `baton-core`.
 
+pub mod accepting;
 pub mod actions;
 pub mod addresses;
 pub mod agent;
@@ -7,6 +8,7 @@ pub mod checks;
 pub mod cli;
 pub mod consensus;
 pub mod control;
+pub mod data_dir;
 pub mod demo;
 pub mod descriptors;
 pub mod grpc;
@@ -14,7 +16,11 @@ pub mod guardian;
 pub mod handle;
 pub mod http;
 pub mod keeper;
+pub mod memory;
+pub mod mount;
+mod netlink;
 pub mod process;
+mod sides;
 #[cfg(test)]
 mod simulation;
 pub mod spawner;

@@ -3,7 +3,7 @@
 
 use crate::control::Notice;
 use crate::guardian::link::{Answers, GuardianLink};
-use crate::keeper::Foreign;
+use crate::keeper::{Foreign, program};
 use baton_core::Input;
 use baton_core::guardian::{Answer, Request};
 use baton_core::input;
@@ -50,6 +50,8 @@ pub enum Order {
         /// Told when it runs.
         done: Done,
     },
+    /// It stays active at this epoch: from its next start on, its environment says so.
+    Tell(Epoch),
     /// Whatever comes before its demotion, a cold one that ended is not started again meanwhile.
     Hold,
     /// It shall act no more.
@@ -68,6 +70,11 @@ impl Application {
     pub async fn promote(&self, epoch: Epoch, env: Vec<(String, String)>) -> Result<(), String> {
         let (done, answer) = oneshot::channel();
         self.ask(Order::Promote { epoch, env, done }, answer, START).await
+    }
+
+    /// Has it know of a greater epoch, once it is started again.
+    pub async fn tell(&self, epoch: Epoch) {
+        let _ = timeout(START, self.0.send(Order::Tell(epoch))).await; // the agent is stopping
     }
 
     /// A cold one that ended is started no more, until it is promoted again.
@@ -228,6 +235,7 @@ impl Manager {
             };
             match order {
                 Some(Order::Promote { done, .. }) => answer(done, Err(GONE.to_owned())),
+                Some(Order::Tell(epoch)) => self.tell_epoch(epoch),
                 Some(Order::Hold) => self.promoted = None,
                 Some(Order::Demote { done }) => {
                     self.promoted = None;
@@ -300,6 +308,7 @@ impl Manager {
                     self.start(Some(done)).await?;
                 }
             }
+            (Order::Tell(epoch), _) => self.tell_epoch(epoch),
             (Order::Hold, _) => {
                 self.promoted = None;
                 if matches!(self.run, Run::Waiting(_)) {
@@ -337,6 +346,12 @@ impl Manager {
             }
         }
         Ok(())
+    }
+
+    fn tell_epoch(&mut self, epoch: Epoch) {
+        for (_, value) in self.env.iter_mut().filter(|(name, _)| name == "BATON_EPOCH") {
+            *value = epoch.to_string();
+        }
     }
 
     async fn start(&mut self, done: Option<Done>) -> Result<(), String> {
@@ -426,6 +441,30 @@ impl Manager {
         }
     }
 
+    /// Why it could not be run, and what to do.
+    fn explained(&self, why: String) -> String {
+        let program = self
+            .settings()
+            .and_then(|process| process.command.first().cloned());
+        match program.and_then(|program| program::trouble(&program)) {
+            Some(trouble) => format!("{why}: {trouble}"),
+            None => why,
+        }
+    }
+
+    async fn not_started(&mut self, why: String) {
+        match std::mem::replace(&mut self.run, Run::Off) {
+            // The promotion counts as done; but nobody is active with an application that does not run.
+            Run::Starting(Some(done)) if self.stays() => {
+                self.ended(why, Duration::ZERO).await;
+                answer(done, Ok(()));
+            }
+            Run::Starting(Some(done)) => answer(done, Err(why)),
+            Run::Starting(None) => self.ended(why, Duration::ZERO).await,
+            other => self.run = other,
+        }
+    }
+
     async fn hear(&mut self, heard: Answer) -> Result<(), String> {
         match heard {
             Answer::Started { result: Ok(id), .. } => {
@@ -443,16 +482,7 @@ impl Manager {
                     self.promote_running(signal, Instant::now(), done).await?;
                 }
             }
-            Answer::Started { result: Err(why), .. } => match std::mem::replace(&mut self.run, Run::Off) {
-                // The promotion counts as done; but nobody is active with an application that does not run.
-                Run::Starting(Some(done)) if self.stays() => {
-                    self.ended(why, Duration::ZERO).await;
-                    answer(done, Ok(()));
-                }
-                Run::Starting(Some(done)) => answer(done, Err(why)),
-                Run::Starting(None) => self.ended(why, Duration::ZERO).await,
-                other => self.run = other,
-            },
+            Answer::Started { result: Err(why), .. } => self.not_started(self.explained(why)).await,
             Answer::Ended { how, took, .. } => {
                 (self.leader, self.kept) = (None, None);
                 if let Some(took) = took {

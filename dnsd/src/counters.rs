@@ -38,7 +38,7 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// TCP connections taken.
     pub tcp_connections: AtomicU64,
-    /// TCP connections closed at once, their client having too many, or later, as the longest idle of too many.
+    /// TCP connections closed to make room for others.
     pub tcp_refused: AtomicU64,
 }
 

@@ -153,8 +153,9 @@ impl Follower {
             waiting_for: Vec::new(),
             coordinator: status.coordinator.clone(),
             applied: status.applied,
-            caught_up: true,
-            paused: status.paused,
+            lacks: Vec::new(),
+            disk_hangs: false,
+            paused: status.paused.unwrap_or_default(),
             leaving: false,
             electorate: ElectorateId(status.electorate),
             joint: status.electorate_joint,
@@ -166,6 +167,7 @@ impl Follower {
                 greatest: status.greatest_epoch,
             },
             alarms: Vec::new(),
+            why: Default::default(),
         };
         self.serial = view.serial;
         Some(view)
@@ -220,6 +222,7 @@ impl Follower {
             }),
             last: newest.last_takeover.clone(),
             line: Vec::new(),
+            promoted: None,
             lease_until: Mono::ZERO,
         };
         (view, bound)
@@ -273,12 +276,13 @@ impl Follower {
             reason: String::new(),
             serves: resolved.unwrap_or(newest).serves.clone(),
             priority: newest.priority,
-            drained: newest.drained,
+            drained: newest.drained.unwrap_or_default(),
             healthy: newest.healthy.clone(),
             links: Vec::new(),
             skew_ms: 0,
             other_config: newest.other_config,
             hears: Vec::new(),
+            cut_off: Vec::new(),
         }
     }
 }

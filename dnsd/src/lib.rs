@@ -39,6 +39,8 @@ mod limit;
 mod listen;
 mod message;
 mod mmsg;
+#[cfg(feature = "names")]
+pub mod names;
 mod notify;
 mod policy;
 mod priority;
@@ -47,6 +49,8 @@ mod question;
 mod render;
 mod responder;
 mod server;
+#[cfg(feature = "standalone")]
+pub mod standalone;
 mod tcp;
 mod threads;
 mod transfer;

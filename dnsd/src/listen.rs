@@ -8,8 +8,10 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 /// Bytes of kernel buffer asked for each way; the kernel gives at most `net.core.rmem_max` and `wmem_max`.
 const SOCKET_BUFFER: usize = 1 << 20;
+/// The same for a TCP connection, which else may have megabytes for answers that its client asks for and does not read.
+const STREAM_BUFFER: usize = 32 * 1024;
 /// TCP connections waiting to be accepted.
-const BACKLOG: i32 = 256;
+const BACKLOG: i32 = 1024;
 /// Ports tried when any will do, and TCP's of the same number is taken.
 const PORT_TRIES: usize = 32;
 
@@ -22,9 +24,14 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds both, with as many UDP sockets as there are `threads`; or takes those of `passed` that are bound already. The
-    /// error says what to do about it.
-    pub fn bind(addr: SocketAddr, threads: usize, passed: &mut Passed) -> Result<Listener, String> {
+    /// Binds both, with as many UDP sockets as there are `threads`; or takes those of `passed` that are bound already. `early`: though
+    /// the address is not there yet. The error says what to do about it.
+    pub fn bind(
+        addr: SocketAddr,
+        threads: usize,
+        passed: &mut Passed,
+        early: bool,
+    ) -> Result<Listener, String> {
         let udp = passed.bound_to(addr, Type::DGRAM);
         let tcp = passed.bound_to(addr, Type::STREAM).pop();
         let udp = match udp.first() {
@@ -36,30 +43,30 @@ impl Listener {
             None => None,
         };
         match (udp, tcp) {
-            (None, None) => Listener::bind_both(addr, threads),
+            (None, None) => Listener::bind_both(addr, threads, early),
             (udp, tcp) => Ok(Listener {
                 addr,
                 udp: match udp {
                     Some(udp) => udp,
-                    None => self::udp(addr, threads).map_err(|error| advice(addr, "UDP", &error))?,
+                    None => self::udp(addr, threads, early).map_err(|error| advice(addr, "UDP", &error))?,
                 },
                 tcp: match tcp {
                     Some(tcp) => tcp,
-                    None => self::tcp(addr).map_err(|error| advice(addr, "TCP", &error))?,
+                    None => self::tcp(addr, early).map_err(|error| advice(addr, "TCP", &error))?,
                 },
             }),
         }
     }
 
-    fn bind_both(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
+    fn bind_both(addr: SocketAddr, threads: usize, early: bool) -> Result<Listener, String> {
         let mut tries = if addr.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let udp = self::udp(addr, threads).map_err(|error| advice(addr, "UDP", &error))?;
+            let udp = self::udp(addr, threads, early).map_err(|error| advice(addr, "UDP", &error))?;
             let bound = udp.first().map_or(Ok(addr), UdpSocket::local_addr);
             let bound = bound.map_err(|error| advice(addr, "UDP", &error))?;
             // That another program shares the UDP port as well is seen here alone.
-            match self::tcp(bound) {
+            match self::tcp(bound, early) {
                 Ok(tcp) => {
                     return Ok(Listener {
                         addr: bound,
@@ -75,10 +82,10 @@ impl Listener {
 }
 
 /// As many sockets as there are `threads`, which share the port (SO_REUSEPORT).
-fn udp(addr: SocketAddr, threads: usize) -> io::Result<Vec<UdpSocket>> {
-    let first = udp_socket(addr, threads > 1)?;
+fn udp(addr: SocketAddr, threads: usize, early: bool) -> io::Result<Vec<UdpSocket>> {
+    let first = udp_socket(addr, threads > 1, early)?;
     let bound = first.local_addr()?;
-    let more = (1..threads).map(|_| udp_socket(bound, true));
+    let more = (1..threads).map(|_| udp_socket(bound, true, early));
     std::iter::once(Ok(first)).chain(more).collect()
 }
 
@@ -96,11 +103,12 @@ fn passed_udp(passed: &[Socket], addr: SocketAddr, threads: usize) -> io::Result
 
 fn passed_tcp(passed: Socket) -> io::Result<TcpListener> {
     passed.set_nonblocking(true)?;
+    bound_streams(&passed)?;
     passed.listen(BACKLOG)?; // in case that nobody has; else it only says how many may wait
     Ok(passed.into())
 }
 
-fn udp_socket(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+fn udp_socket(addr: SocketAddr, shared: bool, early: bool) -> io::Result<UdpSocket> {
     let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
     if shared {
         socket.set_reuse_port(true)?;
@@ -110,16 +118,41 @@ fn udp_socket(addr: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
     if addr.ip().is_unspecified() {
         mmsg::receive_destination(&socket, addr.is_ipv6())?;
     }
-    socket.bind(&addr.into())?;
+    bind_to(&socket, addr, early)?;
     Ok(socket.into())
 }
 
-fn tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+fn tcp(addr: SocketAddr, early: bool) -> io::Result<TcpListener> {
     let socket = socket(addr, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
-    socket.bind(&addr.into())?;
+    bound_streams(&socket)?;
+    bind_to(&socket, addr, early)?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Binds it; `early`: though the address is not there yet. Questions are answered there when it comes.
+fn bind_to(socket: &Socket, addr: SocketAddr, early: bool) -> io::Result<()> {
+    match socket.bind(&addr.into()) {
+        Err(error) if early && error.kind() == io::ErrorKind::AddrNotAvailable => {
+            tracing::warn!(
+                "this machine does not have {} yet; DNS is answered there when it comes",
+                addr.ip()
+            );
+            match addr {
+                SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+                SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+            }
+            socket.bind(&addr.into())
+        }
+        bound => bound,
+    }
+}
+
+/// What is accepted inherits this (tcp(7)).
+fn bound_streams(socket: &Socket) -> io::Result<()> {
+    socket.set_recv_buffer_size(STREAM_BUFFER)?;
+    socket.set_send_buffer_size(STREAM_BUFFER)
 }
 
 fn socket(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
@@ -157,7 +190,7 @@ mod tests {
     use super::*;
 
     fn bind(addr: SocketAddr, threads: usize) -> Result<Listener, String> {
-        Listener::bind(addr, threads, &mut Passed::default())
+        Listener::bind(addr, threads, &mut Passed::default(), false)
     }
 
     #[test]
@@ -175,7 +208,7 @@ mod tests {
         let found = tries().find_map(|_| {
             let (udp, addr) = of(Type::DGRAM, Protocol::UDP);
             let mut passed = Passed::of(vec![udp]);
-            Some((addr, Listener::bind(addr, 2, &mut passed).ok()?))
+            Some((addr, Listener::bind(addr, 2, &mut passed, false).ok()?))
         });
         let (addr, listener) = found.unwrap();
         let mut passed = Passed::of(vec![other]);
@@ -186,7 +219,10 @@ mod tests {
 
         let found = tries().find_map(|_| {
             let (tcp, addr) = of(Type::STREAM, Protocol::TCP);
-            Some((addr, Listener::bind(addr, 1, &mut Passed::of(vec![tcp])).ok()?))
+            Some((
+                addr,
+                Listener::bind(addr, 1, &mut Passed::of(vec![tcp]), false).ok()?,
+            ))
         });
         let (addr, listener) = found.unwrap();
         assert_eq!(listener.udp[0].local_addr().unwrap(), addr);
@@ -223,6 +259,9 @@ mod tests {
         );
         let error = bind("192.0.2.1:0".parse().unwrap(), 1).err().unwrap();
         assert!(error.contains("no such address"), "{error}");
+        let elsewhere = "192.0.2.1:0".parse().unwrap();
+        let early = Listener::bind(elsewhere, 2, &mut Passed::default(), true).unwrap();
+        assert_eq!((early.addr.ip(), early.udp.len()), (elsewhere.ip(), 2));
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(advice(taken.addr, "UDP", &denied).contains("CAP_NET_BIND_SERVICE"));
     }

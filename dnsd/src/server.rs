@@ -15,7 +15,7 @@ use baton_shared::config::Dns;
 use baton_shared::view::Published;
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -41,9 +41,17 @@ impl Server {
     }
 
     /// As [`bind`](Server::bind), but sockets of `passed` that are bound to these addresses are used as they are.
-    pub fn bind_or_take(dns: &Dns, mut passed: Passed) -> Result<Server, String> {
+    pub fn bind_or_take(dns: &Dns, passed: Passed) -> Result<Server, String> {
+        Server::bind_on(dns, passed, &[])
+    }
+
+    /// As [`bind_or_take`](Server::bind_or_take), on a host of these addresses, some of which may come only later.
+    pub fn bind_on(dns: &Dns, mut passed: Passed, own: &[IpAddr]) -> Result<Server, String> {
         let settings = Settings::new(dns)?;
-        let listen = |addr: &SocketAddr| Listener::bind(*addr, dns.threads.max(1), &mut passed);
+        let listen = |addr: &SocketAddr| {
+            let early = own.contains(&addr.ip());
+            Listener::bind(*addr, dns.threads.max(1), &mut passed, early)
+        };
         let listeners = dns.listen.iter().map(listen).collect::<Result<_, _>>()?;
         for addr in passed.rest() {
             tracing::warn!(

@@ -7,9 +7,10 @@ use crate::counters::add;
 use crate::responder::{Responder, Sitting};
 use crate::udp::SITTINGS_MAX;
 use baton_shared::clock::Mono;
+use baton_shared::crowd::{Place, Room, client};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{self, AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Connections of one listener, if no less is allowed; at 24 KiB each, 12 MiB. One more takes the place of the longest idle.
+/// Connections of one listener, if no less is allowed; at 24 KiB each, 12 MiB.
 pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// Connections of one client (IPv6: of one /64): resolvers reuse a few.
 const PER_CLIENT_MAX: usize = 32;
@@ -79,7 +80,7 @@ pub(crate) async fn serve(
 
 /// The connections of a listener.
 struct Connections {
-    most: usize,
+    room: Room,
     tasks: JoinSet<()>,
     all: BTreeMap<task::Id, Connection>,
     clients: Clients,
@@ -97,31 +98,35 @@ struct Used(AtomicU64);
 impl Connections {
     fn new(most: usize) -> Connections {
         Connections {
-            most,
+            room: Room {
+                all: most,
+                each: PER_CLIENT_MAX,
+            },
             tasks: JoinSet::new(),
             all: BTreeMap::new(),
             clients: Clients::default(),
         }
     }
 
-    /// Begins to answer a connection. Where there are too many it takes the place of the one that has been idle for longest:
-    /// clients that hold connections for their own sake cannot lock out those that ask (RFC 7766 §6.2.2).
+    /// Begins to answer a connection. Where there are too many, in all or of its client, another makes way: clients that hold
+    /// connections for their own sake cannot lock out those that ask (RFC 7766 §6.2.2), and not those that share their address.
     async fn take(&mut self, stream: TcpStream, ip: IpAddr, responder: &Arc<Responder>) -> io::Result<()> {
         let client = client(ip);
-        if !self.clients.enter(client) {
-            add(&responder.counters().tcp_refused, 1);
-            return Ok(());
-        }
-        while self.tasks.len() >= self.most {
-            let oldest = self.all.values().min_by_key(|one| one.used.0.load(Relaxed));
-            if let Some(oldest) = oldest {
-                oldest.task.abort();
+        while self.tasks.len() >= self.room.all || self.clients.has(client) >= self.room.each {
+            if let Some(id) = self.room.makes_way(self.places(), client)
+                && let Some(gone) = self.all.remove(&id)
+            {
+                self.clients.leave(gone.client);
+                gone.task.abort();
                 add(&responder.counters().tcp_refused, 1);
             }
-            if let Some(ended) = self.tasks.join_next_with_id().await {
+            if self.tasks.len() >= self.room.all
+                && let Some(ended) = self.tasks.join_next_with_id().await
+            {
                 self.ended(ended)?;
             }
         }
+        self.clients.enter(client);
         add(&responder.counters().tcp_connections, 1);
         let used = Arc::new(Used(AtomicU64::new(Mono::now().0)));
         let (responder, of_task) = (responder.clone(), used.clone());
@@ -132,6 +137,14 @@ impl Connections {
         let id = task.id();
         self.all.insert(id, Connection { client, used, task });
         Ok(())
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place<task::Id, u64>> {
+        self.all.iter().map(|(id, one)| Place {
+            key: *id,
+            client: one.client,
+            since: one.used.0.load(Relaxed),
+        })
     }
 
     /// A connection is gone. An error if not in order.
@@ -153,13 +166,12 @@ impl Connections {
 struct Clients(BTreeMap<IpAddr, usize>);
 
 impl Clients {
-    fn enter(&mut self, client: IpAddr) -> bool {
-        let count = self.0.entry(client).or_default();
-        let admitted = *count < PER_CLIENT_MAX;
-        if admitted {
-            *count += 1;
-        }
-        admitted
+    fn has(&self, client: IpAddr) -> usize {
+        self.0.get(&client).copied().unwrap_or(0)
+    }
+
+    fn enter(&mut self, client: IpAddr) {
+        *self.0.entry(client).or_default() += 1;
     }
 
     fn leave(&mut self, client: IpAddr) {
@@ -169,14 +181,6 @@ impl Clients {
                 self.0.remove(&client);
             }
         }
-    }
-}
-
-/// Whom an address counts for: one host may have a whole IPv6 /64.
-fn client(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }
 
@@ -327,21 +331,6 @@ mod tests {
     use super::*;
     use crate::testing::{ZONE, policy, published, qtype, question, settings, view};
     use tokio::io::AsyncWriteExt;
-
-    #[test]
-    fn one_client_cannot_take_all_connections() {
-        let mut clients = Clients::default();
-        let greedy = client("2001:db8::1".parse().unwrap());
-        let neighbour = client("2001:db8::ffff:2".parse().unwrap());
-        let other = client("2001:db8:0:1::1".parse().unwrap());
-        for _ in 0..PER_CLIENT_MAX {
-            assert!(clients.enter(greedy));
-        }
-        assert!(!clients.enter(neighbour));
-        assert!(clients.enter(other));
-        clients.leave(greedy);
-        assert!(clients.enter(neighbour));
-    }
 
     #[tokio::test]
     async fn one_connection_too_many_takes_the_place_of_the_longest_idle() {

@@ -63,7 +63,8 @@ pub fn view() -> View {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 7,
-        caught_up: true,
+        lacks: Vec::new(),
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(1),
@@ -78,6 +79,7 @@ pub fn view() -> View {
         ],
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     }
 }
 
@@ -89,6 +91,7 @@ fn role_view(name: &str) -> RoleView {
         holder: None,
         last: None,
         line: Vec::new(),
+        promoted: None,
         lease_until: Mono::ZERO,
     }
 }
@@ -109,6 +112,7 @@ pub fn node_view(name: &str, serves: &[&str]) -> NodeView {
         skew_ms: 0,
         other_config: false,
         hears: Vec::new(),
+        cut_off: Vec::new(),
     }
 }
 

@@ -27,11 +27,35 @@ pub mod what {
     pub const RESUME: &str = "resume";
     /// Processes of an application were killed and do not go away: its node keeps the role.
     pub const STUCK: &str = "stuck";
+    /// A node stopped being active although nobody asked it to.
+    pub const LOST: &str = "lost";
+    /// Nobody has been active for longer than a takeover takes; again when the cause has become another.
+    pub const NOBODY: &str = "nobody";
+    /// A promotion or a demotion failed.
+    pub const FAILED: &str = "failed";
+    /// A node was stopped, died, or fell silent.
+    pub const DOWN: &str = "down";
+    /// A node that was [`DOWN`] is heard again.
+    pub const UP: &str = "up";
+    /// On a network some node does not hear another that is up; again when it is others.
+    pub const LINK_DOWN: &str = "link-down";
+    /// On a network that was [`LINK_DOWN`] all that are up hear each other.
+    pub const LINK_UP: &str = "link-up";
+    /// A node's own side: it no longer heard a majority of the voters.
+    pub const CUT_OFF: &str = "cut-off";
+    /// A node's own side: it hears a majority again.
+    pub const IN_TOUCH: &str = "in-touch";
+    /// Something that needs a person: another configuration, another key, a node that runs twice.
+    pub const ALARM: &str = "alarm";
 }
 
 /// The stages of a takeover: the names in [`Event::stages`]. All are instants of the clock of the node that took over; what the
 /// former holder did is dated by when this node heard of it.
 pub mod stage {
+    /// Somebody was last known to be active. Missing where the next stages say as much.
+    pub const LAST_ACTIVE: &str = "last-active";
+    /// The last of the attempts since then, all of which failed.
+    pub const ATTEMPTS: &str = "attempts-failed";
     /// A heartbeat of the former holder last came in.
     pub const LAST_HEARD: &str = "last-heard";
     /// The line that asks the former holder to hand over was known.
@@ -125,8 +149,20 @@ fn happened(event: &Event) -> String {
         (what::UNDRAIN, Some(node)) => because(format!("{node} is back in line"), cause),
         (what::PAUSE, _) => because("Automatic takeovers are paused".into(), cause),
         (what::RESUME, _) => because("Automatic takeovers are on again".into(), cause),
-        (what::NODE | what::STUCK, Some(node)) if !cause.is_empty() => format!("{node} {cause}"),
-        (what::START | what::ELECTORATE, _) if !cause.is_empty() => capital(cause),
+        (what::LOST, Some(node)) => then(format!("{node} is no longer active"), cause),
+        (what::NOBODY, Some(node)) => then(format!("nobody is active since {node} was"), cause),
+        (what::NOBODY, None) => then("nobody is active".into(), cause),
+        (what::FAILED, Some(node)) => then(node.into(), cause),
+        (what::NODE | what::STUCK | what::DOWN | what::UP | what::CUT_OFF | what::IN_TOUCH, Some(node))
+            if !cause.is_empty() =>
+        {
+            format!("{node} {cause}")
+        }
+        (what::START | what::ELECTORATE | what::LINK_DOWN | what::LINK_UP | what::ALARM, _)
+            if !cause.is_empty() =>
+        {
+            capital(cause)
+        }
         // Of another version: its own words will have to do.
         (what, Some(node)) => then(format!("{what} {node}"), cause),
         (what, None) => then(what.into(), cause),
@@ -172,9 +208,17 @@ fn then(text: String, cause: &str) -> String {
     }
 }
 
-/// From when on nobody was active, as far as this can be told: the holder said that it stopped, or was not heard again.
+/// From when on nobody was active, as far as this can be told: somebody was last known to be; or the holder said that it
+/// stopped, or was not heard again.
 fn gone_since(event: &Event) -> Option<Duration> {
-    at(event, stage::STEPPED_DOWN).or_else(|| at(event, stage::LAST_HEARD))
+    at(event, stage::LAST_ACTIVE)
+        .or_else(|| at(event, stage::STEPPED_DOWN))
+        .or_else(|| at(event, stage::LAST_HEARD))
+}
+
+/// How long nobody was active before this takeover, failed attempts and all; `None` if that cannot be told.
+pub fn downtime(event: &Event) -> Option<Duration> {
+    Some(at(event, stage::SERVING)?.saturating_sub(gone_since(event)?))
 }
 
 fn at(event: &Event, stage: &str) -> Option<Duration> {
@@ -227,7 +271,10 @@ fn times(event: &Event) -> String {
 /// What the time until a stage went into; `None` for a stage that ends nothing.
 fn words(stage: &str) -> Option<&str> {
     Some(match stage {
-        stage::LAST_HEARD | stage::DECIDED | stage::STEPPED_DOWN | stage::PROMOTING => return None,
+        stage::LAST_ACTIVE | stage::LAST_HEARD | stage::DECIDED | stage::STEPPED_DOWN | stage::PROMOTING => {
+            return None;
+        }
+        stage::ATTEMPTS => "attempts failed",
         stage::MISSED => "silence noticed",
         stage::RELEASED => "application stopped there",
         stage::DIED => "death reported",

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod config;
 pub mod copy;
+pub mod crowd;
 pub mod death;
 #[cfg(test)]
 mod fuzz;

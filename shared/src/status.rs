@@ -6,7 +6,10 @@
 use crate::clock::Mono;
 use crate::guard::Guard;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
-use crate::view::{Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, View, Word};
+use crate::view::{
+    Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, StreamState, StreamView, View,
+    Word,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -37,8 +40,14 @@ pub struct Status {
     /// [`gist`] in hexadecimal: changes with whatever a follower has to know at once.
     #[serde(default)]
     pub gist: String,
-    /// In touch, and the log caught up.
+    /// In touch, the log caught up, the vote counts, and the disk answers.
     pub ready: bool,
+    /// What is missing for that, in a few words each.
+    #[serde(default)]
+    pub lacks: Vec<String>,
+    /// Writes to its disk are not completed.
+    #[serde(default)]
+    pub disk_hangs: bool,
     /// Voters that must be heard before the cluster can start.
     pub waiting_for: Vec<NodeName>,
     /// The consensus leader.
@@ -51,8 +60,8 @@ pub struct Status {
     /// The greatest epoch ever given to any role.
     #[serde(default)]
     pub greatest_epoch: Epoch,
-    /// No automatic takeovers.
-    pub paused: bool,
+    /// No automatic takeovers; none while the answering node does not know, because it has no word of the log yet.
+    pub paused: Option<bool>,
     /// The electorate's version.
     pub electorate: u64,
     /// It is changing, or the engine has not followed it yet.
@@ -70,6 +79,9 @@ pub struct Status {
     pub pushes: Vec<PushView>,
     /// The newest event.
     pub last_event: Option<Event>,
+    /// What the answering node has to tell and the history does not have yet; their number is 0.
+    #[serde(default)]
+    pub untold: Vec<Event>,
 }
 
 /// One role.
@@ -88,7 +100,7 @@ pub struct RoleStatus {
     pub epoch: Option<Epoch>,
     /// The node with the greatest granted epoch, active or not.
     pub holder: Option<NodeName>,
-    /// That epoch.
+    /// The epoch that it says.
     #[serde(default)]
     pub holder_epoch: Option<Epoch>,
     /// The node whose takeover the log has last.
@@ -105,6 +117,16 @@ pub struct RoleStatus {
     /// What the answering node's check of its own application last saw; none without a check, or while none is made.
     #[serde(default)]
     pub check: Option<CheckStatus>,
+    /// Why nobody is active, as far as the answering node knows; none while somebody is.
+    #[serde(default)]
+    pub nobody: Option<String>,
+    /// Milliseconds since anybody was last active, if that is known; none while somebody is.
+    #[serde(default)]
+    pub nobody_ms: Option<f64>,
+    /// The last line of the answering node's last promote or demote action, if that failed. Only operators are told: see
+    /// [`Status::for_operators`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_words: String,
 }
 
 /// The last result of a check.
@@ -116,6 +138,12 @@ pub struct CheckStatus {
     pub healthy: bool,
     /// What was seen, or why it failed.
     pub reason: String,
+    /// What the application itself said. Only operators are told: see [`Status::for_operators`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// Milliseconds that it took, where that was measured.
+    #[serde(default)]
+    pub took_ms: Option<f64>,
     /// Milliseconds since it ended.
     pub ago_ms: f64,
 }
@@ -146,8 +174,8 @@ pub struct NodeStatus {
     pub serves: Vec<IpAddr>,
     /// Configured preference.
     pub priority: i64,
-    /// Out of line by an operator's word.
-    pub drained: bool,
+    /// Out of line by an operator's word; none as for [`Status::paused`].
+    pub drained: Option<bool>,
     /// Health of its application, per role.
     pub healthy: BTreeMap<RoleName, bool>,
     /// Roles it is active for.
@@ -160,6 +188,12 @@ pub struct NodeStatus {
     pub links: Vec<LinkStatus>,
     /// Whom it hears, by name, with a bit per network in the configuration's order.
     pub hears: Vec<(NodeName, u16)>,
+    /// Networks by which clients come and from which it is cut off, each with the reason.
+    #[serde(default)]
+    pub cut_off: Vec<(String, String)>,
+    /// What failed last there and has not succeeded since, or why it could not take a role now; per role.
+    #[serde(default)]
+    pub troubles: BTreeMap<RoleName, String>,
 }
 
 /// One link.
@@ -177,10 +211,55 @@ pub struct LinkStatus {
     pub loss: f64,
     /// Milliseconds since last heard.
     pub silent_ms: Option<f64>,
+    /// Whether consensus streams (TCP) pass there.
+    #[serde(default)]
+    pub stream: StreamStatus,
 }
 
+/// Whether consensus streams to a peer pass on a network, as the answering node's last tries found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatus {
+    /// What they found.
+    pub state: StreamState,
+    /// The same in words; empty while streams pass.
+    pub why: String,
+    /// Milliseconds since when they pass, or do not, as far as is known.
+    pub for_ms: Option<f64>,
+}
+
+impl StreamStatus {
+    fn new(stream: &StreamView, now: Mono) -> StreamStatus {
+        StreamStatus {
+            state: stream.state,
+            why: stream.why.clone(),
+            for_ms: (stream.since != Mono::ZERO).then(|| ms(now.since(stream.since))),
+        }
+    }
+}
+
+/// A node that does not hear enough of the others.
+pub const OUT_OF_TOUCH: &str = "out of touch with a majority of voters";
+
 impl Status {
-    /// The state as `published` has it at `now`.
+    /// The state as `published` has it at `now`, with what the application's checks and actions printed. That may be secret (a
+    /// database's URL with its password), so it is for the control listener alone.
+    pub fn for_operators(published: &Published, version: &str, now: Mono) -> Status {
+        let mut status = Status::new(published, version, now);
+        for role in &mut status.roles {
+            let checked = published.checks.get(&role.role).and_then(|last| last.load_full());
+            if let (Some(check), Some(checked)) = (&mut role.check, checked) {
+                check.output.clone_from(&checked.output);
+            }
+            let words = published
+                .last_words
+                .get(&role.role)
+                .and_then(|last| last.load_full());
+            role.last_words = words.map_or_else(String::new, |words| String::clone(&words));
+        }
+        status
+    }
+
+    /// The state as `published` has it at `now`, for everybody.
     pub fn new(published: &Published, version: &str, now: Mono) -> Status {
         let view = published.view.load();
         let words: Vec<(RoleName, Word)> = view
@@ -199,6 +278,7 @@ impl Status {
             .zip(&words)
             .map(|(r, (_, word))| {
                 let acting = active(word);
+                let nobody = view.why.nobody.get(&r.role).filter(|_| acting.is_none());
                 RoleStatus {
                     role: r.role.clone(),
                     active: acting.as_ref().map(|(node, _)| node.clone()),
@@ -225,6 +305,9 @@ impl Status {
                         })
                         .collect(),
                     check: CheckStatus::last(published, &r.role, now),
+                    nobody: nobody.map(|(why, _)| why.clone()),
+                    nobody_ms: nobody.and_then(|(_, last)| Some(ms(now.since((*last)?)))),
+                    last_words: String::new(),
                 }
             })
             .collect();
@@ -239,7 +322,7 @@ impl Status {
                 reason: n.reason.clone(),
                 serves: n.serves.clone(),
                 priority: n.priority,
-                drained: n.drained,
+                drained: view.orders_known().then_some(n.drained),
                 healthy: n.healthy.clone(),
                 active_for: words
                     .iter()
@@ -258,11 +341,19 @@ impl Status {
                         jitter_ms: ms(l.jitter),
                         loss: l.loss,
                         silent_ms: (l.heard != Mono::ZERO).then(|| ms(now.since(l.heard))),
+                        stream: StreamStatus::new(&l.stream, now),
                     })
                     .collect(),
                 hears: n.hears.clone(),
+                cut_off: n
+                    .cut_off
+                    .iter()
+                    .map(|(network, why)| (network.to_string(), why.clone()))
+                    .collect(),
+                troubles: view.why.troubles.get(&n.name).cloned().unwrap_or_default(),
             })
             .collect();
+        let lacks = Status::lacks_at(&view, now);
         Status {
             cluster: view.cluster.to_string(),
             cluster_id: hex(view.cluster_id.0),
@@ -273,7 +364,9 @@ impl Status {
             in_touch_ms: floor_ms(view.in_touch_until.since(now)),
             held_ms: 0.0,
             gist: format!("{:016x}", gist(published, now)),
-            ready: Status::ready_at(&view, now),
+            ready: lacks.is_empty(),
+            lacks,
+            disk_hangs: view.disk_hangs,
             waiting_for: view.waiting_for.clone(),
             coordinator: view.coordinator.clone(),
             applied: view.applied,
@@ -283,7 +376,7 @@ impl Status {
                 .map(|digest| format!("{digest:016x}"))
                 .unwrap_or_default(),
             greatest_epoch: view.copy.greatest,
-            paused: view.paused,
+            paused: view.orders_known().then_some(view.paused),
             electorate: view.electorate.0,
             electorate_joint: view.joint,
             voters: view.voters.clone(),
@@ -292,12 +385,27 @@ impl Status {
             alarms: view.alarms.clone(),
             pushes: published.pushes.load_full().to_vec(),
             last_event: published.events.load().last().cloned(),
+            untold: view.why.untold.clone(),
         }
     }
 
-    /// Whether a node with this view is ready at `now`: in touch with a majority, the log caught up, and not stopping.
+    /// Whether a node with this view is ready at `now`: in touch with a majority, its log at most a second behind, its vote counted (V4), a
+    /// write to its disk completed lately, and not stopping.
     pub fn ready_at(view: &View, now: Mono) -> bool {
-        now < view.in_touch_until && view.caught_up && !view.leaving
+        Status::lacks_at(view, now).is_empty()
+    }
+
+    /// What a node with this view lacks to be ready at `now`, in a few words each.
+    pub fn lacks_at(view: &View, now: Mono) -> Vec<String> {
+        if view.leaving {
+            return vec!["stopping".into()];
+        }
+        if !view.waiting_for.is_empty() {
+            let names: Vec<&str> = view.waiting_for.iter().map(NodeName::as_str).collect();
+            return vec![format!("waiting for {}", names.join(", "))];
+        }
+        let touch = (now >= view.in_touch_until).then(|| OUT_OF_TOUCH.to_owned());
+        touch.into_iter().chain(view.lacks.iter().cloned()).collect()
     }
 }
 
@@ -308,6 +416,8 @@ impl CheckStatus {
             good: checked.good,
             healthy: checked.healthy,
             reason: checked.reason.clone(),
+            output: String::new(),
+            took_ms: checked.took.map(ms),
             ago_ms: ms(now.since(checked.at)),
         })
     }

@@ -28,6 +28,10 @@ pub struct Timing {
     pub late: Duration,
     /// A link silent for longer is down, and its peer missed if it was the last.
     pub silent: Duration,
+    /// W/4: on a network by which clients come, whoever was heard there within this is heard there now.
+    pub lately: Duration,
+    /// W/2, and a little so that the heartbeat that is due just then counts: whoever was silent there for longer is missed there.
+    pub missed: Duration,
 }
 
 impl Timing {
@@ -44,6 +48,8 @@ impl Timing {
             fresh: window / 2,
             late: interval * 5 / 2,
             silent: interval * 4,
+            lately: window / 4,
+            missed: window / 2 + window / 200,
         }
     }
 }
@@ -59,6 +65,8 @@ mod tests {
             assert!(t.lease.as_nanos() * 100 <= u128::from(nanos) * 99);
             assert!(t.promise.as_nanos() * 100 >= u128::from(nanos) * 101);
             assert!(t.change.as_nanos() * 100 >= u128::from(nanos) * 102);
+            // A network that is dead for all must look so before anybody is missed on it, with a heartbeat's age to spare.
+            assert!(t.lately + t.interval < t.silent && t.silent < t.missed);
         }
     }
 }

@@ -40,8 +40,10 @@ pub struct View {
     pub coordinator: Option<NodeName>,
     /// Index of the last log entry applied here.
     pub applied: u64,
-    /// Whether the log here is about as far as the coordinator's.
-    pub caught_up: bool,
+    /// What this node lacks to be ready, besides touch with the others, in a few words each.
+    pub lacks: Vec<String>,
+    /// Writes to this node's disk are not completed: it is out of line.
+    pub disk_hangs: bool,
     /// No automatic takeovers.
     pub paused: bool,
     /// This node is stopping.
@@ -60,6 +62,26 @@ pub struct View {
     pub copy: CopyView,
     /// Conditions that need a person, in sentences.
     pub alarms: Vec<String>,
+    /// Why nobody is active, and what stands in each node's way.
+    pub why: Why,
+}
+
+/// What keeps a cluster from having an active node, in words that may be public: one answer for all faces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Why {
+    /// Why nobody is active, for each role that nobody is active for as far as this node knows; and when somebody last was.
+    pub nobody: BTreeMap<RoleName, (String, Option<Mono>)>,
+    /// What failed last on a node and has not succeeded since, or why it could not take a role now.
+    pub troubles: BTreeMap<NodeName, BTreeMap<RoleName, String>>,
+    /// What this node has to tell and the history does not have yet: its own side, while it is cut off. Their number is 0.
+    pub untold: Vec<Event>,
+}
+
+impl View {
+    /// Whether it is known what operators have ordered: not before this node has word of the log.
+    pub fn orders_known(&self) -> bool {
+        self.cluster_id != ClusterId(0)
+    }
 }
 
 /// One role.
@@ -73,6 +95,8 @@ pub struct RoleView {
     pub reason: String,
     /// The holder, if this node has word of one.
     pub holder: Option<HolderView>,
+    /// At which epoch this node was promoted, while it holds the role; one that stays may be at a greater one by now.
+    pub promoted: Option<Epoch>,
     /// The node whose takeover the log has last, if it is still known.
     pub last: Option<NodeName>,
     /// Who comes next, in order, places of the past left out.
@@ -143,6 +167,8 @@ pub struct NodeView {
     pub other_config: bool,
     /// Whom it hears, by name, with a bit per network.
     pub hears: Vec<(NodeName, u16)>,
+    /// Where it is cut off from clients, as seen from here, and why.
+    pub cut_off: Vec<(NetworkName, String)>,
 }
 
 /// Whether a peer is heard.
@@ -176,6 +202,8 @@ pub struct LinkView {
     pub loss: f64,
     /// When last heard; `Mono::ZERO` if never.
     pub heard: Mono,
+    /// Whether consensus streams pass there.
+    pub stream: StreamView,
 }
 
 /// State of a link.
@@ -190,6 +218,75 @@ pub enum LinkState {
     Down,
     /// They come in, but the peer does not hear us: what we send is lost.
     OneWay,
+}
+
+/// Whether consensus streams (TCP) to a peer pass on a network, as this node's last tries found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamView {
+    /// What they found.
+    pub state: StreamState,
+    /// The same in words, with the address; empty while streams pass.
+    pub why: String,
+    /// Since when they pass, or do not, as far as is known; `Mono::ZERO` if it was not tried.
+    pub since: Mono,
+}
+
+/// What tries of consensus streams found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamState {
+    /// Nothing yet.
+    #[default]
+    Untried,
+    /// Large messages pass, both ways.
+    Up,
+    /// The connection is refused.
+    Refused,
+    /// It is not answered.
+    Silent,
+    /// It cannot be made, for another reason.
+    Failed,
+    /// It is made, and the greeting fails.
+    NoHandshake,
+    /// Small messages pass, and large ones do not.
+    LargeLost,
+}
+
+impl StreamState {
+    /// Whether streams do not pass, or not whole.
+    pub fn fails(self) -> bool {
+        !matches!(self, StreamState::Untried | StreamState::Up)
+    }
+
+    /// For tables; empty while there is nothing to say.
+    pub fn word(self) -> &'static str {
+        match self {
+            StreamState::Untried | StreamState::Up => "",
+            StreamState::Refused => "TCP refused",
+            StreamState::Silent => "TCP unanswered",
+            StreamState::Failed => "TCP fails",
+            StreamState::NoHandshake => "TCP without handshake",
+            StreamState::LargeLost => "TCP loses large messages",
+        }
+    }
+
+    /// What to do, where heartbeats pass and streams do not; `port` is the network's.
+    pub fn cure(self, port: u16) -> String {
+        match self {
+            StreamState::Untried | StreamState::Up => String::new(),
+            StreamState::Refused | StreamState::Silent | StreamState::Failed => {
+                format!("let TCP port {port} through the firewalls as well as UDP, in both directions")
+            }
+            StreamState::NoHandshake => {
+                "give both nodes the same cluster key, and read the log of the agent there".into()
+            }
+            StreamState::LargeLost => {
+                "give the interfaces on both ends an MTU that the whole way carries (`ip link set DEVICE mtu \
+                 1400`), or let ICMP \"fragmentation needed\" through"
+                    .into()
+            }
+        }
+    }
 }
 
 /// A change in the cluster, numbered and kept for `baton events`.
@@ -222,8 +319,12 @@ pub struct Checked {
     pub good: bool,
     /// The verdict after it: `rise` and `fall` count.
     pub healthy: bool,
-    /// What was seen, or why it failed.
+    /// What was seen, or why it failed, in words that may be public.
     pub reason: String,
+    /// What the application itself said, which may be secret: for operators alone; often empty.
+    pub output: String,
+    /// How long it took, where that was measured.
+    pub took: Option<Duration>,
     /// When it ended.
     pub at: Mono,
 }
@@ -262,7 +363,8 @@ pub enum PushState {
 }
 
 /// Where the faces read: the newest view, the history, a guard per role, and what its check last saw. The checks write their
-/// results themselves, so that a result which changes nothing costs the control loop nothing; the rest it writes alone.
+/// results themselves, so that a result which changes nothing costs the control loop nothing, and the actions their last words;
+/// the rest it writes alone.
 pub struct Published {
     /// The newest view.
     pub view: ArcSwap<View>,
@@ -274,6 +376,8 @@ pub struct Published {
     pub checks: BTreeMap<RoleName, ArcSwapOption<Checked>>,
     /// Each push, in the configuration's order; the pusher writes it.
     pub pushes: ArcSwap<Vec<PushView>>,
+    /// The last line that each role's last action wrote, if it failed: it may be secret, and is for operators alone.
+    pub last_words: BTreeMap<RoleName, ArcSwapOption<String>>,
 }
 
 /// Who is active for a role, as far as this node may say at an instant.
@@ -297,6 +401,10 @@ impl Published {
             view: ArcSwap::from_pointee(view),
             events: ArcSwap::from_pointee(Vec::new()),
             checks: roles
+                .iter()
+                .map(|role| (role.clone(), ArcSwapOption::empty()))
+                .collect(),
+            last_words: roles
                 .iter()
                 .map(|role| (role.clone(), ArcSwapOption::empty()))
                 .collect(),

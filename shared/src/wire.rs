@@ -3,6 +3,7 @@
 
 use crate::id::{Boot, ClusterId, ElectorateId, Epoch, Kind, NodeId, NodeName, RoleName};
 use crate::succession::{Claim, Floor, Grant, Line, PromiseReport, Refused};
+use crate::view::RoleState;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -41,6 +42,27 @@ pub struct Heartbeat {
     pub roles: Vec<RoleBeat>,
     /// Committed lines newer than those the recipient said it knows, so that nobody waits for its log to catch up.
     pub lines: Vec<(RoleName, Line)>,
+    /// False while the sender's disk does not answer: it must not be put in line.
+    pub writes: bool,
+    /// How the sender is placed on the networks by which clients come.
+    pub reach: Reach,
+}
+
+/// How a node is placed on the networks by which clients come: a bit for each. What is in neither of two is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reach {
+    /// Its interface there has a carrier, and its address.
+    pub carrier: u16,
+    /// It has not.
+    pub no_carrier: u16,
+    /// The gateway there answers it.
+    pub gateway: u16,
+    /// It does not.
+    pub no_gateway: u16,
+    /// For each of [`Heartbeat::hears`]: where that node was heard within W/4.
+    pub lately: Vec<u16>,
+    /// For each of them: where it is missed, although it is heard elsewhere.
+    pub missed: Vec<u16>,
 }
 
 /// "I heard you": proof of both directions, and a round trip to measure.
@@ -90,6 +112,37 @@ pub struct RoleBeat {
     pub willing: bool,
     /// Load, as the application reports it.
     pub load: u32,
+    /// The greatest floor that the sender has on disk, written ahead or not.
+    pub ahead: Epoch,
+    /// How often in a row the role was handed over because its holder was cut off from clients, and for how much longer that is
+    /// remembered.
+    pub handed: Option<(u32, Duration)>,
+    /// What people are told of the sender.
+    pub condition: Condition,
+}
+
+/// How the sender is, for people: nothing is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// What it does in the role.
+    pub state: RoleState,
+    /// For how long nobody has been active, as far as the sender knows; `None` if it knows of nobody who ever was.
+    pub idle: Option<Duration>,
+    /// The promotion or demotion that failed here last and has not succeeded since, in public words; and how long ago that was.
+    pub failed: Option<(String, Duration)>,
+    /// Why the sender could not take the role now, in public words.
+    pub unfit: Option<String>,
+}
+
+impl Default for Condition {
+    fn default() -> Condition {
+        Condition {
+            state: RoleState::Standby,
+            idle: None,
+            failed: None,
+            unfit: None,
+        }
+    }
 }
 
 /// A text that is no heartbeat.

@@ -83,18 +83,31 @@ impl Cluster {
         }
         connected.retain(|name| !apart.contains(name));
         let mut active = None;
+        let mut coordinator = None;
         for name in &connected {
             let status = self.status(name)?;
             let role = status.roles.first().ok_or("a status without roles")?;
             if role.active.as_ref() == Some(&status.node) && active.replace(name.clone()).is_some() {
                 return Err("two nodes say that they are active".into());
             }
+            coordinator = coordinator.or(status.coordinator);
         }
         let active = active.ok_or("no node says that it is active")?;
+        let coordinator = coordinator.ok_or("no node knows a coordinator")?;
+        // Where the coordinator is mute, a node may be parted from it while another one, which hears it, keeps it in office.
+        let followed = !apart.mute.contains(&coordinator.as_str());
         for name in &connected {
             let story = self.story(name)?;
             self.check_connected(name, &story, &active, &connected)
                 .map_err(|why| format!("{name} {why}"))?;
+            if followed && !(story.status.ready && story.status.coordinator.as_ref() == Some(&coordinator)) {
+                let Status {
+                    lacks, coordinator, ..
+                } = story.status;
+                return Err(format!(
+                    "{name} lacks {lacks:?}, and knows {coordinator:?} as coordinator"
+                ));
+            }
             if whole {
                 check_links(&story.status).map_err(|why| format!("{name} {why}"))?;
             }
@@ -165,9 +178,6 @@ impl Cluster {
         if role.active.as_ref().is_none_or(|node| node.as_str() != active) {
             return Err(format!("names {:?} in its status", role.active));
         }
-        if !status.ready || status.coordinator.is_none() {
-            return Err("is not ready, or knows no coordinator".into());
-        }
         let mut voters: Vec<String> = status.voters.iter().map(ToString::to_string).collect();
         voters.sort();
         let mut planned: Vec<String> = self
@@ -188,7 +198,12 @@ impl Cluster {
                 return Err(format!("sees {peer} as {state:?}"));
             }
         }
-        let drained = |name: &str| status.nodes.iter().any(|n| n.drained && n.name.as_str() == name);
+        let drained = |name: &str| {
+            status
+                .nodes
+                .iter()
+                .any(|n| n.drained == Some(true) && n.name.as_str() == name)
+        };
         let in_line = |name: &str| role.line.iter().any(|place| place.node.as_str() == name);
         let heir = |name: &str| name != active && self.node(name).seat.kind == Kind::Member && !drained(name);
         match connected.iter().find(|peer| heir(peer) && !in_line(peer)) {

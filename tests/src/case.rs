@@ -14,8 +14,19 @@ impl Cluster {
     /// Makes `holder` the active node, by switchover, with the whole cluster at rest.
     #[track_caller]
     pub fn place(&self, holder: &str) {
+        self.place_when(holder, || self.settled());
+    }
+
+    /// The same with some links down: faces and nodes agree, as in [`Cluster::settled_without`].
+    #[track_caller]
+    pub fn place_over_what_is_left(&self, holder: &str) {
+        self.place_when(holder, || self.settled_without(Apart::NOBODY));
+    }
+
+    #[track_caller]
+    fn place_when(&self, holder: &str, at_rest: impl Fn() -> String) {
         until(GENEROUS, "the switchover is done", || {
-            let active = self.settled();
+            let active = at_rest();
             if active == holder {
                 return Ok(());
             }

@@ -62,6 +62,11 @@ impl Cgroup {
         self.set("cgroup.procs", &id.to_string());
     }
 
+    /// What a shell says to enter it.
+    pub fn entering(&self) -> String {
+        format!("echo $$ >'{}/cgroup.procs'", self.dir.display())
+    }
+
     /// Kills all that are in it, until none is. Who may still fork is killed faster than that, or this does not end.
     pub fn kill_all(&self) {
         loop {

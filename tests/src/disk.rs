@@ -30,6 +30,15 @@ impl Disk {
         disk
     }
 
+    /// Mounts a new one as a data directory, which is empty, and which its owner alone may write to.
+    #[track_caller]
+    pub fn for_data(at: &Path) -> Disk {
+        let disk = Disk::mount(at);
+        tool("chmod", &["0755", &at.display().to_string()]);
+        std::fs::remove_dir(at.join("lost+found")).expect("it is there, and empty");
+        disk
+    }
+
     /// From now on nothing is written.
     #[track_caller]
     pub fn freeze(&self) {

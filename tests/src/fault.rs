@@ -23,6 +23,10 @@ pub struct Loss {
     pub networks: Vec<String>,
     /// To or from these addresses; empty is all.
     pub peers: Vec<Ipv4Addr>,
+    /// Only TCP packets to this port.
+    pub tcp: Option<u16>,
+    /// Only packets of more bytes than this.
+    pub longer_than: u16,
     /// How many of a hundred.
     pub percent: u8,
 }
@@ -34,6 +38,8 @@ impl Loss {
             way: Way::Both,
             networks: Vec::new(),
             peers: Vec::new(),
+            tcp: None,
+            longer_than: 0,
             percent: 100,
         }
     }
@@ -59,6 +65,17 @@ impl Loss {
         }
     }
 
+    /// Only TCP packets to this port.
+    pub fn tcp(self, port: u16) -> Loss {
+        let tcp = Some(port);
+        Loss { tcp, ..self }
+    }
+
+    /// Only packets of more bytes than this.
+    pub fn longer_than(self, longer_than: u16) -> Loss {
+        Loss { longer_than, ..self }
+    }
+
     /// Only so many of a hundred.
     pub fn percent(self, percent: u8) -> Loss {
         Loss { percent, ..self }
@@ -78,6 +95,12 @@ impl Loss {
         if !self.peers.is_empty() {
             let peers: Vec<String> = self.peers.iter().map(Ipv4Addr::to_string).collect();
             rule += &format!(" {address} {{ {} }}", peers.join(", "));
+        }
+        if let Some(port) = self.tcp {
+            rule += &format!(" tcp dport {port}");
+        }
+        if self.longer_than > 0 {
+            rule += &format!(" meta length > {}", self.longer_than);
         }
         if self.percent < 100 {
             rule += &format!(" numgen random mod 100 < {}", self.percent);
@@ -117,6 +140,13 @@ mod tests {
         let rule = "iifname { \"back\" } ip saddr { 10.77.2.12 } numgen random mod 100 < 30 drop";
         assert_eq!(text.matches("drop").count(), 1);
         assert!(text.contains(rule), "{text}");
+        let large = script(&[Loss::all()
+            .way(Way::Out)
+            .on(&["back"])
+            .tcp(7400)
+            .longer_than(1000)]);
+        let rule = "oifname { \"back\" } tcp dport 7400 meta length > 1000 drop";
+        assert!(large.contains(rule), "{large}");
         let both = script(&[Loss::all()]);
         assert!(
             both.contains("iifname != \"lo\" drop") && both.contains("oifname != \"lo\" drop"),

@@ -59,18 +59,7 @@ impl Lab {
                 continue;
             }
             let address = Ipv4Addr::new(10, 77, number, place);
-            let port = port(network, name);
-            let inside = namespace.path();
-            self.bridges.run(
-                "ip",
-                &[
-                    "link", "add", &port, "type", "veth", "peer", "name", network, "netns", &inside,
-                ],
-            );
-            self.bridges
-                .run("ip", &["link", "set", &port, "master", network, "up"]);
-            namespace.run("ip", &["addr", "add", &format!("{address}/24"), "dev", network]);
-            namespace.run("ip", &["link", "set", network, "up"]);
+            self.wire(&namespace, name, network, address);
             addresses.insert(network.clone(), address);
         }
         let host = Host {
@@ -79,6 +68,34 @@ impl Lab {
             faults: Vec::new(),
         };
         self.hosts.entry(name.to_owned()).or_insert(host)
+    }
+
+    fn wire(&self, namespace: &Namespace, host: &str, network: &str, address: Ipv4Addr) {
+        let port = port(network, host);
+        let inside = namespace.path();
+        self.bridges.run(
+            "ip",
+            &[
+                "link", "add", &port, "type", "veth", "peer", "name", network, "netns", &inside,
+            ],
+        );
+        self.bridges
+            .run("ip", &["link", "set", &port, "master", network, "up"]);
+        namespace.run("ip", &["addr", "add", &format!("{address}/24"), "dev", network]);
+        namespace.run("ip", &["link", "set", network, "up"]);
+    }
+
+    /// Takes a host's interface out of the machine, with its address.
+    #[track_caller]
+    pub fn take_out(&self, host: &str, network: &str) {
+        self.host(host).namespace.run("ip", &["link", "del", network]);
+    }
+
+    /// Puts another interface of that name, with the same address, in the place of one that was taken out.
+    #[track_caller]
+    pub fn put_in(&self, host: &str, network: &str) {
+        let place = self.host(host);
+        self.wire(&place.namespace, host, network, place.addresses[network]);
     }
 
     /// The host of that name.
@@ -127,6 +144,18 @@ impl Lab {
     pub fn link_down(&self, host: &str, network: &str) {
         let host = self.host(host);
         host.namespace.run("ip", &["link", "set", network, "down"]);
+    }
+
+    /// The switch of a network dies, and passes nothing on; hosts keep their carriers.
+    #[track_caller]
+    pub fn switch_down(&self, network: &str) {
+        self.bridges.run("ip", &["link", "set", network, "down"]);
+    }
+
+    /// It is back.
+    #[track_caller]
+    pub fn switch_up(&self, network: &str) {
+        self.bridges.run("ip", &["link", "set", network, "up"]);
     }
 
     /// Pulls a host's cable at the far end: the host loses its carrier.

@@ -11,7 +11,7 @@
 //!
 //! The cases in namespaces need root (or `unshare -Urn --map-root-user`, a user namespace of one's own), `ip` of
 //! iproute2 and `nft`. They are `#[ignore]`d, and `.ci/run` runs them one after another:
-//! `cargo test -p baton-tests --test cluster -- --ignored --test-threads=1`.
+//! `cargo test --workspace --test cluster -- --ignored --test-threads=1`.
 
 pub mod agreement;
 pub mod application;

@@ -6,6 +6,7 @@ use crate::deadline::{GENEROUS, until};
 use baton_agent::demo::connection::get;
 use baton_shared::status::Status;
 use std::process::{Child, Output, Stdio};
+use std::time::Duration;
 
 impl Cluster {
     /// What a node says at `/status`, asked from its own host.
@@ -23,6 +24,23 @@ impl Cluster {
         let node = self.node(name);
         let answer = node.namespace.inside(|| get(node.http, "/live", ASK_LIMIT));
         answer.map_or(0, |answer| answer.status)
+    }
+
+    /// The status of a node's `/ready`, and what it says.
+    pub fn ready(&self, name: &str) -> Result<(u16, String), String> {
+        let node = self.node(name);
+        let answer = node.namespace.inside(|| get(node.http, "/ready", ASK_LIMIT));
+        let answer = answer.map_err(|e| format!("{name} does not answer /ready: {e}"))?;
+        Ok((answer.status, answer.text().to_owned()))
+    }
+
+    /// Waits until `/ready` of a node says 200, as a script that rolls out a new version does.
+    #[track_caller]
+    pub fn await_ready(&self, name: &str, limit: Duration) {
+        until(limit, &format!("{name} is ready"), || match self.ready(name)? {
+            (200, _) => Ok(()),
+            other => Err(format!("it says {other:?}")),
+        });
     }
 
     /// One number of a node's `/metrics`, which has no labels there.

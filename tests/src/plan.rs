@@ -12,6 +12,8 @@ pub const ZONE: &str = "orders.internal";
 pub const HTTP_PORT: u16 = 7480;
 /// Where nodes answer DNS.
 pub const DNS_PORT: u16 = 5353;
+/// Where nodes talk to each other, on every network.
+pub const PORT: u16 = 7400;
 /// The networks, in order of preference.
 pub const NETWORKS: [&str; 2] = ["front", "back"];
 
@@ -31,6 +33,8 @@ pub struct Plan {
     pub window: Duration,
     /// Nodes and their kinds.
     pub nodes: Vec<(String, Kind)>,
+    /// Whether clients come by `front`, as the file's default has it: a holder that loses it hands over.
+    pub clients: bool,
     /// Whether nodes keep their state on disk.
     pub storage: bool,
     /// Whether that is a real disk. If not it is one in memory: how long a flush takes on a machine where others write
@@ -67,6 +71,7 @@ impl Plan {
             env: Vec::new(),
             window: Duration::from_secs(1),
             nodes: names.iter().map(|n| ((*n).to_owned(), Kind::Member)).collect(),
+            clients: true,
             storage: true,
             on_disk: false,
             dns_port: Some(DNS_PORT),
@@ -84,6 +89,14 @@ impl Plan {
     /// At this window.
     pub fn window(self, window: Duration) -> Plan {
         Plan { window, ..self }
+    }
+
+    /// No network is one by which clients come: any of them may be lost.
+    pub fn without_clients(self) -> Plan {
+        Plan {
+            clients: false,
+            ..self
+        }
     }
 
     /// Without storage: state is in memory.
@@ -131,9 +144,10 @@ impl Plan {
     /// listens on 127.0.0.1, so that a client on its own host reaches it whatever happens to the networks.
     pub fn toml(&self, seats: &[Seat], dir: &Path, inner: bool) -> String {
         let dir = dir.display();
+        let clients = if self.clients { "" } else { ", clients = false" };
         let mut text = format!(
             "[cluster]\nname = \"{}\"\nwindow = \"{}ms\"\nkey = \"{}\"\n\n\
-             [networks]\nfront = {{ port = 7400 }}\nback = {{ port = 7400 }}\n",
+             [networks]\nfront = {{ port = {PORT}{clients} }}\nback = {{ port = {PORT} }}\n",
             self.cluster,
             self.window.as_secs_f64() * 1000.0,
             self.key.replace("{dir}", &dir.to_string()),

@@ -3,6 +3,7 @@
 
 use crate::deadline::{GENEROUS, until};
 use crate::namespace::Namespace;
+use baton_agent::demo::node::agent_of;
 use baton_shared::clock::Mono;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::fs::OpenOptions;
@@ -65,14 +66,7 @@ impl Process {
     /// The id of the agent, if this is the guardian of one that lives (ARCHITECTURE, "The guardian"), or that guardian was started
     /// through another program.
     pub fn agent(&self) -> Option<u32> {
-        let below = children(self.guardian());
-        let mut own: Vec<u32> = below
-            .into_iter()
-            .filter(|id| name(*id).as_deref() == Some("baton"))
-            .collect();
-        // A guardian's other children have one thread each.
-        own.sort_by_key(|id| std::cmp::Reverse(threads(*id)));
-        own.first().copied()
+        agent_of(self.guardian())
     }
 
     /// The id of the guardian: this, or the child of a program that this was started through.
@@ -169,11 +163,6 @@ pub fn lives(id: u32) -> bool {
         .next()
         .and_then(|rest| rest.trim().chars().next());
     state.is_some_and(|state| state != 'Z')
-}
-
-/// How many threads a process has.
-fn threads(id: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count)
 }
 
 /// The name of a process.

@@ -245,9 +245,16 @@ fn switchover(
             "nobody holds role {role} at the moment; wait until it is active, see `baton status`"
         ));
     };
+    let grounds = c.grounds(now);
     let order = round(&picture);
     let target = match to {
-        None => order.iter().find(|owner| **owner != holder.owner).copied(),
+        None => {
+            let mut others = order.iter().copied().filter(|owner| *owner != holder.owner);
+            others
+                .clone()
+                .find(|owner| !grounds.is_cut(*owner))
+                .or_else(|| others.next())
+        }
         Some(name) if !c.config.nodes.contains_key(name) => return Err(unknown_node(name, c)),
         Some(name) => {
             let candidate = picture
@@ -259,10 +266,17 @@ fn switchover(
             if candidate.owner == holder.owner {
                 return Err(format!("{name} holds role {role} already"));
             }
+            if !candidate.fit && !candidate.writes {
+                return Err(format!("{name} cannot take over now: its disk does not answer"));
+            }
             if !candidate.fit {
                 return Err(format!(
                     "{name} cannot take over now: it is not heard, not healthy, drained or stopping"
                 ));
+            }
+            if grounds.is_cut(candidate.owner) && !grounds.is_cut(holder.owner) {
+                let why = crate::clients::words(&grounds.cuts(candidate.owner, c));
+                return Err(format!("{name} is {why}; mend that first, or name another node"));
             }
             Some(candidate.owner)
         }

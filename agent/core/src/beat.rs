@@ -1,14 +1,15 @@
 //! Heartbeats: what goes into one, and what one that came in is allowed to change (DESIGN §4).
 
+use crate::alarm::About;
 use crate::cluster::{Cluster, Queue};
 use crate::output::Output;
-use crate::peer::{Mine, Reception};
+use crate::peer::{Arrival, Mine, Reception};
 use crate::promise::Claimed;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
 use baton_shared::seal::Header;
-use baton_shared::succession::{Claim, Refusal};
+use baton_shared::succession::{Claim, Place, Refusal};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub(crate) fn send(
                 q,
                 now,
             );
-            role.lease.count(&c.electorate, &c.timing);
+            role.lease.count(&c.electorate, &c.timing, now);
         }
     }
     for name in to {
@@ -119,20 +120,22 @@ fn compose(
             line.places.truncate(PLACES_SENT);
             (role.clone(), line)
         });
+    let hears: Vec<(NodeId, u16)> = c
+        .peers
+        .values()
+        .filter(|p| p.id != NodeId(0))
+        .map(|p| (p.id, p.heard_on(&c.timing, now)))
+        .collect();
     Heartbeat {
         cluster: c.cluster,
         from: c.me().clone(),
         kind: c.config.my_node().kind,
         to: to.clone(),
-        to_id: peer.id,
+        to_id: peer.addressee(&c.timing, now),
         count: peer.count,
         echo: None,
-        hears: c
-            .peers
-            .values()
-            .filter(|p| p.id != NodeId(0))
-            .map(|p| (p.id, p.heard_on(&c.timing, now)))
-            .collect(),
+        reach: c.reach(&hears, now),
+        hears,
         electorate: c.adoption(now),
         digest: c.digest,
         wall_ms: c.wall_ms,
@@ -144,6 +147,7 @@ fn compose(
             .map(|role| compose_role(role, c, to, ask, now))
             .collect(),
         lines: lines.collect(),
+        writes: c.fitness.is_fit(),
     }
 }
 
@@ -185,6 +189,9 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
         healthy: role.health.is_fit(),
         willing: role.willing(now) && !c.guardian_stands_still,
         load: 0,
+        ahead: role.voter.on_disk().epoch,
+        handed: role.limit.said(now),
+        condition: role.condition(c, now),
     }
 }
 
@@ -193,45 +200,63 @@ pub(crate) fn receive(
     roles: &mut BTreeMap<RoleName, RoleCore>,
     c: &mut Cluster,
     q: &mut Queue,
-    network: usize,
+    arrival: Arrival,
     header: &Header,
     hb: &Heartbeat,
     now: Mono,
 ) {
-    if !admit(c, q, header, hb, now) {
+    if !admit(c, q, arrival, header, hb, now) {
         c.stale += 1;
         return;
     }
-    let mine_seq = c.seq;
-    let (boot, timing) = (c.boot, c.timing);
+    let timing = c.timing;
     let Some(mut peer) = c.peers.remove(&hb.from) else {
         return;
     };
     let before = (peer.state(&timing, now), peer.owner());
-    let sent_at = |seq: u64| c.sent_at(seq);
     let mine = Mine {
-        boot,
-        sent_at: &sent_at,
-        seq: mine_seq,
+        boot: c.boot,
+        sent_at: &|seq| c.sent_at(seq),
+        seq: c.seq,
+        knows: &|id| c.knows(id, &hb.from),
+        wall_ms: c.wall_ms,
     };
-    let reception = peer.receive(network, header, hb, &mine, &timing, now);
-    if reception == Reception::Old {
-        c.stale += 1;
-    }
+    let reception = peer.receive(arrival, header, hb, &mine, &timing, now);
     if reception == Reception::Report {
         peer.skew_ms = i64::try_from(hb.wall_ms)
             .unwrap_or(i64::MAX)
             .saturating_sub_unsigned(c.wall_ms);
     }
-    let changed = before != (peer.state(&timing, now), peer.owner());
     let (owner, twice) = (peer.owner(), peer.lives_twice(now));
+    let changed = before != (peer.state(&timing, now), owner);
     c.peers.insert(hb.from.clone(), peer);
     q.dirty |= changed;
-    note_twins(c, q, &hb.from, owner.node, now);
+    note_others(c, q, &hb.from, owner.node, now);
+    if reception == Reception::Old {
+        c.stale += 1;
+        return;
+    }
+    if hb.digest != c.digest && owner == header.owner() {
+        let about = About::Configuration(hb.from.clone());
+        c.alarms.seen(about, q, now, || {
+            format!(
+                "node \"{}\" runs with another configuration: make the files equal, then `baton reload`",
+                hb.from
+            )
+        });
+    }
     if reception == Reception::Twice || twice {
         return;
     }
     if reception == Reception::Report {
+        if !hb.writes {
+            c.alarms.seen(About::DiskOf(hb.from.clone()), q, now, || {
+                format!(
+                    "the disk of node \"{0}\" does not answer: it is out of line, and its vote counts for nothing new; see `baton doctor` on {0}",
+                    hb.from
+                )
+            });
+        }
         for (role, line) in &hb.lines {
             // Somebody's log has it, so it is committed (H1).
             q.dirty |= roles.contains_key(role) && c.learn_line(role, line, false);
@@ -249,59 +274,140 @@ pub(crate) fn receive(
 }
 
 /// Whether the heartbeat is for this node, from a node of this cluster (V7).
-fn admit(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat, now: Mono) -> bool {
-    let for_me = hb.to == *c.me() && (hb.to_id == c.id || hb.to_id == NodeId(0));
+fn admit(
+    c: &mut Cluster,
+    q: &mut Queue,
+    arrival: Arrival,
+    header: &Header,
+    hb: &Heartbeat,
+    now: Mono,
+) -> bool {
     if hb.from == *c.me() || header.sender == c.id {
-        // Our own boot coming back to us is an echo of the network.
-        if header.boot != c.boot {
-            c.double_until = now + c.timing.window * 2;
-        }
+        note_namesake(c, q, arrival, header, hb, now);
         return false;
     }
+    let for_me = hb.to == *c.me() && (hb.to_id == c.id || hb.to_id == NodeId(0));
     let dead = c.dead.contains(&header.owner());
-    if !for_me || dead || !c.peers.contains_key(&hb.from) {
+    if dead || hb.to != *c.me() || !c.peers.contains_key(&hb.from) {
         return false;
     }
+    if hb.to_id == c.id && hb.echo.is_some_and(|echo| echo.boot > c.boot) {
+        superseded(c, q);
+    }
+    note_addressee(c, q, header, hb, now);
     let foreign = hb.cluster != c.cluster && hb.cluster != ClusterId(0) && c.cluster != ClusterId(0);
-    c.alarm(
-        q,
-        foreign,
-        || format!(
-            "node \"{}\" belongs to another cluster of the same name and key; it is ignored. If it is to join this one, stop it and move its data directory away",
-            hb.from
-        ),
-    );
-    let other_config = hb.digest != c.digest;
-    c.alarm(q, other_config, || {
-        format!(
-            "node \"{}\" runs with another configuration: make the files equal, then `baton reload`",
-            hb.from
-        )
-    });
-    !foreign
+    if for_me && foreign {
+        let about = About::Foreign(hb.from.clone());
+        c.alarms.seen(about, q, now, || {
+            format!(
+                "node \"{}\" belongs to another cluster of the same name and key; it is ignored. If it is to join this one, stop it and move its data directory away",
+                hb.from
+            )
+        });
+    }
+    let wall_ms = c.wall_ms;
+    if !for_me
+        && !foreign
+        && let Some(peer) = c.peers.get_mut(&hb.from)
+    {
+        peer.overhear(arrival, header, hb, wall_ms, now);
+    }
+    for_me && !foreign
 }
 
-/// One consensus id under two names: a copied data directory. Neither counts (V7).
-fn note_twins(c: &mut Cluster, q: &mut Queue, name: &NodeName, id: NodeId, now: Mono) {
-    let twin = c
+/// Somebody else has this node's name, or its consensus id.
+fn note_namesake(
+    c: &mut Cluster,
+    q: &mut Queue,
+    arrival: Arrival,
+    header: &Header,
+    hb: &Heartbeat,
+    now: Mono,
+) {
+    if header.owner() == c.owner() {
+        return; // our own datagram coming back to us is an echo of the network
+    }
+    let me = c.me().clone();
+    let (from, other) = (arrival.from, &hb.from);
+    c.alarms.seen(About::Namesake, q, now, || {
+        if *other == me {
+            format!("another process runs as node \"{me}\", at {from}: stop one of them")
+        } else {
+            format!(
+                "node \"{other}\", at {from}, has the consensus id of this node: a data directory was copied; stop it, and start it with an empty one"
+            )
+        }
+    });
+    if header.sender == c.id && header.boot > c.boot {
+        superseded(c, q);
+    }
+}
+
+/// A peer that had heard this run addresses its name without it: another run of the name is about.
+fn note_addressee(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbeat, now: Mono) {
+    let (ours, timing) = (hb.to_id == c.id, c.timing);
+    let Some(peer) = c.peers.get_mut(&hb.from) else {
+        return;
+    };
+    let news = peer.owner() == header.owner() && header.seq > peer.greatest();
+    if news && peer.addresses_another(ours, &timing, now) {
+        let me = c.me().clone();
+        c.alarms.seen(About::Namesake, q, now, || {
+            format!(
+                "another process runs as node \"{me}\": \"{}\" hears it too, and says from where; stop one of them",
+                hb.from
+            )
+        });
+    }
+}
+
+/// V7: a later boot of this consensus id was heard. Its promises are not known here, nor ours there: this run votes no more, lets go of
+/// what it holds, and ends. Nobody hears it again; whatever runs here next is a new node.
+pub(crate) fn superseded(c: &mut Cluster, q: &mut Queue) {
+    if c.superseded || broken!(SupersededStays) {
+        return;
+    }
+    c.superseded = true;
+    c.leaving = true;
+    let text = "another process, started later, runs with this node's consensus id (its data directory was copied): this one lets go of its \
+         roles and ends, and comes back as a new node; stop the one that is not meant to be";
+    c.alarms.lasts(About::Superseded, q, text.into());
+    q.push(Output::Superseded);
+    q.urgent_all = true;
+    q.dirty = true;
+}
+
+/// Two runs of one node, or one consensus id under two names: said, with both addresses. Runs of one id do not count while both are heard
+/// (V7); of two ids, the other has no part in what this one promised.
+fn note_others(c: &mut Cluster, q: &mut Queue, name: &NodeName, id: NodeId, now: Mono) {
+    let shared = c
         .peers
         .values()
         .find(|p| p.id == id && p.name != *name && p.heard(&c.timing, now))
         .map(|p| p.name.clone());
-    if let Some(twin) = twin {
+    if let Some(other) = shared {
         let until = now + c.timing.window * 2;
-        for name in [name, &twin] {
+        for name in [name, &other] {
             if let Some(peer) = c.peers.get_mut(name) {
                 peer.mark_twice(until);
             }
         }
+        let (one, other) = (name.min(&other), name.max(&other));
+        c.alarms.seen(About::SharedId(one.clone()), q, now, || {
+            format!("nodes \"{one}\" and \"{other}\" have one consensus id, for a data directory was copied: neither counts until one is stopped and starts with an empty one")
+        });
     }
-    let twice = c.peers.get(name).is_some_and(|p| p.lives_twice(now));
-    c.alarm(
-        q,
-        twice,
-        || format!("node \"{name}\" runs twice, or its data directory was copied: neither counts until one is stopped"),
-    );
+    let Some(peer) = c.peers.get(name) else { return };
+    if let Some((here, there, clone)) = peer.beside(&c.timing, now) {
+        let what = if clone {
+            "with one consensus id, for its data directory was copied: the one that was started last counts, or neither"
+        } else {
+            "and only the first counts here"
+        };
+        c.alarms.seen(About::Twice(name.clone()), q, now, || {
+            format!("node \"{name}\" runs twice, at {here} and at {there}, {what}; stop one of them")
+        });
+    }
 }
 
 fn receive_role(
@@ -314,9 +420,13 @@ fn receive_role(
     now: Mono,
 ) {
     let owner = header.owner();
+    role.outage.hear(&hb.from, beat, now);
     // V6: exactly that epoch, node and boot.
     for epoch in &beat.released {
         q.dirty |= role.voter.released(*epoch, owner);
+    }
+    if let Some((count, left)) = beat.handed {
+        role.limit.heard(count, left, c.timing.window, now);
     }
     if let Some(grant) = &beat.grant {
         role.on_grant(header.sender, grant, c, now);
@@ -360,14 +470,20 @@ fn receive_role(
             q.urgent.insert(hb.from.clone());
         }
     }
-    // A holder that is leaving will release: let its successor find the floor on the disk (V3).
-    if hb.leaving
-        && let Some(held) = beat.holding
-        && let Some(next) = c
-            .line(&role.name)
-            .and_then(|l| l.places.iter().find(|p| p.epoch > held && p.owner != owner))
-            .copied()
-    {
-        role.write_ahead(next.epoch, next.owner, q);
+    // A holder that is leaving will release: let its successor find the floor on the disk (V3). One whose own disk does not answer releases
+    // only when it hears that the floor is there.
+    if let Some(held) = beat.holding {
+        let after = |p: &&Place| p.epoch > held && p.owner != owner;
+        let next = match (hb.leaving, hb.writes) {
+            (true, _) => c
+                .line(&role.name)
+                .and_then(|l| l.places.iter().find(after))
+                .copied(),
+            (false, false) => role.heir(held, owner, c, now),
+            (false, true) => None,
+        };
+        if let Some(next) = next {
+            role.write_ahead(next.epoch, next.owner, q);
+        }
     }
 }

@@ -43,6 +43,12 @@ pub(crate) enum Rule {
     FloorLeftOpen,
     /// V7: a node whose disk was lost goes on under its old id.
     WipedKeepsId,
+    /// V7: an earlier boot of an id is heard again when the later one is silent.
+    CloneHeardAgain,
+    /// V7: a run that hears of a later boot of its id goes on.
+    SupersededStays,
+    /// V7: the vote of a name goes to whichever run of it is heard.
+    VoteForTwin,
     /// H2: one grant is a majority.
     Minority,
     /// H1: the first own place in line is claimed, whatever was claimed before.
@@ -98,6 +104,22 @@ pub(crate) enum Rule {
     /// Nothing is broken by this: an older report is taken in after a newer one. With it the voter's rules stand alone.
     ReportsOutOfOrder,
 
+    /// A role is handed over for its clients' sake as often as anybody likes.
+    HandoverStorm,
+    /// Nobody has to prove that it has the network that the holder lost.
+    UnprovenHeir,
+
+    /// A holder moves up though nobody was promised a greater epoch.
+    MovesUpForNothing,
+    /// Faces show the epoch to which a holder has moved up before its application was told.
+    ShownBeforeTold,
+
+    /// Liveness: a holder that is cut off from clients keeps the role.
+    CutHolderStays,
+    /// Liveness. V7: once a later boot under its name was heard, an earlier one is heard no more.
+    TwinShutsOut,
+    /// Liveness. V7: what is for a name is for its present run alone.
+    PresentRunAddressed,
     /// Liveness. V3: after a restart the incumbent's own floor is closed to it.
     RestartClosesFloor,
     /// Liveness: a standby that hears no majority steps forward.
@@ -106,6 +128,10 @@ pub(crate) enum Rule {
     DeafGranted,
     /// Liveness. H5: one refusal is enough to withdraw.
     OneRefusalWithdraws,
+    /// Liveness. §6: a node whose disk does not answer is put in line, and steps forward like others.
+    HungInLine,
+    /// Liveness. V3: a holder whose disk does not answer gives way, though its successor's floor is not on disk at a majority.
+    StepsDownUnwritten,
     /// Liveness. H2: a grant is said once.
     GrantSaidOnce,
 }

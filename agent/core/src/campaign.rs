@@ -4,6 +4,7 @@ use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Health;
 use crate::output::Level;
+use crate::raise::Told;
 use crate::role::RoleCore;
 use crate::story::Story;
 use baton_shared::clock::Mono;
@@ -65,6 +66,7 @@ impl RoleCore {
                 self.health_reason = "not checked since it was promoted".into();
             }
             self.promoting = epoch;
+            self.told = Told::promoted(epoch);
             self.run_promote(q);
             return;
         }

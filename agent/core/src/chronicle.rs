@@ -158,7 +158,8 @@ pub(crate) fn stuck(role: &RoleName, processes: &str, c: &Cluster) -> Event {
     }
 }
 
-fn event(what: &str, node: Option<&NodeName>, cause: String, c: &Cluster) -> Event {
+/// An event that happens now.
+pub(crate) fn event(what: &str, node: Option<&NodeName>, cause: String, c: &Cluster) -> Event {
     Event {
         number: 0,
         wall_ms: c.wall_ms,

@@ -6,7 +6,7 @@
 use crate::cluster::{Cluster, Queue};
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
-use baton_shared::id::{Epoch, NodeId};
+use baton_shared::id::{Epoch, NodeId, Owner};
 use baton_shared::succession::{Line, Place, PromiseReport};
 use baton_shared::view::RoleState;
 use std::time::Duration;
@@ -28,13 +28,24 @@ impl RoleCore {
             }
             return self.unwilling_until_after(now);
         }
-        let Some((place, ahead)) = self.next_place(c, now) else {
+        let grounds = c.grounds(now);
+        let cut = |owner: Owner| grounds.is_cut(owner);
+        let Some((place, ahead)) = self.next_place(cut, c, now) else {
             self.ready_since = None;
             self.stand_by("standing by; not in line yet", q);
             return Mono::MAX;
         };
-        self.stand_by("standing by", q);
-        if self.better_claims(place.epoch, c, now) || self.line_is_old(c, now) {
+        // Whoever cannot write lets the others go first, wherever they are in line.
+        let last = !c.fitness.is_fit() && !broken!(HungInLine) && self.others_write(c, now);
+        let (why, before) = match last {
+            true => (
+                "standing by; others go first, for the disk does not answer",
+                Epoch(u64::MAX),
+            ),
+            false => ("standing by", place.epoch),
+        };
+        self.stand_by(why, q);
+        if self.better_claims(before, cut, c, now) || self.line_is_old(c, now) {
             self.ready_since = None;
             return now + c.timing.interval;
         }
@@ -43,11 +54,13 @@ impl RoleCore {
             return look_again;
         }
         let since = *self.ready_since.get_or_insert(now);
-        let turn = since + stagger(c) * u32::try_from(ahead).unwrap_or(u32::MAX);
+        let patience = if last { c.timing.window } else { Duration::ZERO };
+        let turn = since + patience + stagger(c) * u32::try_from(ahead).unwrap_or(u32::MAX);
         if now < turn {
             return turn;
         }
         let story = self.story(place, c, now);
+        self.put_down_end(c, now);
         self.step_forward(place, story, c, q, now);
         Mono::MAX
     }
@@ -64,6 +77,18 @@ impl RoleCore {
 
     /// Why this node may not step forward at all.
     pub(crate) fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
+        if let Some(why) = self.unable(c, now) {
+            return Some(why);
+        }
+        // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
+        let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
+        let steps_forward = self.state == RoleState::Standby;
+        let paused = steps_forward && c.state.paused && !c.line(&self.name).is_some_and(handing_over);
+        paused.then(|| "automatic takeovers are paused".into())
+    }
+
+    /// What is wrong with this node itself.
+    pub(crate) fn unable(&self, c: &Cluster, now: Mono) -> Option<String> {
         let node = c.config.my_node();
         if !node.kind.may_act() {
             return Some(format!("a {} is never active", node.kind));
@@ -77,27 +102,25 @@ impl RoleCore {
         if c.guardian_stands_still {
             return Some("the guardian of this node stands still".into());
         }
-        // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
-        let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
-        let steps_forward = self.state == RoleState::Standby;
-        if steps_forward && c.state.paused && !c.line(&self.name).is_some_and(handing_over) {
-            return Some("automatic takeovers are paused".into());
-        }
         if c.drained(c.me()) {
             return Some("drained by an operator".into());
         }
         if !self.health.is_fit() {
             return Some(format!("the application is not healthy: {}", self.health_reason));
         }
-        (!self.willing(now)).then(|| "waits after a promotion or an application that failed".into())
+        (!self.willing(now)).then(|| match &self.failed {
+            Some(failure) => failure.words.clone(),
+            None => "waits after a promotion or an application that failed".into(),
+        })
     }
 
     fn unwilling_until_after(&self, now: Mono) -> Mono {
         self.willing_at().filter(|at| *at > now).unwrap_or(Mono::MAX)
     }
 
-    /// This node's next place, and how many fit nodes come before it.
-    fn next_place(&self, c: &Cluster, now: Mono) -> Option<(Place, usize)> {
+    /// This node's next place, and how many fit nodes come before it: whoever is `cut` off from clients lets everybody in line go first
+    /// who is not.
+    fn next_place(&self, cut: impl Fn(Owner) -> bool, c: &Cluster, now: Mono) -> Option<(Place, usize)> {
         let line = c.line(&self.name)?;
         let bound = if broken!(LowerEpochClaimed) {
             Epoch(0)
@@ -108,23 +131,36 @@ impl RoleCore {
             .places
             .iter()
             .find(|p| p.owner == c.owner() && p.epoch > bound)?;
-        let mut before: Vec<_> = line
-            .places
-            .iter()
-            .filter(|p| p.epoch > bound && p.epoch < mine.epoch)
-            .map(|p| p.owner)
-            .collect();
+        let cut_here = cut(c.owner());
+        let first = |place: &&Place| match (cut_here, cut(place.owner)) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => place.epoch < mine.epoch,
+        };
+        let others = line.places.iter();
+        let others = others.filter(|p| p.epoch > bound && p.owner != c.owner());
+        let mut before: Vec<_> = others.filter(first).map(|p| p.owner).collect();
         before.sort();
         before.dedup();
         let ahead = before
             .iter()
-            .filter(|owner| c.fit(**owner, &self.name, now))
+            .filter(|owner| c.fit(**owner, &self.name, now) && (c.writes(**owner) || broken!(HungInLine)))
             .count();
         Some((*mine, ahead))
     }
 
+    /// Whether somebody else in line could take the role, and write.
+    fn others_write(&self, c: &Cluster, now: Mono) -> bool {
+        let passed = self.passed(c, now);
+        let could = |p: &Place| {
+            p.epoch > passed && p.owner != c.owner() && c.writes(p.owner) && c.fit(p.owner, &self.name, now)
+        };
+        c.line(&self.name)
+            .is_some_and(|line| line.places.iter().any(could))
+    }
+
     /// The greatest epoch that is spoken for: granted by somebody, claimed by this node before, or recorded.
-    fn passed(&self, c: &Cluster, now: Mono) -> Epoch {
+    pub(crate) fn passed(&self, c: &Cluster, now: Mono) -> Epoch {
         // Of voters alone: the coordinator, which replaces a line that is passed, looks at no others either.
         let floors = c
             .peers
@@ -140,13 +176,16 @@ impl RoleCore {
         floors.chain(own).max().unwrap_or_default()
     }
 
-    /// Whether a better place is making progress: somebody heard lately claims an earlier epoch.
-    fn better_claims(&self, epoch: Epoch, c: &Cluster, now: Mono) -> bool {
-        let claims = c
-            .peers
-            .values()
-            .filter_map(|p| p.fresh_beat(&self.name, &c.timing, now)?.claim);
-        claims.into_iter().any(|claim| claim.epoch < epoch)
+    /// Whether a better place is making progress: somebody heard lately claims an earlier epoch; or any, and is not `cut` off from clients
+    /// as this node is.
+    fn better_claims(&self, epoch: Epoch, cut: impl Fn(Owner) -> bool, c: &Cluster, now: Mono) -> bool {
+        let cut_here = cut(c.owner());
+        c.peers.values().any(|peer| {
+            let claim = peer
+                .fresh_beat(&self.name, &c.timing, now)
+                .and_then(|beat| beat.claim);
+            claim.is_some_and(|claim| claim.epoch < epoch || (cut_here && !cut(peer.owner())))
+        })
     }
 
     /// Whether somebody heard lately knows a newer line: it may name another successor, and comes with a heartbeat.

@@ -1,16 +1,20 @@
 //! What this node knows that is not about one role: itself, its peers, the electorate, the log. Facts and questions;
 //! decisions are in the other modules.
 
+use crate::alarm::Alarms;
+use crate::fitness::Fitness;
 use crate::input::Coordinator;
 use crate::output::{Durable, Level, Output};
+use crate::pace::Pace;
 use crate::peer::Peer;
 use crate::state::State;
+use crate::stream::Streams;
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::id::{Boot, ClusterId, ElectorateId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::succession::{Electorate, Floor, Line};
 use baton_shared::timing::Timing;
-use baton_shared::view::PeerState;
+use baton_shared::view::{Event, PeerState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,17 +64,24 @@ pub(crate) struct Cluster {
     pub leaving: bool,
     /// The guardian above this process does not beat.
     pub guardian_stands_still: bool,
+    /// A later boot of this consensus id was heard of: this run votes no more, lets go and ends (V7).
+    pub superseded: bool,
     pub dead: BTreeSet<Owner>,
     /// The last of them, and how it ended.
     pub last_death: Option<(Owner, String)>,
-    /// Another process was heard under this node's name or id; an alarm until then.
-    pub double_until: Mono,
     /// The last sequence used, and when each of the last ones left (H2: the clock was read before).
     pub seq: u64,
     sent: VecDeque<(u64, Mono)>,
-    pub alarms: BTreeSet<String>,
+    pub alarms: Alarms,
+    /// Whether consensus streams pass: for people, nothing is decided by it.
+    pub streams: Streams,
+    /// This node's own side of its networks.
+    pub own: crate::clients::Own,
     /// Heartbeats with a good seal that changed nothing: replayed, late, or not for this run of this node.
     pub stale: u64,
+    /// Whether the disk answers, and the log keeps up.
+    pub fitness: Fitness,
+    pub pace: Pace,
 }
 
 /// What is to be done, in order; and to whom a heartbeat is due at once.
@@ -81,6 +92,8 @@ pub(crate) struct Queue {
     pub urgent_all: bool,
     /// The published view is out of date.
     pub dirty: bool,
+    /// What this node has to tell the history of itself.
+    pub told: Vec<Event>,
     durable: Durable,
     token: u64,
     /// What each flush under way carries.
@@ -110,6 +123,11 @@ impl Queue {
 
     pub fn log(&mut self, level: Level, text: String) {
         self.push(Output::Log { level, text });
+    }
+
+    /// Something happened here that the history should tell: kept until it does.
+    pub fn tell(&mut self, event: Event) {
+        self.told.push(event);
     }
 
     /// Persist before grant (V3): the floor goes to the disk, and [`Flush`] comes back when it is there.
@@ -162,6 +180,11 @@ impl Queue {
             .any(|(_, f)| matches!(f, Flush::Floor(r, fl) if r == role && fl.epoch >= floor.epoch))
     }
 
+    /// The oldest flush that is not answered.
+    pub fn oldest_flush(&self) -> Option<u64> {
+        self.flushes.front().map(|(token, _)| *token)
+    }
+
     /// A token for a proposal.
     pub fn propose(&mut self, command: crate::Command) -> u64 {
         self.proposal += 1;
@@ -192,13 +215,17 @@ impl Cluster {
             coordinator: Coordinator::default(),
             leaving: false,
             guardian_stands_still: false,
+            superseded: false,
             dead: BTreeSet::new(),
             last_death: None,
-            double_until: Mono::ZERO,
             seq: 0,
             sent: VecDeque::new(),
-            alarms: BTreeSet::new(),
+            alarms: Alarms::default(),
+            streams: Streams::default(),
+            own: crate::clients::Own::default(),
             stale: 0,
+            fitness: Fitness::new(start.disk.clone()),
+            pace: Pace::default(),
         };
         cluster.configure(start.config.clone());
         cluster
@@ -219,7 +246,7 @@ impl Cluster {
             let mut peer = self.peers.remove(name).unwrap_or_else(fresh);
             (peer.kind, peer.priority) = (node.kind, node.priority);
             if peer.links.iter().map(Option::is_some).ne(there.iter().copied()) {
-                peer = fresh();
+                peer = peer.relinked(&there);
             }
             peers.insert(name.clone(), peer);
         }
@@ -370,9 +397,8 @@ impl Cluster {
         if news {
             self.last_death = Some((owner, why.to_owned()));
         }
-        // What it said last is no news of a living node: nobody steps back for its claim.
-        for peer in self.peers.values_mut().filter(|peer| peer.owner() == owner) {
-            peer.report = None;
+        for peer in self.peers.values_mut() {
+            peer.died(owner);
         }
         if self.dead.len() > MAX_DEAD {
             // Of one node the older boots come first, and those are long silent.
@@ -408,6 +434,40 @@ impl Cluster {
             && peer.beat(role).is_some_and(|beat| beat.healthy && beat.willing)
     }
 
+    /// Whether this node's disk answers, by its own newest word.
+    pub fn writes(&self, owner: Owner) -> bool {
+        match owner == self.owner() {
+            true => self.fitness.is_fit(),
+            false => self
+                .peer(owner.node)
+                .and_then(|peer| peer.report.as_ref())
+                .is_none_or(|report| report.heartbeat.writes),
+        }
+    }
+
+    /// Notes how far the others are, and this node.
+    pub fn keep_pace(&mut self, now: Mono) {
+        let reports = self.peers.values().filter_map(|peer| peer.report.as_ref());
+        let newest = reports.map(|report| report.heartbeat.applied).max().unwrap_or(0);
+        let knows = now < self.in_touch_until(now) && self.state.cluster != ClusterId(0);
+        self.pace.turn(newest, self.applied, knows, now);
+    }
+
+    /// What this node lacks to be ready, besides touch with the others: the log of a second ago, a vote that counts (V4), a disk.
+    pub fn lacks(&self, now: Mono) -> Vec<String> {
+        let mut lacks: Vec<String> = self.pace.lacks(now).map(str::to_owned).into_iter().collect();
+        let votes = self.config.my_node().kind.votes();
+        if votes && !self.electorate.contains(self.id) {
+            lacks.push("not a voter yet".into());
+        } else if votes && now < self.awake {
+            lacks.push("its vote does not count yet: promises of the run before may still run".into());
+        } else if votes && !(self.adopted_here() && self.kept_window == self.timing.window) {
+            lacks.push("what its vote rests on is not written yet".into());
+        }
+        lacks.extend(self.fitness.lacks(self.timing.window, now));
+        lacks
+    }
+
     /// Until when this node may say that it is in touch with a majority of the voters (S4): W after the report that
     /// completes the majority was made.
     pub fn in_touch_until(&self, now: Mono) -> Mono {
@@ -422,20 +482,28 @@ impl Cluster {
             .map_or(Mono::ZERO, |made| made + self.timing.window)
     }
 
-    /// A condition that needs a person begins or ends; said once.
-    pub fn alarm(&mut self, q: &mut Queue, on: bool, text: impl FnOnce() -> String) {
-        if !on && self.alarms.is_empty() {
-            return;
-        }
-        let text = text();
-        if on && !self.alarms.contains(&text) {
-            q.log(Level::Error, text.clone());
-            self.alarms.insert(text);
-            q.dirty = true;
-        } else if !on && self.alarms.remove(&text) {
-            q.log(Level::Info, format!("no longer so: {text}"));
-            q.dirty = true;
-        }
+    /// Names of the other voters of which this holds.
+    pub fn other_voters(&self, holds: impl Fn(Option<&Peer>) -> bool) -> Vec<String> {
+        let others = self.electorate.all().into_iter().filter(|id| *id != self.id);
+        let mut names: Vec<String> = others
+            .filter(|id| holds(self.peer(*id)))
+            .map(|id| self.call(id))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Names of the other voters that this node does not hear.
+    pub fn silent_voters(&self, now: Mono) -> Vec<String> {
+        self.other_voters(|peer| peer.is_none_or(|peer| !peer.heard(&self.timing, now)))
+    }
+
+    /// Whether the log knows this consensus id under a name.
+    pub fn knows(&self, id: NodeId, name: &NodeName) -> bool {
+        self.state
+            .nodes
+            .get(&id)
+            .is_some_and(|record| record.name == *name)
     }
 }
 
@@ -460,6 +528,7 @@ mod tests {
             cluster: ClusterId(1),
             durable: Durable::default(),
             unfinished: Default::default(),
+            disk: None,
         };
         Cluster::new(&start, at)
     }

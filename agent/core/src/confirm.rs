@@ -13,9 +13,8 @@ impl RoleCore {
         if self.confirms.is_empty() {
             return;
         }
-        let epoch = self
-            .serving(now)
-            .filter(|epoch| self.lease.claimed() == Some(*epoch));
+        // While it moves up, grants of the greater epoch count: they were given to this very run, too.
+        let epoch = self.serving(now).filter(|_| self.lease.claimed().is_some());
         let lease = &self.lease;
         self.confirms.retain(|(id, since)| match epoch {
             Some(_) if !lease.confirmed_since(*since, &c.electorate) => true,

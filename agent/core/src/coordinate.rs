@@ -1,7 +1,7 @@
 //! On the coordinator: keeps every role's line of succession (DESIGN §6). It is never in the path of a failover.
 
 use crate::cluster::{Cluster, Queue};
-use crate::plan::{Candidate, Picture, plan, round};
+use crate::plan::{Candidate, Picture, leave_out_hung, plan, round};
 use crate::role::RoleCore;
 use crate::state::Command;
 use baton_shared::clock::Mono;
@@ -108,9 +108,12 @@ impl Coordination {
         let Some(after) = c.config.cluster.preempt_after else {
             return Mono::MAX;
         };
-        self.fit_since
-            .retain(|owner, _| picture.candidates.iter().any(|c| c.fit && c.owner == *owner));
-        for candidate in picture.candidates.iter().filter(|candidate| candidate.fit) {
+        // Nobody is better whom clients do not reach.
+        let grounds = c.grounds(now);
+        let good = |candidate: &&Candidate| candidate.fit && !grounds.is_cut(candidate.owner);
+        let all = || picture.candidates.iter().filter(good);
+        self.fit_since.retain(|owner, _| all().any(|c| c.owner == *owner));
+        for candidate in all() {
             self.fit_since.entry(candidate.owner).or_insert(now);
         }
         let Some(holder) = picture.holder else {
@@ -123,15 +126,19 @@ impl Coordination {
                 .find(|c| c.owner == owner)
                 .map(|c| c.priority)
         };
-        let (Some(best), Some(present)) = (round(picture).first().copied(), priority(holder.owner)) else {
+        let (mut order, cut): (Vec<Owner>, Vec<Owner>) = round(picture)
+            .into_iter()
+            .partition(|owner| all().any(|c| c.owner == *owner));
+        let (Some(best), Some(present)) = (order.first().copied(), priority(holder.owner)) else {
             return Mono::MAX;
         };
+        order.extend(cut);
         if best == holder.owner || priority(best) <= Some(present) || c.state.paused {
             return Mono::MAX;
         }
         let due = self.fit_since.get(&best).copied().unwrap_or(now) + after;
         if now >= due {
-            let order = std::iter::repeat_n(round(picture), crate::plan::ROUNDS)
+            let order = std::iter::repeat_n(order, crate::plan::ROUNDS)
                 .flatten()
                 .collect();
             let cause = format!(
@@ -263,6 +270,7 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
             owner: peer.owner(),
             priority: peer.priority,
             fit: c.fit(peer.owner(), &role.name, now) || broken!(UnfitInLine),
+            writes: c.writes(peer.owner()) || broken!(HungInLine),
         });
     let node = c.config.my_node();
     let me = node.kind.may_act().then(|| Candidate {
@@ -274,6 +282,9 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
             && !c.guardian_stands_still
             && !c.leaving
             && !c.drained(c.me()),
+        writes: c.fitness.is_fit() || broken!(HungInLine),
     });
-    peers.chain(me).collect()
+    let mut candidates: Vec<Candidate> = peers.chain(me).collect();
+    leave_out_hung(&mut candidates);
+    candidates
 }

@@ -1,5 +1,6 @@
 //! Composition: the modules, and who is told what. Decides nothing itself.
 
+use crate::alarm::About;
 use crate::ask::Asked;
 use crate::beat;
 use crate::chronicle::Chronicle;
@@ -9,7 +10,10 @@ use crate::copies::Copies;
 use crate::input::{Health, Request};
 use crate::membership::Membership;
 use crate::notice::Said;
+use crate::observe::Observer;
+use crate::outbox::Outbox;
 use crate::output::Level;
+use crate::peer::Peer;
 use crate::publish;
 use crate::role::RoleCore;
 use crate::state::Command;
@@ -44,6 +48,8 @@ pub struct Start {
     pub durable: Durable,
     /// Roles whose application may still act since the run before: they are demoted first.
     pub unfinished: BTreeSet<RoleName>,
+    /// The data directory and the disk that it is on, in words; `None`: state is in memory.
+    pub disk: Option<String>,
 }
 
 /// The state machine.
@@ -56,6 +62,8 @@ pub struct Core {
     asked: Asked,
     chronicle: Chronicle,
     copies: Copies,
+    observer: Observer,
+    outbox: Outbox,
     said: Said,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
@@ -94,6 +102,8 @@ impl Core {
             asked: Asked::default(),
             chronicle: Chronicle::default(),
             copies: Copies::default(),
+            observer: Observer::default(),
+            outbox: Outbox::default(),
             said: Said::default(),
             q: Queue::new(start.durable),
             c,
@@ -137,11 +147,23 @@ impl Core {
 
     /// The view at `now`, as it would be published.
     pub fn view(&self, now: Mono) -> View {
-        let waiting = match self.c.state.cluster {
+        let untold = self.outbox.untold();
+        publish::view(
+            self.serial,
+            &self.roles,
+            &self.c,
+            self.waiting_for(now),
+            untold,
+            now,
+        )
+    }
+
+    /// The voters that the first start waits for.
+    fn waiting_for(&self, now: Mono) -> Vec<NodeName> {
+        match self.c.state.cluster {
             ClusterId(0) => self.membership.starters(&self.c, now).err().unwrap_or_default(),
             _ => Vec::new(),
-        };
-        publish::view(self.serial, &self.roles, &self.c, waiting, now)
+        }
     }
 
     /// A node that finds that it slept does not hold the silence against its peers (DESIGN §4).
@@ -151,6 +173,7 @@ impl Core {
             for peer in self.c.peers.values_mut() {
                 peer.forgive(slept, now);
             }
+            self.c.fitness.forgive(slept);
         }
         self.last = now;
     }
@@ -161,15 +184,21 @@ impl Core {
         &self.roles[role].voter
     }
 
+    /// Whether the disk is known to hang, for the simulator.
+    #[cfg(test)]
+    pub(crate) fn disk_answers(&self) -> bool {
+        self.c.fitness.is_fit()
+    }
+
     fn take(&mut self, input: Input, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
         match input {
             Input::Heartbeat {
-                network,
+                arrival,
                 header,
                 heartbeat,
             } => {
-                beat::receive(&mut self.roles, c, q, network, &header, &heartbeat, now);
+                beat::receive(&mut self.roles, c, q, arrival, &header, &heartbeat, now);
             }
             Input::Learned { state, applied } => self.learned(state, applied),
             Input::Cluster(cluster) => {
@@ -206,6 +235,7 @@ impl Core {
                 }
             }
             Input::Guardian { stands_still } => self.guardian(stands_still),
+            Input::Sides(sides) => c.learn_sides(sides, q, now),
             Input::Stuck { role, processes } => {
                 if let Some(role) = self.roles.get_mut(&role) {
                     role.stuck(processes, c, q);
@@ -217,17 +247,24 @@ impl Core {
                 }
             }
             Input::Persisted { token } => self.persisted(token, now),
+            Input::Writes(writes) => c.fitness.told(writes, now),
             Input::Proposed { token, result } => {
                 self.asked.answered(token, &result, &self.roles, c, q, now);
                 for coordination in self.coordination.values_mut() {
                     coordination.answered(token);
                 }
                 self.copies.answered(token, now);
+                self.outbox.answered(token, result.is_ok());
             }
             Input::Ask { id, request } => self.ask(id, request, now),
             Input::Copy(digest) => self.copies.saw(digest, now),
             Input::Confirm { id, role } => self.confirm(id, &role, now),
             Input::Dead { owner, why } => self.died(owner, &why, now),
+            Input::Superseded => beat::superseded(c, q),
+            Input::Streams(tries) => {
+                c.streams.tried(tries, now);
+                q.dirty = true;
+            }
             Input::Configured(config) => {
                 c.configure(config);
                 q.dirty = true;
@@ -249,11 +286,13 @@ impl Core {
         if std::mem::replace(&mut c.guardian_stands_still, stands_still) == stands_still {
             return;
         }
-        c.alarm(q, stands_still, || {
-            "the guardian of this node stands still (stopped, or stuck in the kernel): the node gives up its roles and stays out of line; \
-             end that process, or continue it"
-                .into()
-        });
+        if stands_still {
+            let text = "the guardian of this node stands still (stopped, or stuck in the kernel): the node gives up its roles and stays \
+                 out of line; end that process, or continue it";
+            c.alarms.lasts(About::Guardian, q, text.into());
+        } else {
+            c.alarms.call_off(&About::Guardian, q);
+        }
         // Others must not wait for it, and hear at once.
         q.urgent_all = true;
         q.dirty = true;
@@ -262,23 +301,33 @@ impl Core {
     /// V6: proof of death ends promises, and closes the floor, for exactly this boot.
     fn died(&mut self, owner: Owner, why: &str, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
+        // To a node that has forgotten it, a notice that is replayed tells of a run that is long gone: true, and no news.
+        let runs = || c.peers.values().map(Peer::owner);
+        let present = runs().any(|run| run == owner);
+        let replaced = runs().any(|run| run.node == owner.node && run != owner);
         if !c.died(owner, why) {
             return;
         }
-        let name = c.call(owner.node);
-        q.log(
-            crate::output::Level::Warn,
-            format!("node {name} died: its guardian says that {why}, and that the application has stopped"),
-        );
+        let mut bound = false;
         for role in self.roles.values_mut() {
             if role.voter.died(owner) {
+                bound = true;
                 role.write_ahead_next(c, q, now);
             }
             role.unblocked(c.id, c, now);
         }
+        if present || (bound && !replaced) {
+            let name = c.call(owner.node);
+            q.log(
+                Level::Warn,
+                format!(
+                    "node {name} died: its guardian says that {why}, and that the application has stopped"
+                ),
+            );
+        }
         // Whoever is next hears at once that this voter is free.
-        q.urgent_all = true;
-        q.dirty = true;
+        q.urgent_all |= present || bound;
+        q.dirty |= present || bound;
     }
 
     fn learned(&mut self, state: Arc<State>, applied: u64) {
@@ -400,6 +449,8 @@ impl Core {
     fn turn(&mut self, plans: bool, now: Mono) {
         let mut wake = now + Duration::from_secs(1);
         wake = wake.min(self.c.keep_window(&mut self.q, now));
+        self.disk(now);
+        wake = wake.min(self.c.look_at_links(&mut self.q, now));
         for (name, role) in &mut self.roles {
             role.turn(&self.c, &mut self.q, now);
             wake = wake.min(role.consider(&self.c, &mut self.q, now));
@@ -419,6 +470,7 @@ impl Core {
         wake = wake.min(self.plan_at);
         wake = wake.min(self.asked.turn(&self.roles, &self.c, &mut self.q, now));
         wake = wake.min(self.stop(now));
+        wake = wake.min(self.observe(now));
         self.beat(now);
         for role in self.roles.values_mut() {
             // This node's own vote may have completed a lease.
@@ -429,6 +481,22 @@ impl Core {
             self.publish(now);
         }
         self.wake = wake.min(self.next_beat);
+    }
+
+    /// A node whose disk does not answer says so, and the coordinator leaves it out of line.
+    fn disk(&mut self, now: Mono) {
+        let (c, q) = (&mut self.c, &mut self.q);
+        if !c.fitness.turn(q.oldest_flush(), c.timing.window, now) {
+            return;
+        }
+        if c.fitness.is_fit() {
+            c.alarms.call_off(&About::Disk, q);
+        } else {
+            let text = c.fitness.alarm();
+            c.alarms.lasts(About::Disk, q, text);
+        }
+        q.urgent_all = true;
+        q.dirty = true;
     }
 
     /// The coordinator's part: lines and members.
@@ -445,6 +513,22 @@ impl Core {
         }
     }
 
+    /// What people should know of: seen here, kept until the log has it.
+    fn observe(&mut self, now: Mono) -> Mono {
+        let due = now >= self.next_beat;
+        let waiting = if due { self.waiting_for(now) } else { Vec::new() };
+        let (c, q) = (&self.c, &mut self.q);
+        if due {
+            self.observer.turn(&self.roles, c, q, &waiting, now);
+        }
+        self.observer.look_at_the_dead(c, now);
+        for event in std::mem::take(&mut q.told) {
+            self.outbox.put(event, now);
+            q.dirty = true;
+        }
+        self.outbox.turn(c, q, now)
+    }
+
     /// The schedule does not drift; what is urgent goes out between its beats.
     fn beat(&mut self, now: Mono) {
         let all = std::mem::take(&mut self.q.urgent_all);
@@ -457,10 +541,11 @@ impl Core {
                 self.next_beat = now + interval;
             }
             self.said.turn(&self.c, &mut self.q, now);
-            let (doubled, me) = (now < self.c.double_until, self.c.me().clone());
-            self.c.alarm(&mut self.q, doubled, || {
-                format!("another process runs as node \"{me}\" (name or data directory used twice): stop one of them")
-            });
+            let c = &mut self.c;
+            c.streams.turn(&c.peers, &c.config, &c.timing, &mut self.q, now);
+            self.c.note_cut_off(&mut self.q, now);
+            self.c.alarms.turn(&self.c.timing, &mut self.q, now);
+            self.c.keep_pace(now);
             // Loss, round trips and silence change the view all the time.
             self.q.dirty = true;
         }

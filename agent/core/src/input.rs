@@ -1,9 +1,12 @@
 //! Everything that can happen to the core.
 
+use crate::fitness::Writes;
+use crate::peer::Arrival;
 use crate::state::{Outcome, State};
 use baton_shared::config::Config;
-use baton_shared::id::{ClusterId, Epoch, NodeId, NodeName, Owner, RoleName};
+use baton_shared::id::{ClusterId, Epoch, NetworkName, NodeId, NodeName, Owner, RoleName};
 use baton_shared::seal::Header;
+use baton_shared::view::StreamState;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +17,8 @@ use std::time::Duration;
 pub enum Input {
     /// A datagram that carried the cluster's seal.
     Heartbeat {
-        /// The network it came in on, by its place in the configuration.
-        network: usize,
+        /// Where it came in.
+        arrival: Arrival,
         /// What the seal vouches for.
         header: Header,
         /// What it says.
@@ -41,7 +44,7 @@ pub enum Input {
         /// Why.
         reason: String,
     },
-    /// A promote or demote action has ended. Without a configured action the driver answers `Ok` at once.
+    /// An action has ended. Without a configured action the driver answers `Ok` at once.
     ActionDone {
         /// For which role.
         role: RoleName,
@@ -63,6 +66,8 @@ pub enum Input {
     },
     /// The guardian stopped this role's application, because this process stood still.
     Fenced(RoleName),
+    /// How this node is placed on each network, in the configuration's order; said whenever some of it changes.
+    Sides(Vec<Side>),
     /// The guardian of this node stands still, or goes on: without it nobody would stop the application if this process stood still, too.
     Guardian {
         /// It does not beat.
@@ -89,6 +94,8 @@ pub enum Input {
         /// Its token.
         token: u64,
     },
+    /// Writes to this node's storage have begun, or were completed.
+    Writes(Writes),
     /// A proposal was answered; an error may mean "not known".
     Proposed {
         /// The token of [`Output::Propose`](crate::Output::Propose).
@@ -119,12 +126,37 @@ pub enum Input {
         /// How its agent ended.
         why: String,
     },
+    /// A peer says, over a stream, that it has heard a later run of this node's consensus id (V7).
+    Superseded,
+    /// What tries of consensus streams found by now.
+    Streams(Tries),
     /// The configuration was read again.
     Configured(Arc<Config>),
     /// Stop in order: demote, release, leave; [`Output::Stopped`](crate::Output::Stopped) ends it.
     Stop,
     /// Time passed.
     Tick,
+}
+
+/// What tries of consensus streams found, by peer and network; those that were not tried yet are left out.
+pub type Tries = BTreeMap<(NodeName, NetworkName), Tried>;
+
+/// What the last tries of consensus streams to one peer on one network found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// What.
+    pub state: StreamState,
+    /// The same in words, with the address; empty while streams pass.
+    pub why: String,
+}
+
+/// What a node knows of its own side of one network. `None`: it cannot know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Side {
+    /// Its interface there has a carrier, and its address.
+    pub carrier: Option<bool>,
+    /// The configured gateway answers it: `true` within W/4, `false` not for W/2.
+    pub gateway: Option<bool>,
 }
 
 /// What the consensus engine says of itself.
@@ -157,13 +189,15 @@ pub enum Process {
     Failed(String),
 }
 
-/// The two actions.
+/// What the application is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Make the application active.
     Promote,
     /// Make it passive.
     Demote,
+    /// Let it know that it is active at a greater epoch than it was told before. It acts on meanwhile, by the epoch that it knows.
+    Tell,
 }
 
 /// What an operator may ask of any node.

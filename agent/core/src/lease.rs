@@ -115,8 +115,9 @@ impl Lease {
         self.said.insert(voter, said);
     }
 
-    /// Counts the grants: the k-th latest send time among them plus 0.99 W (H2). Returns the lease that runs.
-    pub fn count(&mut self, electorate: &Electorate, timing: &Timing) -> Option<(Epoch, Mono)> {
+    /// Counts the grants: the k-th latest send time among them plus 0.99 W (H2). Returns the lease that runs. One that ended at a lower
+    /// epoch is not carried on by a greater one (H6): somebody else may have been active in between, above the epoch that faces show (S2).
+    pub fn count(&mut self, electorate: &Electorate, timing: &Timing, now: Mono) -> Option<(Epoch, Mono)> {
         let (epoch, under) = self.claimed?;
         if under != electorate.id {
             return self.held;
@@ -130,6 +131,7 @@ impl Lease {
             let until = sent + timing.lease;
             self.held = match self.held {
                 Some((old, end)) if old == epoch => Some((epoch, end.max(until))),
+                Some((old, end)) if end <= now => Some((old, end)),
                 _ => Some((epoch, until)),
             };
         }
@@ -211,15 +213,25 @@ mod tests {
         let (mut lease, el, t) = world();
         lease.claim(Epoch(5), el.id);
         lease.granted(NodeId(1), Epoch(5), el.id, 1, Mono(100 * MS));
-        assert_eq!(lease.count(&el, &t), None, "a minority");
+        assert_eq!(lease.count(&el, &t, Mono(2 * MS)), None, "a minority");
         lease.granted(NodeId(2), Epoch(4), el.id, 2, Mono(200 * MS));
         lease.granted(NodeId(2), Epoch(5), ElectorateId(9), 2, Mono(200 * MS));
-        assert_eq!(lease.count(&el, &t), None, "another epoch, another electorate");
+        assert_eq!(
+            lease.count(&el, &t, Mono(2 * MS)),
+            None,
+            "another epoch, another electorate"
+        );
         lease.granted(NodeId(2), Epoch(5), el.id, 2, Mono(200 * MS));
-        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(1090 * MS))));
+        assert_eq!(
+            lease.count(&el, &t, Mono(2 * MS)),
+            Some((Epoch(5), Mono(1090 * MS)))
+        );
         assert!(lease.held(Mono(1089 * MS)).is_some() && lease.held(Mono(1090 * MS)).is_none());
         lease.granted(NodeId(1), Epoch(5), el.id, 3, Mono(300 * MS));
-        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(1190 * MS))));
+        assert_eq!(
+            lease.count(&el, &t, Mono(2 * MS)),
+            Some((Epoch(5), Mono(1190 * MS)))
+        );
     }
 
     #[test]
@@ -228,12 +240,34 @@ mod tests {
         lease.claim(Epoch(5), el.id);
         lease.granted(NodeId(1), Epoch(5), el.id, 1, Mono(0));
         lease.granted(NodeId(2), Epoch(5), el.id, 1, Mono(0));
-        lease.count(&el, &t);
+        lease.count(&el, &t, Mono(2 * MS));
         lease.claim(Epoch(8), el.id);
         lease.granted(NodeId(1), Epoch(8), el.id, 2, Mono(MS));
-        assert_eq!(lease.count(&el, &t), Some((Epoch(5), Mono(990 * MS))));
+        assert_eq!(
+            lease.count(&el, &t, Mono(2 * MS)),
+            Some((Epoch(5), Mono(990 * MS)))
+        );
         lease.granted(NodeId(2), Epoch(8), el.id, 2, Mono(MS));
-        assert_eq!(lease.count(&el, &t), Some((Epoch(8), Mono(991 * MS))));
+        assert_eq!(
+            lease.count(&el, &t, Mono(2 * MS)),
+            Some((Epoch(8), Mono(991 * MS)))
+        );
+    }
+
+    #[test]
+    fn h6_a_lease_that_has_ended_is_not_carried_on_by_moving_up() {
+        let (mut lease, el, t) = world();
+        lease.claim(Epoch(5), el.id);
+        lease.granted(NodeId(1), Epoch(5), el.id, 1, Mono(0));
+        lease.granted(NodeId(2), Epoch(5), el.id, 1, Mono(0));
+        lease.count(&el, &t, Mono(MS));
+        lease.claim(Epoch(8), el.id);
+        for voter in [1, 2] {
+            lease.granted(NodeId(voter), Epoch(8), el.id, 2, Mono(980 * MS));
+        }
+        let late = Mono(990 * MS);
+        assert_eq!(lease.count(&el, &t, late), Some((Epoch(5), late)));
+        assert_eq!(lease.held(late), None, "the holder steps down");
     }
 
     #[test]

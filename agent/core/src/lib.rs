@@ -6,34 +6,45 @@
 #[macro_use]
 mod broken;
 
+mod alarm;
 mod ask;
 mod beat;
 mod campaign;
 mod chronicle;
 mod claim;
+pub mod clients;
 mod cluster;
 mod confirm;
 mod coordinate;
 mod copies;
 pub mod core;
+pub mod fitness;
 pub mod guardian;
+mod hearing;
 pub mod input;
 pub mod lease;
 pub mod link;
 mod membership;
 mod notice;
+mod observe;
+mod outage;
+mod outbox;
 pub mod output;
+mod pace;
 pub mod peer;
 pub mod plan;
 pub mod promise;
 mod publish;
+mod raise;
 mod retire;
 mod role;
 #[cfg(test)]
 mod sim;
 pub mod state;
 mod story;
+mod stream;
 mod vote;
+mod why;
 
 pub use core::{Core, Start};
 pub use input::{Input, Request};

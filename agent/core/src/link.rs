@@ -9,10 +9,14 @@ use std::time::Duration;
 
 /// Heartbeats over which loss is counted.
 const LOSS_WINDOW: u32 = 64;
+/// So many of them lost make a link on which silence says less.
+const LOSSY: u32 = 4;
 
 /// State of one link, for one boot of the peer.
 #[derive(Clone, Debug, Default)]
 pub struct Link {
+    /// Up to here sequences were seen before this link was made anew.
+    before: u64,
     /// Sequences seen: the greatest, and a bit for each of the 128 up to it.
     greatest: u64,
     seen: u128,
@@ -29,8 +33,19 @@ pub struct Link {
 }
 
 impl Link {
+    /// A link to a run that was heard before, up to this sequence.
+    pub fn after(seq: u64) -> Link {
+        Link {
+            before: seq,
+            ..Link::default()
+        }
+    }
+
     /// Takes a sequence number in; false if it was seen before or is too old to tell (a replay).
     pub fn accept(&mut self, seq: u64) -> bool {
+        if seq <= self.before {
+            return false;
+        }
         if seq > self.greatest {
             let ahead = seq - self.greatest;
             self.seen = if ahead < 128 { self.seen << ahead | 1 } else { 1 };
@@ -94,6 +109,19 @@ impl Link {
     /// Whether datagrams come in.
     pub fn comes_in(&self, timing: &Timing, now: Mono) -> bool {
         self.heard.is_some_and(|heard| now.since(heard) <= timing.silent)
+    }
+
+    /// Whether a datagram came in lately.
+    pub fn lately(&self, timing: &Timing, now: Mono) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) <= timing.lately)
+    }
+
+    /// From when on the peer, which was first heard anywhere at `first`, is missed here if nothing more comes in. A network that loses a
+    /// third of all loses five in a row now and then, but not ten.
+    pub fn missed_at(&self, first: Mono, timing: &Timing) -> Mono {
+        let lossy = self.count > 0 && LOSS_WINDOW - self.arrived.count_ones() >= LOSSY;
+        let patience = if lossy { timing.window } else { timing.missed };
+        self.heard.unwrap_or(first) + patience
     }
 
     /// The link's state at `now`.
@@ -194,6 +222,23 @@ mod tests {
         link.heard(1, Mono(0));
         link.forgive(Duration::from_secs(9), Mono(9_000 * MS));
         assert!(link.comes_in(&t, Mono(9_100 * MS)));
+    }
+
+    #[test]
+    fn silence_is_believed_after_half_a_window_and_on_a_link_that_loses_much_after_a_whole_one() {
+        let (mut link, t) = (Link::default(), timing());
+        assert_eq!(
+            link.missed_at(Mono(7 * MS), &t),
+            Mono(512 * MS),
+            "never heard there"
+        );
+        for n in 1..=100 {
+            link.heard(n, Mono(n * 100 * MS));
+        }
+        assert_eq!(link.missed_at(Mono(0), &t), Mono(10_505 * MS));
+        assert!(link.lately(&t, Mono(10_250 * MS)) && !link.lately(&t, Mono(10_251 * MS)));
+        link.heard(105, Mono(10_500 * MS));
+        assert_eq!(link.missed_at(Mono(0), &t), Mono(11_500 * MS), "four were lost");
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Membership {
         if now < self.next_step {
             return self.next_step;
         }
-        if self.step(c, q) {
+        if self.step(c, q, now) {
             self.next_step = now + STEP;
             return self.next_step;
         }
@@ -209,8 +209,8 @@ impl Membership {
     }
 
     /// One step towards the configured members. False if there is nothing to do.
-    fn step(&mut self, c: &Cluster, q: &mut Queue) -> bool {
-        let Some(wanted) = Wanted::new(c) else {
+    fn step(&mut self, c: &Cluster, q: &mut Queue, now: Mono) -> bool {
+        let Some(wanted) = Wanted::new(c, now) else {
             return false;
         };
         let engine = engine(c);
@@ -323,7 +323,7 @@ struct Wanted {
 
 impl Wanted {
     /// `None` while the nodes disagree about the configuration: then nothing is changed.
-    fn new(c: &Cluster) -> Option<Wanted> {
+    fn new(c: &Cluster, now: Mono) -> Option<Wanted> {
         let mut wanted = Wanted {
             present: BTreeMap::new(),
             absent: BTreeSet::new(),
@@ -341,7 +341,7 @@ impl Wanted {
                 .iter()
                 .filter(|(_, record)| record.name == *name)
                 .map(|(id, _)| *id);
-            let id = match heard {
+            let id = match heard.filter(|id| !keeps_its_vote(c, name, *id, now)) {
                 Some(id) => {
                     wanted.present.insert(id, (name.clone(), node.kind));
                     Some(id)
@@ -362,6 +362,18 @@ impl Wanted {
     fn ids(&self) -> BTreeSet<NodeId> {
         self.present.keys().chain(&self.absent).copied().collect()
     }
+}
+
+/// Whether the vote of this name stays where it is, though `id` lives under it now: another run of the name was heard lately, and one
+/// of the two is not meant to be there. Which one only an operator knows (V7). A node that was replaced has to wait for as long; not if
+/// its last run was proven dead, or was stopped in order.
+fn keeps_its_vote(c: &Cluster, name: &NodeName, id: NodeId, now: Mono) -> bool {
+    let votes = |(voter, record): (&NodeId, &crate::state::NodeRecord)| {
+        record.name == *name && *voter != id && c.state.electorate.contains(*voter)
+    };
+    let replaces = c.state.nodes.iter().any(votes) && !c.state.electorate.contains(id);
+    let peer = c.peers.get(name);
+    replaces && peer.is_some_and(|peer| peer.other_id_about(&c.timing, now)) && !broken!(VoteForTwin)
 }
 
 /// The id under which a configured node lives now. Outer `None`: it has another configuration.

@@ -99,6 +99,9 @@ pub enum Output {
         /// The confirmed epoch, or none.
         epoch: Option<Epoch>,
     },
+    /// A later run of this node's consensus id is heard: this one lets go, and ends ([`Output::Stopped`]). Whatever runs here next must
+    /// be a new node (V7); that is to be remembered at once.
+    Superseded,
     /// Everything is released and said; the process may end.
     Stopped,
 }

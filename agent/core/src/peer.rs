@@ -3,6 +3,9 @@
 //! Invariant: what a peer says counts only once it has repeated a datagram of this boot to us (DESIGN §4). A report's age
 //! is counted from when we *sent* the newest datagram that it repeats, so that a report that lay in a buffer is old.
 
+mod contest;
+mod runs;
+
 use crate::link::Link;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, ElectorateId, Epoch, Kind, NodeId, NodeName, Owner, RoleName};
@@ -10,7 +13,9 @@ use baton_shared::seal::Header;
 use baton_shared::succession::Place;
 use baton_shared::timing::Timing;
 use baton_shared::view::{LinkState, PeerState};
-use baton_shared::wire::{Heartbeat, RoleBeat};
+use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
+use runs::Runs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 /// What a node last said, and how old that is at most.
@@ -29,13 +34,13 @@ pub struct Report {
 /// What became of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reception {
-    /// Nothing new: a replay, a late copy, an old boot.
+    /// Nothing new: a replay, a late copy, a run that does not count (now).
     Old,
     /// The link is fresher; what it says was known or cannot be trusted yet.
     Link,
     /// A new report.
     Report,
-    /// Two live processes under one name.
+    /// Two live processes with one consensus id.
     Twice,
 }
 
@@ -50,8 +55,15 @@ pub struct Peer {
     pub priority: i64,
     /// Its consensus id; 0 until heard.
     pub id: NodeId,
-    /// Its newest boot; 0 until heard.
+    /// The run of it that counts; 0 until heard.
     pub boot: Boot,
+    /// From where that was last heard, and when it first was.
+    from: IpAddr,
+    first: Mono,
+    /// It is proven dead.
+    ended: bool,
+    /// Other runs of this name.
+    runs: Runs,
     /// One link per network of the configuration, where it has an address.
     pub links: Vec<Option<Link>>,
     /// How many heartbeats this boot of ours has sent to it.
@@ -60,10 +72,23 @@ pub struct Peer {
     pub report: Option<Report>,
     /// Its wall clock less ours, in milliseconds.
     pub skew_ms: i64,
-    /// Our sequence when its newest boot was first heard: an older boot that repeats a later one is alive too.
+    /// Our sequence when its present run began to count: an older boot that repeats a later one is alive too.
     boot_since: u64,
     /// It lives twice, as far as seen, until then.
     twice_until: Mono,
+    /// It has addressed this very run of ours; and how many of its datagrams since then did not, since when.
+    addressed: bool,
+    unaddressed: u8,
+    unaddressed_since: Mono,
+}
+
+/// Where a datagram came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// On which network, by its place in the configuration.
+    pub network: usize,
+    /// From where, as far as the recipient can tell.
+    pub from: IpAddr,
 }
 
 /// What the receiver knows of its own datagrams.
@@ -74,6 +99,18 @@ pub struct Mine<'a> {
     pub sent_at: &'a dyn Fn(u64) -> Option<Mono>,
     /// The last sequence used.
     pub seq: u64,
+    /// Whether the log knows a consensus id under the sender's name.
+    pub knows: &'a dyn Fn(NodeId) -> bool,
+    /// The wall clock here, Unix milliseconds.
+    pub wall_ms: u64,
+}
+
+impl Mine<'_> {
+    /// What a heartbeat repeats of this run's datagrams, if it repeats any.
+    fn echo(&self, hb: &Heartbeat) -> Option<Echo> {
+        hb.echo
+            .filter(|echo| echo.boot == self.boot && echo.any <= self.seq)
+    }
 }
 
 impl Peer {
@@ -85,60 +122,49 @@ impl Peer {
             priority,
             id: NodeId(0),
             boot: Boot(0),
+            from: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            first: Mono::ZERO,
+            ended: false,
+            runs: Runs::default(),
             links: networks.iter().map(|there| there.then(Link::default)).collect(),
             count: 0,
             report: None,
             skew_ms: 0,
             boot_since: 0,
             twice_until: Mono::ZERO,
+            addressed: false,
+            unaddressed: 0,
+            unaddressed_since: Mono::ZERO,
         }
     }
 
     /// Takes in a heartbeat that is addressed to this node and comes from this peer's name.
     pub fn receive(
         &mut self,
-        network: usize,
+        arrival: Arrival,
         header: &Header,
         hb: &Heartbeat,
         mine: &Mine,
         timing: &Timing,
         now: Mono,
     ) -> Reception {
-        let echo = hb
-            .echo
-            .filter(|echo| echo.boot == mine.boot && echo.any <= mine.seq);
-        let stranger = (header.boot, header.sender) != (self.boot, self.id);
-        let proven = echo
-            .and_then(|echo| (mine.sent_at)(echo.any))
-            .is_some_and(|sent| now.since(sent) < timing.fresh);
-        // A replaced node (another id) whose clock is behind has a lower boot; once the old run is gone it counts.
-        let heir =
-            header.sender != self.id && proven && self.fresh(timing, now).is_none() && !self.lives_twice(now);
-        if !heir && (header.boot < self.boot || (header.boot == self.boot && header.sender != self.id)) {
-            // V7: of two live runs neither counts. A late datagram of a run that has ended repeats nothing recent.
-            if echo.is_some_and(|echo| echo.any > self.boot_since) && self.report.is_some() {
-                self.twice_until = now + timing.window * 2;
-                return Reception::Twice;
-            }
+        if !matches!(self.links.get(arrival.network), Some(Some(_))) {
             return Reception::Old;
         }
-        if stranger {
-            self.id = header.sender;
-            self.boot = header.boot;
-            self.report = None;
-            self.boot_since = mine.seq;
-            self.count = 0;
-            for link in self.links.iter_mut().flatten() {
-                *link = Link::default();
-            }
+        let echo = mine.echo(hb);
+        if header.owner() != self.owner()
+            && let Err(reception) = self.contest(arrival, header, hb, mine, timing, now)
+        {
+            return reception;
         }
-        let Some(Some(link)) = self.links.get_mut(network) else {
+        let Some(Some(link)) = self.links.get_mut(arrival.network) else {
             return Reception::Old;
         };
         if !link.accept(header.seq) {
             return Reception::Old;
         }
         link.heard(hb.count, now);
+        self.from = arrival.from;
         let Some(echo) = echo else { return Reception::Link };
         if echo.seq > 0
             && let Some(sent) = (mine.sent_at)(echo.seq)
@@ -195,8 +221,39 @@ impl Peer {
 
     /// Networks on which datagrams of it come in, a bit each.
     pub fn heard_on(&self, timing: &Timing, now: Mono) -> u16 {
-        let bits = self.links.iter().enumerate();
-        bits.filter(|(_, l)| l.as_ref().is_some_and(|l| l.comes_in(timing, now)))
+        self.on(|link| link.comes_in(timing, now))
+    }
+
+    /// Networks on which a datagram of it came in within W/4, a bit each.
+    pub fn lately_on(&self, timing: &Timing, now: Mono) -> u16 {
+        self.on(|link| link.lately(timing, now))
+    }
+
+    /// Networks on which it is missed, although it is heard elsewhere, a bit each.
+    pub fn missed_on(&self, timing: &Timing, now: Mono) -> u16 {
+        match self.heard(timing, now) {
+            true => self.on(|link| now > link.missed_at(self.first, timing)),
+            false => 0,
+        }
+    }
+
+    /// When it will be missed on the next of these networks, if nothing comes in there until then.
+    pub fn missed_next(&self, networks: u16, timing: &Timing, now: Mono) -> Mono {
+        let links = self
+            .links
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| networks >> n & 1 == 1);
+        let links = links.filter_map(|(_, link)| link.as_ref());
+        let at = links.map(|link| link.missed_at(self.first, timing) + Duration::from_nanos(1));
+        let at = at.filter(|at| *at > now && self.boot != Boot(0));
+        at.min().unwrap_or(Mono::MAX)
+    }
+
+    fn on(&self, so: impl Fn(&Link) -> bool) -> u16 {
+        let links = self.links.iter().enumerate();
+        links
+            .filter(|(_, link)| link.as_ref().is_some_and(&so))
             .fold(0, |bits, (n, _)| bits | 1 << n)
     }
 
@@ -217,7 +274,7 @@ impl Peer {
             .filter(|r| now.since(r.born) < timing.fresh && now >= self.twice_until)
     }
 
-    /// Whether two live processes use its name, as far as seen lately.
+    /// Whether two live processes use its consensus id, as far as seen lately.
     pub fn lives_twice(&self, now: Mono) -> bool {
         now < self.twice_until
     }
@@ -278,7 +335,7 @@ impl Peer {
     /// How it is, in a few words; `networks` are the names of the links.
     pub fn reason(&self, networks: &[&str], timing: &Timing, now: Mono) -> String {
         if self.lives_twice(now) {
-            return "two live processes use this name or id".into();
+            return "two live processes use this consensus id".into();
         }
         let Some(heard) = self.last_heard() else {
             return "never heard".into();
@@ -293,10 +350,12 @@ impl Peer {
         let mut parts = Vec::new();
         let (down, one_way) = (named(LinkState::Down), named(LinkState::OneWay));
         if down.len() == self.links.iter().flatten().count() {
-            return format!(
-                "silent for {:.2} s on every network",
-                now.since(heard).as_secs_f64()
-            );
+            let silent = now.since(heard).as_secs_f64();
+            let other = match self.runs.heard(timing, now) {
+                true => "; another run of it is heard, and does not hear us",
+                false => "",
+            };
+            return format!("silent for {silent:.2} s on every network{other}");
         }
         if !down.is_empty() {
             parts.push(format!("nothing heard on {}", down.join(", ")));
@@ -312,134 +371,4 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use baton_shared::id::ClusterId;
-    use baton_shared::wire::Echo;
-
-    const MS: u64 = 1_000_000;
-
-    fn heartbeat(count: u64, echo: Option<Echo>) -> Heartbeat {
-        Heartbeat {
-            cluster: ClusterId(1),
-            from: NodeName::new("b").unwrap(),
-            kind: Kind::Member,
-            to: NodeName::new("a").unwrap(),
-            to_id: NodeId(1),
-            count,
-            echo,
-            hears: vec![],
-            electorate: ElectorateId(1),
-            digest: 0,
-            wall_ms: 0,
-            applied: 0,
-            coordinator: None,
-            leaving: false,
-            roles: vec![],
-            lines: vec![],
-        }
-    }
-
-    struct World {
-        peer: Peer,
-        timing: Timing,
-    }
-
-    impl World {
-        fn new() -> World {
-            let peer = Peer::new(NodeName::new("b").unwrap(), Kind::Member, 0, &[true, true]);
-            World {
-                peer,
-                timing: Timing::new(Duration::from_secs(1)),
-            }
-        }
-
-        /// A datagram of `boot` with `seq` that repeats our sequence `echo`; ours left at their number in milliseconds.
-        fn receive(&mut self, boot: u64, seq: u64, echo: u64, ms: u64) -> Reception {
-            let header = Header {
-                sender: NodeId(2),
-                boot: Boot(boot),
-                network: 0,
-                seq,
-            };
-            let echo = Echo {
-                boot: Boot(7),
-                seq: echo,
-                held: Duration::ZERO,
-                any: echo,
-            };
-            let mine = Mine {
-                boot: Boot(7),
-                sent_at: &|seq| (seq > 0).then_some(Mono(seq * MS)),
-                seq: ms,
-            };
-            self.peer.receive(
-                0,
-                &header,
-                &heartbeat(seq, Some(echo)),
-                &mine,
-                &self.timing,
-                Mono(ms * MS),
-            )
-        }
-    }
-
-    #[test]
-    fn a_replay_to_a_freshly_started_node_changes_nothing() {
-        let mut w = World::new();
-        let header = Header {
-            sender: NodeId(2),
-            boot: Boot(5),
-            network: 0,
-            seq: 9,
-        };
-        let old_echo = Echo {
-            boot: Boot(6),
-            seq: 3,
-            held: Duration::ZERO,
-            any: 3,
-        };
-        let mine = Mine {
-            boot: Boot(7),
-            sent_at: &|_| Some(Mono(0)),
-            seq: 100,
-        };
-        let got = w.peer.receive(
-            0,
-            &header,
-            &heartbeat(1, Some(old_echo)),
-            &mine,
-            &w.timing,
-            Mono(0),
-        );
-        assert_eq!(got, Reception::Link);
-        assert_eq!(w.peer.state(&w.timing, Mono(0)), PeerState::Down);
-        assert!(w.peer.report.is_none());
-    }
-
-    #[test]
-    fn a_buffered_report_is_as_old_as_what_it_repeats() {
-        let mut w = World::new();
-        assert_eq!(w.receive(5, 1, 10, 5_000), Reception::Report);
-        assert!(
-            w.peer.fresh(&w.timing, Mono(5_000 * MS)).is_none(),
-            "made before 5 s ago, for all we know"
-        );
-        assert_eq!(w.receive(5, 2, 4_900, 5_001), Reception::Report);
-        assert!(w.peer.fresh(&w.timing, Mono(5_001 * MS)).is_some());
-    }
-
-    #[test]
-    fn two_live_boots_are_noticed_and_late_datagrams_are_not_mistaken_for_them() {
-        let mut w = World::new();
-        w.receive(5, 1, 90, 100);
-        assert_eq!(w.receive(6, 1, 190, 200), Reception::Report);
-        assert_eq!(
-            w.receive(5, 2, 150, 201),
-            Reception::Old,
-            "sent before the new boot was heard"
-        );
-        assert_eq!(w.receive(5, 3, 250, 300), Reception::Twice);
-        assert!(w.peer.lives_twice(Mono(301 * MS)) && w.peer.fresh(&w.timing, Mono(301 * MS)).is_none());
-    }
-}
+mod tests;

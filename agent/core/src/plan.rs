@@ -19,6 +19,20 @@ pub struct Candidate {
     pub priority: i64,
     /// A member, heard, healthy, willing, not drained, not leaving, in the electorate or out of it.
     pub fit: bool,
+    /// Its disk answers.
+    pub writes: bool,
+}
+
+/// Who cannot write is not fit, unless nobody can: then it is as if all could.
+pub fn leave_out_hung(candidates: &mut [Candidate]) {
+    if candidates
+        .iter()
+        .any(|candidate| candidate.fit && candidate.writes)
+    {
+        for candidate in candidates {
+            candidate.fit &= candidate.writes;
+        }
+    }
 }
 
 /// What the coordinator sees of one role.
@@ -47,17 +61,13 @@ pub fn plan(picture: &Picture) -> Option<Vec<Owner>> {
         .filter(|p| p.epoch > bound)
         .map(|p| p.owner)
         .collect();
-    let good = left.len() >= round.len()
-        && left
-            .iter()
-            .zip(round.iter().cycle())
-            .all(|(have, want)| have == want);
-    let good = good && (!round.is_empty() || left.is_empty());
-    if good && !picture.outgrown {
-        return None;
-    }
     // The holder moves up first; after it, the others as ever.
     let first = picture.holder.filter(|_| picture.outgrown).map(|h| h.owner);
+    let least = first.iter().count() + round.len();
+    let mut wanted = first.iter().chain(round.iter().cycle());
+    if left.len() >= least && left.iter().all(|have| wanted.next() == Some(have)) {
+        return None;
+    }
     let order: Vec<Owner> = first
         .into_iter()
         .chain(std::iter::repeat_n(round, ROUNDS).flatten())
@@ -96,6 +106,7 @@ mod tests {
             owner: owner(n),
             priority,
             fit,
+            writes: true,
         }
     }
 
@@ -136,6 +147,30 @@ mod tests {
         let order = plan(&picture).unwrap();
         assert_eq!(order[..4], [owner(3), owner(2), owner(1), owner(3)]);
         assert_eq!(order.len(), 3 * ROUNDS);
+    }
+
+    #[test]
+    fn who_cannot_write_is_left_out_unless_nobody_can() {
+        let fit = |writes: [bool; 3]| {
+            let nodes = [(1, true), (2, true), (3, false)].into_iter().zip(writes);
+            let mut candidates: Vec<Candidate> = nodes
+                .map(|((n, fit), writes)| Candidate {
+                    writes,
+                    ..candidate(n, 0, fit)
+                })
+                .collect();
+            leave_out_hung(&mut candidates);
+            candidates.iter().map(|c| c.fit).collect::<Vec<_>>()
+        };
+        assert_eq!(fit([true, true, true]), [true, true, false]);
+        assert_eq!(fit([false, true, true]), [false, true, false]);
+        assert_eq!(fit([true, false, false]), [true, false, false]);
+        assert_eq!(fit([false, false, false]), [true, true, false]);
+        assert_eq!(
+            fit([false, false, true]),
+            [true, true, false],
+            "one that can write, and is not fit, is nobody"
+        );
     }
 
     #[test]
@@ -224,6 +259,7 @@ mod tests {
                             owner: owner(who),
                             priority,
                             fit,
+                            writes: true,
                         })
                         .collect(),
                 }
@@ -302,10 +338,8 @@ mod tests {
             after.outgrown = false;
             prop_assert_eq!(plan(&after), None, "after {:?}", order);
             // And the same again, although nobody moved yet.
-            after.holder = picture.holder;
-            if !picture.outgrown {
-                prop_assert_eq!(plan(&after), None);
-            }
+            (after.holder, after.outgrown) = (picture.holder, picture.outgrown);
+            prop_assert_eq!(plan(&after), None);
         }
 
         #[test]

@@ -1,40 +1,36 @@
 //! The view: what this node knows, made for its faces. Whatever can go stale carries its end (S4).
 
+use crate::clients::Grounds;
 use crate::cluster::Cluster;
 use crate::role::RoleCore;
+use crate::why;
 use baton_shared::clock::Mono;
 use baton_shared::copy::CopyView;
-use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
-use baton_shared::view::{HolderView, LinkView, NodeView, PeerState, RoleView, View};
+use baton_shared::id::{NodeId, NodeName, RoleName};
+use baton_shared::view::{Event, HolderView, LinkView, NodeView, PeerState, RoleView, View, Why};
 use std::collections::BTreeMap;
 
-/// A log this close to the newest heard of counts as caught up.
-const CAUGHT_UP: u64 = 100;
 /// Wall clocks further apart are an alarm.
 const MAX_SKEW_MS: i64 = 60_000;
 
-/// Makes the view. `waiting_for` are the voters that the first start waits for.
+/// Makes the view. `waiting_for` are the voters that the first start waits for, `untold` what the history does not have yet.
 pub(crate) fn view(
     serial: u64,
     roles: &BTreeMap<RoleName, RoleCore>,
     c: &Cluster,
     waiting_for: Vec<NodeName>,
+    untold: Vec<Event>,
     now: Mono,
 ) -> View {
-    let newest = c
-        .peers
-        .values()
-        .filter_map(|p| p.report.as_ref())
-        .map(|r| r.heartbeat.applied)
-        .max()
-        .unwrap_or(0);
+    let grounds = c.grounds(now);
     let nodes: Vec<NodeView> = c
         .config
         .nodes
         .keys()
-        .map(|name| node(name, roles, c, now))
+        .map(|name| node(name, roles, &grounds, c, now))
         .collect();
-    let mut alarms: Vec<String> = c.alarms.iter().cloned().collect();
+    let mut alarms: Vec<String> = c.alarms.words();
+    alarms.extend(c.streams.alarms(&c.peers, &c.config, &c.timing, now));
     for node in nodes.iter().filter(|n| n.skew_ms.abs() > MAX_SKEW_MS) {
         alarms.push(format!(
             "the wall clock of {} is off by {} s: set it",
@@ -42,6 +38,10 @@ pub(crate) fn view(
             node.skew_ms / 1000
         ));
     }
+    let why = Why {
+        untold,
+        ..why::why(roles, c, &waiting_for, now)
+    };
     View {
         serial,
         at: now,
@@ -53,7 +53,8 @@ pub(crate) fn view(
         waiting_for,
         coordinator: c.coordinator.leader.and_then(|id| c.name_of(id)),
         applied: c.applied,
-        caught_up: c.state.cluster != ClusterId(0) && c.applied + CAUGHT_UP >= newest,
+        lacks: c.lacks(now),
+        disk_hangs: !c.fitness.is_fit(),
         paused: c.state.paused,
         leaving: c.leaving,
         electorate: c.electorate.id,
@@ -66,6 +67,7 @@ pub(crate) fn view(
             greatest: c.state.greatest(),
         },
         alarms,
+        why,
     }
 }
 
@@ -106,6 +108,7 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
             None => role.reason.clone(),
         },
         holder,
+        promoted: role.holds().then_some(role.promoting),
         last: c
             .state
             .roles
@@ -125,18 +128,18 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
 }
 
 /// The active node with the greatest epoch; without one, whoever holds a lease. Of one node the longest-lived word.
-fn holder(role: &RoleCore, c: &Cluster, now: Mono) -> Option<HolderView> {
+pub(crate) fn holder(role: &RoleCore, c: &Cluster, now: Mono) -> Option<HolderView> {
     let mut words: Vec<HolderView> = direct_word(role, c, now)
         .into_iter()
         .chain(hearsay(role, c, now))
         .collect();
-    if let Some((epoch, until)) = role.lease.held(now).filter(|_| role.holds()) {
-        let serving = role.serving(now) == Some(epoch);
+    if let Some((_, until)) = role.lease.held(now).filter(|_| role.holds()) {
+        let serving = role.serving(now);
         words.push(HolderView {
             node: c.me().clone(),
             id: c.id,
-            epoch,
-            serving,
+            epoch: serving.unwrap_or(role.told.epoch),
+            serving: serving.is_some(),
             fresh_until: until,
         });
     }
@@ -192,7 +195,13 @@ fn peer_says_otherwise(peer: &crate::peer::Peer, role: &RoleCore, c: &Cluster, n
         .is_some_and(|beat| beat.serving.is_none())
 }
 
-fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now: Mono) -> NodeView {
+fn node(
+    name: &NodeName,
+    roles: &BTreeMap<RoleName, RoleCore>,
+    grounds: &Grounds,
+    c: &Cluster,
+    now: Mono,
+) -> NodeView {
     let config = &c.config.nodes[name];
     let Some(peer) = c.peers.get(name) else {
         return NodeView {
@@ -217,6 +226,7 @@ fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now:
                 .values()
                 .map(|p| (p.name.clone(), p.heard_on(&c.timing, now)))
                 .collect(),
+            cut_off: grounds.cuts(c.owner(), c),
         };
     };
     let names: Vec<&str> = c.config.networks.iter().map(|n| n.name.as_str()).collect();
@@ -234,6 +244,7 @@ fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now:
                 jitter: link.jitter(),
                 loss: link.loss(),
                 heard: link.last_heard().unwrap_or(Mono::ZERO),
+                stream: c.streams.view(name, &network.name),
             })
         });
     NodeView {
@@ -265,5 +276,6 @@ fn node(name: &NodeName, roles: &BTreeMap<RoleName, RoleCore>, c: &Cluster, now:
                     .collect()
             })
             .unwrap_or_default(),
+        cut_off: grounds.cuts(peer.owner(), c),
     }
 }

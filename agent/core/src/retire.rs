@@ -1,17 +1,21 @@
 //! Stepping down: stop the application first, then give the epoch up for good (DESIGN §5, H3, H4, H6).
 
+use crate::alarm::About;
 use crate::chronicle;
 use crate::cluster::{Cluster, Queue};
 use crate::input::{Action, Health, Process};
 use crate::output::{GuardChange, Level, Output};
+use crate::raise::Told;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::config::{OnFailure, show_duration};
-use baton_shared::history::stage;
+use baton_shared::history::{stage, what};
 use baton_shared::id::Epoch;
 use baton_shared::view::RoleState;
 use std::time::Duration;
 
+/// How the words of a demotion that failed begin.
+const DEMOTION_FAILED: &str = "demotion failed";
 /// Released epochs that heartbeats repeat.
 const RELEASED_KEPT: usize = 4;
 /// Characters of a farewell that heartbeats carry.
@@ -28,11 +32,19 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(300);
 impl RoleCore {
     /// Begins to stop the application. The lease is kept, where it can be, until that is done (H4).
     pub(crate) fn demote(&mut self, why: String, c: &Cluster, q: &mut Queue) {
-        let epoch = self.lease.highest();
+        let epoch = self.told.epoch;
+        self.told = Told::promoted(epoch);
         q.log(
             Level::Info,
             format!("role {}: stepping down from epoch {epoch}: {why}", self.name),
         );
+        let asked = c.leaving
+            || c.drained(c.me())
+            || c.line(&self.name)
+                .is_some_and(|line| line.handover.is_some_and(|at| at >= epoch));
+        if self.state == RoleState::Active && !asked {
+            q.tell(self.own_event(what::LOST, why.clone(), c));
+        }
         self.enter(RoleState::Demoting, why, q);
         self.urgent = false;
         q.push(Output::Guard {
@@ -80,7 +92,7 @@ impl RoleCore {
     fn run_demote(&mut self, c: &Cluster, q: &mut Queue) {
         self.demoting = true;
         self.again = None;
-        let (role, epoch, cause) = (self.name.clone(), self.lease.highest(), self.reason.clone());
+        let (role, epoch, cause) = (self.name.clone(), self.told.epoch, self.reason.clone());
         q.push(Output::Run {
             role,
             epoch,
@@ -109,11 +121,15 @@ impl RoleCore {
         q: &mut Queue,
         now: Mono,
     ) {
+        if action == Action::Tell {
+            return self.has_told(epoch, result, q, now);
+        }
         let current = epoch <= self.lease.highest();
         let settings = c.config.roles.get(&self.name);
         let policy = settings.and_then(|role| match action {
             Action::Promote => role.promote.as_ref(),
             Action::Demote => role.demote.as_ref(),
+            Action::Tell => None,
         });
         let policy = policy.map(|action| action.on_failure);
         let result = match (action, policy, result) {
@@ -147,7 +163,7 @@ impl RoleCore {
                     show_duration(pause)
                 );
                 q.log(Level::Error, format!("role {}: {}", self.name, self.reason));
-                q.dirty = true;
+                self.fails(format!("promotion failed: {why}"), c, q, now);
             }
             (Action::Promote, RoleState::Promoting, Ok(())) if current => {
                 self.tries = 0;
@@ -171,10 +187,13 @@ impl RoleCore {
                     format!("role {}: promotion failed: {why}", self.name),
                 );
                 self.back_off(now);
+                self.fails(format!("promotion failed: {why}"), c, q, now);
                 self.demote(format!("promotion failed: {why}"), c, q);
             }
             (Action::Demote, RoleState::Demoting, Ok(())) if self.demoting => {
                 (self.demoting, self.stuck) = (false, None);
+                self.failed
+                    .take_if(|failure| failure.words.starts_with(DEMOTION_FAILED));
                 let why = self.reason.clone();
                 self.farewell = Some((why.chars().take(FAREWELL_LENGTH).collect(), now));
                 self.release(c, q);
@@ -194,6 +213,7 @@ impl RoleCore {
                         self.name
                     ),
                 );
+                self.fails(format!("{DEMOTION_FAILED}: {why}"), c, q, now);
                 self.demoting = false;
                 self.again = Some(now + DEMOTE_RETRY);
                 if !stays {
@@ -262,7 +282,7 @@ impl RoleCore {
         if self.stuck.as_ref() != Some(&processes) {
             let text = format!("role {}: killed, and still there: {processes}", self.name);
             q.log(Level::Error, text);
-            chronicle::write(chronicle::stuck(&self.name, &processes, c), q);
+            q.tell(chronicle::stuck(&self.name, &processes, c));
             self.stuck = Some(processes);
             q.dirty = true;
         }
@@ -282,11 +302,10 @@ impl RoleCore {
         if slow == self.slow_kill {
             return;
         }
-        if let Some(before) = self.slow_kill.take() {
-            c.alarm(q, false, || before);
-        }
-        if let Some(text) = slow.clone() {
-            c.alarm(q, true, || text);
+        let about = About::SlowKill(self.name.clone());
+        match slow.clone() {
+            Some(text) => c.alarms.lasts(about, q, text),
+            None => c.alarms.call_off(&about, q),
         }
         self.slow_kill = slow;
     }

@@ -7,13 +7,15 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
-use crate::chronicle;
 use crate::claim::stagger;
+use crate::clients::Limit;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Health;
 use crate::lease::Lease;
+use crate::outage::{Failure, Outage};
 use crate::output::{GuardChange, Level, Output};
 use crate::promise::Voter;
+use crate::raise::Told;
 use crate::story::{Story, Watch};
 use baton_shared::clock::Mono;
 use baton_shared::history::{stage, tell, what};
@@ -25,6 +27,15 @@ use std::time::Duration;
 
 /// A promoted application that never became healthy gives way to a fit node after this.
 const HEALTH_GRACE: Duration = Duration::from_secs(30);
+
+/// Why a holder that was active is not, and keeps the role: of several reasons the newest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gap {
+    /// Its process ended, and is started again here.
+    ended: Option<String>,
+    /// Its check fails (after that), and nobody else is fit.
+    sick: Option<String>,
+}
 
 /// One role on this node.
 pub(crate) struct RoleCore {
@@ -57,6 +68,8 @@ pub(crate) struct RoleCore {
     pub was_active: bool,
     /// The epoch at which it was promoted; later ones may have followed without a promotion.
     pub promoting: Epoch,
+    /// The epoch that the application knows.
+    pub told: Told,
     /// A demote was asked for.
     pub demoting: bool,
     /// A promote or demote that failed is due again then; and how often it failed.
@@ -64,8 +77,11 @@ pub(crate) struct RoleCore {
     pub tries: u32,
     /// The managed process ended; true: so often that another node should take over.
     pub down: Option<(String, bool)>,
-    /// Since when it is not active because that process is started again here, and why.
-    pub gap: Option<(Mono, String)>,
+    /// Why it is not active any more although it keeps the role: the newest reason.
+    pub gap: Option<Gap>,
+    /// Since when nobody is active, and what failed here last.
+    pub outage: Outage,
+    pub failed: Option<Failure>,
     /// Until when the guardian lets the application act.
     pub lent: Option<Mono>,
     /// What was killed, and does not go away.
@@ -84,6 +100,8 @@ pub(crate) struct RoleCore {
     pub next_confirms: Vec<u64>,
     /// The next claims are to be answered at once.
     pub urgent: bool,
+    /// How often it was handed over because its holder was cut off from clients.
+    pub limit: Limit,
 }
 
 impl RoleCore {
@@ -112,11 +130,14 @@ impl RoleCore {
             promoted: None,
             was_active: false,
             promoting: Epoch(0),
+            told: Told::default(),
             demoting: false,
             again: None,
             tries: 0,
             down: None,
             gap: None,
+            outage: Outage::default(),
+            failed: None,
             lent: None,
             stuck: None,
             slow_kill: None,
@@ -128,6 +149,7 @@ impl RoleCore {
             confirms: Vec::new(),
             next_confirms: Vec::new(),
             urgent: false,
+            limit: Limit::default(),
         }
     }
 
@@ -170,9 +192,15 @@ impl RoleCore {
         })
     }
 
-    /// What the faces may say: active only with a lease, promoted, and healthy (H3).
+    /// What the faces may say: active only with a lease, promoted, and healthy (H3), and at no epoch of which the application was not told.
     fn right(&self, now: Mono) -> Option<(Epoch, Mono)> {
-        self.lease.held(now).filter(|_| self.state == RoleState::Active)
+        let (held, until) = self.lease.held(now).filter(|_| self.state == RoleState::Active)?;
+        let shown = if broken!(ShownBeforeTold) {
+            held
+        } else {
+            self.told.epoch
+        };
+        Some((shown, until))
     }
 
     pub fn serving(&self, now: Mono) -> Option<Epoch> {
@@ -202,7 +230,8 @@ impl RoleCore {
             // V5: after a change of electorate the same epoch is claimed under the new one.
             self.lease.claim(epoch, c.electorate.id);
         }
-        self.lease.count(&c.electorate, &c.timing);
+        self.lease.count(&c.electorate, &c.timing, now);
+        self.note_active(c, now);
         match self.state {
             RoleState::Standby => {}
             RoleState::Claiming => self.turn_claiming(c, q, now),
@@ -253,6 +282,9 @@ impl RoleCore {
         if c.guardian_stands_still {
             return self.demote("the guardian of this node stands still".into(), c, q);
         }
+        if c.superseded {
+            return self.demote("a later process has this node's consensus id".into(), c, q);
+        }
         if c.leaving {
             return self.demote("it is being stopped".into(), c, q);
         }
@@ -264,6 +296,15 @@ impl RoleCore {
                 .any(|p| p.epoch > epoch && p.owner != c.owner() && c.fit(p.owner, &self.name, now))
         {
             return self.demote(line.cause.clone(), c, q);
+        }
+        // Unless its floor is written whoever came next might not be granted: then an active node stays active.
+        if c.fitness.yields(now)
+            && !c.state.paused
+            && self
+                .heir(epoch, c.owner(), c, now)
+                .is_some_and(|heir| self.is_written(heir, c, now) || broken!(StepsDownUnwritten))
+        {
+            return self.demote("its disk does not answer".into(), c, q);
         }
         let other_fit = || {
             let line = c.line(&self.name);
@@ -280,12 +321,19 @@ impl RoleCore {
             && other_fit()
         {
             let why = format!("the application ended: {why}");
+            if !self.was_active {
+                self.fails(why.clone(), c, q, now);
+            }
             self.back_off(now);
             return self.demote(why, c, q);
         }
         let grace_over = self.was_active || self.promoted.is_some_and(|at| now.since(at) > HEALTH_GRACE);
         let healthy = self.health == Health::Healthy;
         if !healthy && grace_over && other_fit() {
+            if !self.was_active {
+                let why = format!("promoted, and not healthy: {}", self.health_reason);
+                self.fails(why, c, q, now);
+            }
             if c.checked_only_while_active(&self.name) {
                 self.back_off(now); // nothing else will say that it must not come back at once
             }
@@ -295,12 +343,16 @@ impl RoleCore {
                 q,
             );
         }
+        if let Some(why) = self.cut_off(epoch, c, now) {
+            self.limit.note(now);
+            return self.demote(why, c, q);
+        }
         if self.state == RoleState::Promoting && self.again.is_some_and(|at| now >= at) {
             self.run_promote(q);
         }
         let runs = self.down.is_none();
         match (self.state, self.promoted.is_some() && healthy && runs) {
-            (RoleState::Promoting, true) => self.activate(epoch, c, q, now),
+            (RoleState::Promoting, true) => self.activate(self.told.epoch, c, q, now),
             (RoleState::Active, false) => {
                 let why = match &self.down {
                     Some((why, false)) => format!("the application ended, and is started again here: {why}"),
@@ -311,13 +363,17 @@ impl RoleCore {
                     ),
                 };
                 q.log(Level::Warn, format!("role {}: {why}", self.name));
-                self.gap = self.down.as_ref().map(|(why, _)| (now, why.clone()));
+                q.tell(self.own_event(what::LOST, why.clone(), c));
                 self.enter(RoleState::Promoting, why, q);
                 q.urgent_all = true;
             }
             _ => {}
         }
-        self.move_up(epoch, c, q);
+        if self.state == RoleState::Promoting && self.was_active {
+            self.note_gap();
+        }
+        self.move_up(epoch, c, q, now);
+        self.tell(epoch, c, q, now);
     }
 
     fn activate(&mut self, epoch: Epoch, c: &Cluster, q: &mut Queue, now: Mono) {
@@ -328,15 +384,17 @@ impl RoleCore {
         );
         q.urgent_all = true;
         if self.was_active {
-            if let Some((since, why)) = self.gap.take() {
-                chronicle::write(self.back(since, &why, c, epoch, now), q);
+            if let Some((gap, since)) = self.gap.take().zip(self.outage.last()) {
+                q.tell(self.back(since, &gap, c, epoch, now));
             }
+            self.failed = None;
             return;
         }
         self.was_active = true;
         self.failures = 0;
         self.story.reach(stage::SERVING, now);
         let event = self.event(c, epoch);
+        self.failed = None;
         let told = tell(&event);
         q.log(
             Level::Info,
@@ -353,8 +411,25 @@ impl RoleCore {
         self.record_proposed = None;
     }
 
-    /// The process ended, and runs again here: nobody took over, and yet nobody was active for a while.
-    fn back(&self, since: Mono, why: &str, c: &Cluster, epoch: Epoch, now: Mono) -> Event {
+    /// Keeps in mind why it is not active.
+    fn note_gap(&mut self) {
+        let gap = self.gap.get_or_insert_default();
+        match &self.down {
+            Some((why, _)) if gap.ended.as_ref() != Some(why) => {
+                *gap = Gap {
+                    ended: Some(why.clone()),
+                    sick: None,
+                };
+            }
+            None if self.health == Health::Unhealthy && gap.sick.as_ref() != Some(&self.health_reason) => {
+                gap.sick = Some(self.health_reason.clone());
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody took over, and yet nobody was active for a while: its process runs again here, or its check is good again.
+    fn back(&self, since: Mono, gap: &Gap, c: &Cluster, epoch: Epoch, now: Mono) -> Event {
         let lasted = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
         let me = c.me();
         Event {
@@ -365,7 +440,16 @@ impl RoleCore {
             node: Some(me.clone()),
             from: Some(me.clone()),
             epoch: Some(epoch),
-            cause: format!("the application ended and was started again there: {why}"),
+            cause: match (&gap.ended, &gap.sick) {
+                (Some(why), None) => format!("the application ended and was started again there: {why}"),
+                (Some(why), Some(sick)) => format!(
+                    "the application ended and was started again there: {why}; after that it was not healthy: {sick}"
+                ),
+                (None, Some(sick)) => {
+                    format!("the application was not healthy, and no other node was fit: {sick}")
+                }
+                (None, None) => "the application was not ready".into(),
+            },
             stages: vec![
                 (stage::STEPPED_DOWN.into(), 0),
                 (stage::HEALTHY.into(), lasted),
@@ -375,13 +459,10 @@ impl RoleCore {
     }
 
     fn event(&self, c: &Cluster, epoch: Epoch) -> Event {
-        let first = self
-            .story
-            .stages
-            .iter()
-            .map(|(_, at)| *at)
-            .min()
-            .unwrap_or_default();
+        let mut stages = self.story.stages.clone();
+        self.since_active(&mut stages, c);
+        stages.sort_by_key(|(_, at)| *at);
+        let first = stages.first().map(|(_, at)| *at).unwrap_or_default();
         let micros = |at: Mono| u64::try_from(at.since(first).as_micros()).unwrap_or(u64::MAX);
         Event {
             number: 0,
@@ -391,37 +472,11 @@ impl RoleCore {
             node: Some(c.me().clone()),
             from: self.story.from.clone(),
             epoch: Some(epoch),
-            cause: self.story.cause.clone(),
-            stages: self
-                .story
-                .stages
+            cause: self.story.with_attempts(&self.attempts(c)),
+            stages: stages
                 .iter()
                 .map(|(stage, at)| ((*stage).to_owned(), micros(*at)))
                 .collect(),
-        }
-    }
-
-    /// The coordinator gave this holder a greater epoch: the next place in line is its own (DESIGN §5).
-    fn move_up(&mut self, held: Epoch, c: &Cluster, q: &mut Queue) {
-        let Some(line) = c.line(&self.name) else { return };
-        let next = line
-            .places
-            .iter()
-            .find(|p| p.epoch > held.max(self.lease.highest()));
-        if let Some(place) = next
-            && line.places.first() == Some(place)
-            && place.owner == c.owner()
-            && self.lease.claimed() == Some(held)
-        {
-            q.log(
-                Level::Info,
-                format!(
-                    "role {}: moving up from epoch {held} to {}",
-                    self.name, place.epoch
-                ),
-            );
-            self.lease.claim(place.epoch, c.electorate.id);
-            self.claim_now(q);
         }
     }
 
@@ -481,10 +536,19 @@ impl RoleCore {
             .paused_until
             .map(|_| self.tried + stagger(c))
             .filter(|at| *at > now);
-        [lease_end, give_up, try_over, again, self.paused_until, self.again]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Mono::MAX)
+        let tell = self.told.due().filter(|_| self.state == RoleState::Active);
+        [
+            lease_end,
+            give_up,
+            try_over,
+            again,
+            self.paused_until,
+            self.again,
+            tell,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(Mono::MAX)
     }
 }

@@ -4,6 +4,7 @@
 //! [`Story`] is made of it when this node steps forward, and goes on until the node is active; then it is an event.
 
 use crate::cluster::Cluster;
+use crate::outage::{self, Attempt};
 use crate::peer::Peer;
 use crate::role::RoleCore;
 use baton_shared::clock::Mono;
@@ -31,6 +32,12 @@ impl Story {
     pub fn reach(&mut self, stage: &'static str, now: Mono) {
         self.stages.retain(|(name, _)| *name != stage);
         self.stages.push((stage, now));
+    }
+
+    /// Why it happened, with what was tried before.
+    pub fn with_attempts(&self, attempts: &[Attempt]) -> String {
+        let text = format!("{}{}", self.cause, outage::told(attempts));
+        text.chars().take(CAUSE_LENGTH).collect()
     }
 }
 
@@ -131,9 +138,28 @@ fn handover<'a>(role: &RoleCore, c: &'a Cluster, place: Place) -> Option<&'a str
 impl RoleCore {
     /// Looks at the holder, while this node stands by.
     pub(crate) fn look_on(&mut self, c: &Cluster, now: Mono) {
+        let owner = |place: Option<Place>| place.map(|place| place.owner);
+        if owner(self.predecessor(c)) != owner(self.watch.place) {
+            self.put_down_end(c, now);
+        }
         let mut watch = std::mem::take(&mut self.watch);
         watch.look(self.predecessor(c), self, c, now);
         self.watch = watch;
+    }
+
+    /// Puts down how whoever was active last came to its end, while this node has that before its eyes.
+    pub(crate) fn put_down_end(&mut self, c: &Cluster, now: Mono) {
+        let Some(place) = self.watch.place.filter(|_| !self.watch.gone.is_empty()) else {
+            return;
+        };
+        if self.is_last_active(place, c) {
+            self.note_end(|role| role.ending(place, c, now), now);
+        }
+    }
+
+    fn is_last_active(&self, place: Place, c: &Cluster) -> bool {
+        let last = self.last_active(c);
+        last.is_some() && last == c.name_of(place.owner.node)
     }
 
     /// Whom this node would follow: the last holder known, as far as that is not this run by a claim that it did not win.
@@ -153,12 +179,18 @@ impl RoleCore {
                 ..Story::default()
             };
         };
-        let mut cause = self.ending(place, c, now);
-        for (name, why) in self.passed_over(mine, place.owner, c, now) {
+        let attempts = self.attempts(c);
+        // Of nodes that only tried, the attempts are told.
+        let ended = self.end_before_attempts();
+        let ended = ended.filter(|_| !attempts.is_empty() && !self.is_last_active(place, c));
+        let mut cause = ended.map_or_else(|| self.ending(place, c, now), str::to_owned);
+        let tried = |name: &NodeName| attempts.iter().any(|attempt| attempt.node == *name);
+        let passed_over = self.passed_over(mine, place.owner, c, now);
+        for (name, why) in passed_over.into_iter().filter(|(name, _)| !tried(name)) {
             cause.push_str(&format!("; {name} was passed over: {why}"));
         }
         let held_up = self.watch.held_up();
-        if let Some((why, _)) = held_up {
+        if let Some((why, _)) = held_up.filter(|_| !tried(c.me())) {
             cause.push_str(&format!("; {} had to wait: {why}", c.me()));
         }
         let watch = &self.watch;
@@ -178,7 +210,10 @@ impl RoleCore {
         stages.sort_by_key(|(_, at)| *at);
         Story {
             cause: cause.chars().take(CAUSE_LENGTH).collect(),
-            from: c.name_of(place.owner.node),
+            from: match attempts.is_empty() {
+                true => c.name_of(place.owner.node),
+                false => self.last_active(c),
+            },
             stages,
         }
     }
@@ -291,21 +326,27 @@ impl RoleCore {
             .collect()
     }
 
-    /// Why a peer could not take the role, as far as known; `None` if it could.
-    fn unfit_peer(&self, peer: &Peer, c: &Cluster, now: Mono) -> Option<String> {
+    /// Why a peer could not take the role, as far as known, to stand behind its name and a colon; `None` if it could.
+    pub(crate) fn unfit_peer(&self, peer: &Peer, c: &Cluster, now: Mono) -> Option<String> {
         if c.fit(peer.owner(), &self.name, now) {
             return None;
         }
-        let beat = c
-            .alive(peer.owner(), now)
-            .and_then(|p| p.beat(&self.name).zip(p.report.as_ref()));
-        Some(match beat {
-            None => "it is not heard".into(),
-            Some(_) if c.drained(&peer.name) => "an operator drained it".into(),
-            Some((_, report)) if report.heartbeat.leaving => "it is being stopped".into(),
-            Some((beat, _)) if !beat.healthy => "its application is not healthy".into(),
-            Some((beat, _)) if !beat.willing => "it failed to promote its application lately, or its guardian stands still: see its own status".into(),
-            Some(_) => "it is not fit".into(),
+        let alive = c.alive(peer.owner(), now).is_some();
+        let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
+        let condition = peer.beat(&self.name).map(|beat| &beat.condition);
+        Some(match condition {
+            _ if c.dead.contains(&peer.owner()) => "dead".into(),
+            _ if leaving && alive => "being stopped".into(),
+            _ if leaving => "stopped in order".into(),
+            None => "not heard".into(),
+            _ if !alive => "not heard".into(),
+            _ if c.drained(&peer.name) => "drained by an operator".into(),
+            _ if peer.lives_twice(now) => "runs twice".into(),
+            Some(condition) => condition
+                .unfit
+                .clone()
+                .or_else(|| Some(condition.failed.clone()?.0))
+                .unwrap_or_else(|| "not fit".into()),
         })
     }
 }

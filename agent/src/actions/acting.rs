@@ -6,11 +6,12 @@
 //! flushed later, when nothing is waiting. A disk that fails or hangs delays no promotion by more than [`PATIENCE`], and fails
 //! none.
 
+use crate::data_dir::DataDir;
 use baton_shared::config::Role;
 use baton_shared::id::{Epoch, RoleName};
+use rustix::fs::OFlags;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -115,12 +116,12 @@ pub fn left_over(dir: &Path, roles: &BTreeMap<RoleName, Role>) -> BTreeSet<RoleN
 }
 
 fn found(dir: &Path, roles: &BTreeMap<RoleName, Role>) -> Roles {
-    let path = dir.join(NAME);
     let demoted = |role: &RoleName| roles.get(role).is_some_and(|role| role.demote.is_some());
-    let read = read(&path).and_then(|text| parse(&text).ok_or_else(|| "it is garbled".to_owned()));
+    let read = read(dir).and_then(|text| parse(&text).ok_or_else(|| "it is garbled".to_owned()));
     let mut found = match read {
         Ok(found) => found,
         Err(reason) => {
+            let path = dir.join(NAME);
             let path = path.display();
             tracing::warn!("{path}: {reason}; every role is demoted first, in case it was active here");
             roles.keys().map(|role| (role.clone(), Epoch(0))).collect()
@@ -137,8 +138,8 @@ fn found(dir: &Path, roles: &BTreeMap<RoleName, Role>) -> Roles {
 }
 
 /// The file's text; a missing file is one without roles.
-fn read(path: &Path) -> Result<String, String> {
-    let file = match File::open(path) {
+fn read(dir: &Path) -> Result<String, String> {
+    let file = match DataDir::open(dir).and_then(|dir| dir.file(NAME, OFlags::RDONLY)) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(text(&Roles::new())),
         Err(error) => return Err(format!("cannot be read: {error}")),
@@ -233,27 +234,33 @@ impl Keeper {
     }
 
     fn write(&self) -> io::Result<()> {
-        let path = self.dir.join(NAME);
+        // Opened each time: it may be mended meanwhile.
+        let dir = match DataDir::open(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.roles.is_empty() => return Ok(()),
+            dir => dir?,
+        };
         if self.roles.is_empty() {
-            return match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
+            return dir.remove(NAME);
         }
-        let fresh = self.dir.join(format!("{NAME}.new"));
-        fs::write(&fresh, text(&self.roles))?;
-        fs::rename(fresh, path)
+        let fresh = format!("{NAME}.new");
+        dir.emptied(&fresh)?.write_all(text(&self.roles).as_bytes())?;
+        dir.rename(&fresh, NAME)
     }
 
     fn flush(&self) {
-        let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-        let file = match sync(&self.dir.join(NAME)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        };
-        if let Err(error) = file.and_then(|()| sync(&self.dir)) {
+        if let Err(error) = self.sync() {
             self.trouble.say(&error.to_string());
         }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let dir = DataDir::open(&self.dir)?;
+        match dir.file(NAME, OFlags::RDONLY) {
+            Ok(file) => file.sync_all()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        dir.sync()
     }
 }
 

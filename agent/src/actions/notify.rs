@@ -50,7 +50,8 @@ pub async fn run(
     Ok(())
 }
 
-/// This node in a role: its state, and its own epoch while it holds the role. So "active" again at another epoch is news.
+/// This node in a role: its state, and the epoch of its promotion while it holds the role. So "active" once more, after a promotion that came
+/// and went meanwhile, is news. A greater epoch at which it stays active is told before it is shown, and by a job of its own (`super`).
 type Stand = (RoleState, Option<Epoch>);
 
 fn same(one: Stand, other: Stand) -> bool {
@@ -96,8 +97,7 @@ impl Teller {
     fn news(&self) -> Option<(Stand, Facts)> {
         let view = self.published.view.load();
         let role = view.role(&self.role)?;
-        let mine = role.holder.as_ref().filter(|holder| holder.node == view.me);
-        let stand = (role.state, mine.map(|holder| holder.epoch));
+        let stand = (role.state, role.promoted);
         if self.told.is_some_and(|told| same(told, stand)) {
             return None;
         }
@@ -170,8 +170,8 @@ impl Teller {
             }
         };
         drop(running);
-        if let Err(Stopped::Failed(reason)) = end {
-            self.warn(facts, &reason);
+        if let Err(Stopped::Failed(failed)) = end {
+            self.warn(facts, &failed.to_string());
         }
         changed
     }

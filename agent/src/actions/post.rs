@@ -1,8 +1,8 @@
 //! One POST to the application: done on a status from 200 to 299. One connection each, closed at the end, the limit, or when it
 //! is cancelled; the application may by then have begun what it was asked to do, and tells a later call by its epoch.
 
-use super::process::Stopped;
-use crate::addresses::resolver::look_up;
+use super::process::{Failed, Stopped};
+use baton_dnsd::names::look_up;
 use baton_shared::config::{Host, Url};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -39,17 +39,27 @@ pub struct Post<'a> {
 /// Sends it and waits for the answer's status, until the limit or until `cancel` is ready.
 pub async fn run(post: Post<'_>, cancel: impl Future<Output = ()>) -> Result<(), Stopped> {
     let (url, limit) = (post.url, post.limit);
+    let failed = |Failed { reason, output }| {
+        let reason = format!("POST {}: {reason}", shown(url));
+        Stopped::Failed(Failed { reason, output })
+    };
     tokio::select! {
         biased;
         result = timeout(limit, send(post)) => match result {
-            Ok(result) => result.map_err(|reason| Stopped::Failed(format!("POST {url}: {reason}"))),
-            Err(_) => Err(Stopped::Failed(format!("POST {url}: no answer within {limit:?}"))),
+            Ok(result) => result.map_err(failed),
+            Err(_) => Err(failed(format!("no answer within {limit:?}").into())),
         },
         () = cancel => Err(Stopped::Cancelled),
     }
 }
 
-async fn send(post: Post<'_>) -> Result<(), String> {
+/// The URL as everybody may see it: a query may hold a token.
+fn shown(url: &Url) -> String {
+    let url = url.to_string();
+    url.split('?').next().unwrap_or_default().to_owned()
+}
+
+async fn send(post: Post<'_>) -> Result<(), Failed> {
     let broken = |error: hyper::Error| format!("the connection broke: {error}");
     let stream = connect(post.url, Instant::now() + post.limit).await?;
     let request = request(post.url, post.body)?;
@@ -71,8 +81,10 @@ async fn send(post: Post<'_>) -> Result<(), String> {
         let _ = timeout(limit, read(answer, &mut text)).await; // what came by then will do
         match (status.is_success(), first_line(&text).as_str()) {
             (true, _) => Ok(()),
-            (false, "") => Err(format!("status {status}")),
-            (false, said) => Err(format!("status {status}: {said}")),
+            (false, said) => Err(Failed {
+                reason: format!("status {status}"),
+                output: said.into(),
+            }),
         }
     };
     tokio::pin!(answer, connection);

@@ -5,6 +5,7 @@
 //! prints without end fills neither the log nor a processor.
 
 use crate::guardian::SharedSlot;
+use crate::keeper::program::cannot_run;
 use crate::keeper::running::{Running, leftovers};
 use crate::keeper::{self, Start, cgroup, environment};
 use baton_core::guardian::Rest;
@@ -123,8 +124,45 @@ impl Stop {
 pub enum Stopped {
     /// The caller cancelled it.
     Cancelled,
-    /// It failed, with the exit status and the last line it wrote, or could not be started.
-    Failed(String),
+    /// It failed, or could not be started.
+    Failed(Failed),
+}
+
+/// Why a call failed. The reason goes into the history and to everybody who asks; what the program said may be secret, and
+/// is for the log alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// For everybody.
+    pub reason: String,
+    /// The last line that a command wrote, the first of a server's answer; empty without one.
+    pub output: String,
+}
+
+impl Failed {
+    /// For everybody, with a word on where the rest is.
+    pub fn public(&self) -> String {
+        match self.output.is_empty() {
+            true => self.reason.clone(),
+            false => format!("{} (what it said is in its node's log)", self.reason),
+        }
+    }
+}
+
+/// For the log.
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.output.as_str() {
+            "" => f.write_str(&self.reason),
+            output => write!(f, "{}: {output}", self.reason),
+        }
+    }
+}
+
+impl From<String> for Failed {
+    fn from(reason: String) -> Failed {
+        let output = String::new();
+        Failed { reason, output }
+    }
 }
 
 /// Runs a command to its end, its limit, or until `cancel` is ready, whichever comes first.
@@ -137,7 +175,8 @@ pub async fn run(
     let (term, grace) = stop.times(run.limit);
     let late = Instant::now().checked_add(term); // `None`: never
     let program = run.command.first().map_or("", String::as_str);
-    let (mut running, pipes) = spawn(&run).map_err(|error| Stopped::Failed(cannot(program, &error)))?;
+    let (mut running, pipes) =
+        spawn(&run).map_err(|error| Stopped::Failed(cannot(program, &error).into()))?;
     let promotes = run.keeping.promotes.map(|(slot, _)| slot);
     if let Some(slot) = promotes {
         slot.promotes(running.keeper());
@@ -156,7 +195,7 @@ pub async fn run(
         biased;
         status = running.ended() => Ok(status),
         () = cancel => Err(Stopped::Cancelled),
-        () = reached(late) => Err(Stopped::Failed(stop.late(term, run.limit))),
+        () = reached(late) => Err(Stopped::Failed(stop.late(term, run.limit).into())),
     };
     if end.is_err() {
         stop_all(&mut running, grace).await;
@@ -176,13 +215,13 @@ pub async fn run(
                 left.killed.push(running);
             }
             return Err(match stopped {
-                Stopped::Failed(text) => Stopped::Failed(with_last(text, &last)),
+                Stopped::Failed(late) => Stopped::Failed(with_last(late.reason, &last)),
                 Stopped::Cancelled => Stopped::Cancelled,
             });
         }
     };
     running.leave(); // what it left behind on purpose may stay
-    let status = status.map_err(|error| Stopped::Failed(cannot(program, &error)))?;
+    let status = status.map_err(|error| Stopped::Failed(cannot(program, &error).into()))?;
     let status = ExitStatus::from_raw(status);
     if status.success() {
         // Not waiting for its last words: a daemon that it left behind may hold the pipes, and a promotion is to be quick.
@@ -230,14 +269,12 @@ fn spawn(run: &Run<'_>) -> io::Result<(Running, [Receiver; 2])> {
 
 fn cannot(program: &str, error: &io::Error) -> String {
     let advice = match error.kind() {
-        io::ErrorKind::NotFound => "; is it installed here, and its path complete?",
-        io::ErrorKind::PermissionDenied => "; the agent's user must be allowed to execute it",
         io::ErrorKind::WouldBlock => {
             "; too many processes here, or of the agent's user: raise the limit (pids.max, nproc)"
         }
         _ => "",
     };
-    format!("cannot run \"{program}\": {error}{advice}")
+    cannot_run(program, error) + advice
 }
 
 fn ended(status: ExitStatus) -> String {
@@ -248,13 +285,9 @@ fn ended(status: ExitStatus) -> String {
     }
 }
 
-fn with_last(text: String, last: &Mutex<String>) -> String {
-    let last = last.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_empty() {
-        text
-    } else {
-        format!("{text}: {last}")
-    }
+fn with_last(reason: String, last: &Mutex<String>) -> Failed {
+    let output = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Failed { reason, output }
 }
 
 /// Hears what a process writes.

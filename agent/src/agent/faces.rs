@@ -5,7 +5,8 @@ use crate::descriptors::Shares;
 use crate::handle::Handle;
 use crate::http;
 use baton_dnsd::Passed;
-use baton_shared::config::{Config, Dns};
+use baton_shared::config::{Config, Dns, Host};
+use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -20,12 +21,24 @@ impl Faces {
     /// Binds their sockets, or uses those of name servers that were passed; none takes more connections than its share. The
     /// error is one line that says what to do.
     pub fn bind(config: &Config, passed: Passed, shares: Shares) -> Result<Faces, String> {
-        let checks = config.http.as_ref().map(http::Checks::bind).transpose()?;
+        // A face on an address of a network that is missing must not keep the node from starting.
+        let own: Vec<IpAddr> = config
+            .my_node()
+            .addresses
+            .iter()
+            .filter_map(|host| match host {
+                Some(Host::Ip(ip)) => Some(*ip),
+                _ => None, // a name never stands for an address to listen on
+            })
+            .collect();
+        let checks = |http| http::Checks::bind_on(http, &own);
+        let control = |control| http::Control::bind_on(control, &own);
+        let checks = config.http.as_ref().map(checks).transpose()?;
         Ok(Faces {
             checks: checks.map(|checks| checks.at_most(shares.http, shares.agent_check)),
-            control: config.control.as_ref().map(http::Control::bind).transpose()?,
+            control: config.control.as_ref().map(control).transpose()?,
             dns: match &config.dns {
-                Some(dns) => Some(bind_dns(config, dns, passed)?.at_most(shares.dns)),
+                Some(dns) => Some(bind_dns(config, dns, passed, &own)?.at_most(shares.dns)),
                 None => None,
             },
         })
@@ -58,14 +71,19 @@ impl Faces {
 }
 
 /// Every node of the cluster derives the same secret: a client that fails over keeps its cookies.
-fn bind_dns(config: &Config, dns: &Dns, passed: Passed) -> Result<baton_dnsd::Server, String> {
+fn bind_dns(
+    config: &Config,
+    dns: &Dns,
+    passed: Passed,
+    own: &[IpAddr],
+) -> Result<baton_dnsd::Server, String> {
     let key = config
         .cluster
         .key
         .derive("dns cookies", config.cluster.name.as_str());
     let (secret, _) = key.split_at(16);
     let secret = secret.try_into().expect("half of 32 bytes");
-    Ok(baton_dnsd::Server::bind_or_take(dns, passed)?.with_cookie_secret(secret))
+    Ok(baton_dnsd::Server::bind_on(dns, passed, own)?.with_cookie_secret(secret))
 }
 
 /// Ready when the faces shall end.

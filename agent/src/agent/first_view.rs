@@ -17,6 +17,7 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         holder: None,
         last: None,
         line: Vec::new(),
+        promoted: None,
         lease_until: Mono::ZERO,
     };
     let node = |(name, node): (&_, &baton_shared::config::Node)| NodeView {
@@ -38,6 +39,7 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         skew_ms: 0,
         other_config: false,
         hears: Vec::new(),
+        cut_off: Vec::new(),
     };
     View {
         serial: 0,
@@ -50,7 +52,8 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 0,
-        caught_up: false,
+        lacks: vec!["nothing is known yet".into()],
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(0),
@@ -60,5 +63,6 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         nodes: config.nodes.iter().map(node).collect(),
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     }
 }

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The engine calls routine trouble with a peer an error; Baton itself says when a peer is down. Other libraries speak
 /// only when something is wrong. A filter that names them brings them back.
@@ -49,7 +51,9 @@ pub fn start(filter: &str) -> Result<(), String> {
     if tracing::dispatcher::has_been_set() {
         return Ok(());
     }
-    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|error| error.to_string())?;
+    let filter: Targets = format!("{QUIET},{filter}")
+        .parse()
+        .map_err(|error: tracing_subscriber::filter::ParseError| error.to_string())?;
     let (queue, lines) = sync_channel(MAX_LINES);
     let writer = queue.clone();
     let started = tracing_subscriber::fmt()
@@ -57,7 +61,9 @@ pub fn start(filter: &str) -> Result<(), String> {
         .with_target(false)
         .with_writer(move || Queue(writer.clone()))
         .with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
+        .finish()
+        .with(filter)
         .try_init()
         .is_ok();
     if !started {

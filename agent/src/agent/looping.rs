@@ -9,10 +9,11 @@ use crate::control::ground::System;
 use crate::control::port::Port;
 use crate::control::pulse::Pulse;
 use crate::control::watchdog::Watchdog;
-use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush};
+use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed, flush::Flush, probe};
 use crate::guardian::link::{self, Instructor, Watcher};
 use crate::guardian::{GuardianChannel, SharedPage};
 use crate::handle::{Counters, MAX_WAITING, Message};
+use crate::mount;
 use crate::process::{self, Application};
 use baton_core::{Durable, Input};
 use baton_shared::config::Config;
@@ -64,6 +65,8 @@ impl Loop {
             config: parts.config.clone(),
             identity: parts.store.identity(),
             durable: parts.store.durable(),
+            disk: start_probes(parts)?,
+            progress: parts.store.progress(),
             page: Some(page),
             unfinished,
             ports,
@@ -185,15 +188,17 @@ fn start_actions(
             .filter(|(place, _)| page.left_over(*place))
             .map(|(_, role)| role.clone()),
     );
-    for (place, (jobs, application)) in jobs.into_iter().zip(applications).enumerate() {
+    let places = jobs.into_iter().zip(applications).zip(config.roles.keys());
+    for (place, ((jobs, application), role)) in places.enumerate() {
         if let Some(slot) = page.slot(place) {
-            slot.begin_anew();
+            slot.slot().begin(unfinished.contains(role));
         }
         let means = Means {
             whose: whose(config),
             acting: acting.clone(),
             application: Some(application),
             slot: page.slot(place),
+            published: Some(parts.published.clone()),
         };
         tasks.start("actions", actions::run(means, jobs, notices.clone()));
     }
@@ -206,6 +211,17 @@ pub fn whose(config: &Config) -> Whose {
         node: config.me.clone(),
         cluster: config.cluster.name.clone(),
     }
+}
+
+/// Starts the probes of the disk, if anything is kept there; what it is called.
+fn start_probes(parts: &Parts) -> Result<Option<String>, String> {
+    let Some(dir) = &parts.config.storage else {
+        return Ok(None);
+    };
+    probe::start(&parts.store).map_err(|error| format!("cannot start the probe thread: {error}"))?;
+    let dir = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.clone());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    Ok(Some(mount::disk_under(&dir, &mounts)))
 }
 
 /// Starts the flush thread; the receiver is closed when it ends.

@@ -8,11 +8,12 @@ use super::tasks::Tasks;
 use super::{DONE, ENVIRONMENT, Options};
 use crate::actions::notify;
 use crate::addresses::Addresses;
-use crate::addresses::resolver::{self, Resolve};
+use crate::addresses::resolver::{self, Known, Resolve};
 use crate::checks;
 use crate::consensus::{self, Consensus, Store, net};
 use crate::guardian::GuardianChannel;
 use crate::handle::{Counters, Handle, Reload};
+use crate::sides;
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
 use baton_shared::view::Published;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub store: Arc<Store>,
     /// Its address on each network.
     pub mine: Vec<Option<IpAddr>>,
+    /// What names led to when it last ran.
+    pub known: Known,
     /// Where peers are.
     pub addresses: Arc<Addresses>,
     /// Where faces read.
@@ -93,11 +96,17 @@ impl Signals {
 
 impl Running {
     /// Starts everything; the sockets are bound.
-    pub async fn start(parts: Parts, sockets: Sockets, channel: GuardianChannel) -> Result<Running, String> {
+    pub async fn start(
+        mut parts: Parts,
+        sockets: Sockets,
+        channel: GuardianChannel,
+    ) -> Result<Running, String> {
         let signals = Signals::new()?;
         let config = parts.config.clone();
         let (tell, told) = mpsc::channel(MAX_RELOADS);
-        let listeners = sockets.listeners.into_iter().map(net::listener);
+        let (me, addresses) = (&config.me, &parts.addresses);
+        let listeners = sockets.listeners.into_iter();
+        let listeners = listeners.map(|entrance| entrance.open(me.clone(), addresses.clone()));
         let consensus = Consensus::start(consensus::Start {
             config: config.clone(),
             store: parts.store.clone(),
@@ -119,7 +128,7 @@ impl Running {
             reload: reload.clone(),
         };
         let published = parts.published.clone();
-        start_followers(&parts, &looping, &configs, &mut tasks);
+        start_followers(&mut parts, &looping, &configs, &mut tasks);
         let states = looping.states.clone();
         let notify = notify::run(whose(&config), configs.clone(), states, published.clone());
         let reloader = Reloader {
@@ -190,7 +199,10 @@ impl Running {
                 }
                 reason = &mut alone => return Some(reason),
                 reason = self.consensus.failed() => return Some(format!("consensus has failed: {reason}")),
-                _ = &mut self.looping.stopped => return Some("the control thread has ended".into()),
+                _ = &mut self.looping.stopped => return Some(match self.consensus.is_superseded() {
+                    true => "a later process has this node's consensus id, and this node can only come back as a new one".into(),
+                    false => "the control thread has ended".into(),
+                }),
                 _ = self.looping.flush.recv() => return Some("the flush thread has ended".into()),
                 Some(last_word) = self.tasks.ended() => {
                     // What ends with consensus does not know why that failed.
@@ -242,7 +254,12 @@ impl Running {
 }
 
 /// Starts what follows the configuration: checks and the resolver.
-fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<Config>>, tasks: &mut Tasks) {
+fn start_followers(
+    parts: &mut Parts,
+    looping: &Loop,
+    configs: &watch::Receiver<Arc<Config>>,
+    tasks: &mut Tasks,
+) {
     let notices = &looping.notices;
     let checks = checks::run(
         configs.clone(),
@@ -251,11 +268,14 @@ fn start_followers(parts: &Parts, looping: &Loop, configs: &watch::Receiver<Arc<
         notices.clone(),
     );
     tasks.start("checks", checks);
+    let sides = sides::run(configs.clone(), parts.addresses.clone(), notices.clone());
+    tasks.start("the eye on clients' networks", sides);
     let resolve = Resolve {
         configs: configs.clone(),
         published: parts.published.clone(),
         addresses: parts.addresses.clone(),
         mine: parts.mine.clone(),
+        known: std::mem::take(&mut parts.known),
         notices: notices.clone(),
     };
     tasks.start("resolver", resolver::run(resolve));

@@ -1,31 +1,29 @@
-//! Every socket of the agent, bound before anything starts: a node that cannot listen never half-starts.
+//! Every socket of the agent, bound before anything starts: a node that cannot listen never half-starts. But a network that is missing
+//! is one less for now: it is joined when it comes, unless none is there.
 
 use super::faces::Faces;
 use crate::addresses::resolver::on_network;
+use crate::consensus::entrance::{Entrance, Site};
 use crate::control::port::Port;
 use crate::descriptors::Shares;
 use baton_dnsd::Passed;
 use baton_shared::config::{Config, Network};
-use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener};
-
-/// Streams that may wait to be accepted: one per peer and network, twice over while they are made anew.
-const BACKLOG: i32 = 128;
+use std::net::{IpAddr, SocketAddr};
 
 /// The bound sockets.
 pub struct Sockets {
     /// Heartbeats, one per configured network.
     pub ports: Vec<Option<Port>>,
     /// Consensus, one per network on which this node has an address.
-    pub listeners: Vec<TcpListener>,
+    pub listeners: Vec<Entrance>,
     /// What shows the view to the world.
     pub faces: Faces,
 }
 
 impl Sockets {
-    /// Binds them all, but those that the service manager has passed; `mine` is this node's address on each network. The error is
-    /// one line that says what to do.
+    /// Binds them all, but those that the service manager has passed; `mine` is this node's address on each network, if that is known.
+    /// The error is one line that says what to do.
     pub fn bind(
         config: &Config,
         mine: &[Option<IpAddr>],
@@ -33,19 +31,27 @@ impl Sockets {
         shares: Shares,
     ) -> Result<Sockets, String> {
         let (mut ports, mut listeners) = (Vec::new(), Vec::new());
-        for (network, ip) in config.networks.iter().zip(mine) {
-            let Some(ip) = ip else {
+        let (mut whole, mut trouble) = (0, Vec::new());
+        for (n, network) in config.networks.iter().enumerate() {
+            let named = config.my_node().addresses.get(n).is_some_and(Option::is_some);
+            if !named {
                 ports.push(None);
                 continue;
-            };
-            let addr = on_network(*ip, network);
-            let name = network.name.as_str();
-            let port = Port::open(name, addr, network.interface.as_deref())
-                .map_err(|error| advice("UDP", addr, network, &error))?;
-            let listener = listen(addr, network.interface.as_deref())
-                .map_err(|error| advice("TCP", addr, network, &error))?;
+            }
+            let addr = mine.get(n).copied().flatten().map(|ip| on_network(ip, network));
+            let (port, udp) = heartbeats(network, addr);
+            let (listener, tcp) = streams(network, n, addr);
             ports.push(Some(port));
             listeners.push(listener);
+            whole += usize::from(addr.is_some() && udp.is_none() && tcp.is_none());
+            trouble.extend([udp, tcp].into_iter().flatten());
+        }
+        if whole == 0 {
+            let first = trouble.into_iter().next();
+            return Err(first.unwrap_or_else(|| "this node has no address on any network".into()));
+        }
+        for trouble in trouble {
+            tracing::warn!("{trouble}. This node goes on without, and tries again every second");
         }
         Ok(Sockets {
             ports,
@@ -55,19 +61,34 @@ impl Sockets {
     }
 }
 
-fn listen(addr: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(true)?;
+/// A network's socket for heartbeats, and why it could not be bound yet.
+fn heartbeats(network: &Network, addr: Option<SocketAddr>) -> (Port, Option<String>) {
+    let (name, interface) = (network.name.as_str(), network.interface.as_deref());
+    match addr.map(|addr| (addr, Port::open(name, addr, interface))) {
+        Some((_, Ok(port))) => (port, None),
+        Some((addr, Err(error))) => {
+            let why = advice("UDP", addr, network, &error);
+            (Port::missing(name, Some(addr), interface), Some(why))
+        }
+        None => (Port::missing(name, None, interface), None), // that its name does not resolve was said
     }
-    if let Some(interface) = interface {
-        socket.bind_device(Some(interface.as_bytes()))?;
+}
+
+/// A network's listener for consensus, and why it could not be bound yet.
+fn streams(network: &Network, n: usize, addr: Option<SocketAddr>) -> (Entrance, Option<String>) {
+    let site = Site {
+        name: network.name.to_string(),
+        network: n,
+        interface: network.interface.clone(),
+    };
+    match addr.map(|addr| (addr, Entrance::bind(site.clone(), addr))) {
+        Some((_, Ok(entrance))) => (entrance, None),
+        Some((addr, Err(error))) => (
+            Entrance::missing(site),
+            Some(advice("TCP", addr, network, &error)),
+        ),
+        None => (Entrance::missing(site), None),
     }
-    socket.set_reuse_address(true)?; // connections of the last run may linger in TIME_WAIT
-    socket.set_nonblocking(true)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Why a network's socket cannot be bound, and what to do.
@@ -115,6 +136,8 @@ mod tests {
             name: NetworkName::new("front").unwrap(),
             port: 7400,
             interface: Some("eth9".into()),
+            clients: false,
+            gateway: None,
         };
         let addr = "10.0.0.1:7400".parse().unwrap();
         for (errno, protocol, expected) in [

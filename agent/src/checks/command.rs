@@ -2,9 +2,11 @@
 //!
 //! It runs below a keeper, and nothing of it outlasts it: what it leaves is killed when it has ended, and all of it, without grace, when
 //! it takes too long: it holds nothing that would need time. What it writes is read, no faster than a limit, and thrown away but for
-//! the last line. It is not begun anew while something of a killed one is still there (stuck in the kernel, on a dead disk): a check
+//! the last line, which may hold secrets: operators see it and the log, the public faces never. It is not begun anew while something of a killed one is still there (stuck in the kernel, on a dead disk): a check
 //! that hangs every second must not fill the machine with processes.
 
+use super::probe::Failure;
+use crate::keeper::program::cannot_run;
 use crate::keeper::running::Running;
 use crate::keeper::{self, Start, cgroup, environment};
 use baton_core::guardian::Rest;
@@ -56,7 +58,7 @@ impl Command {
     }
 
     /// Runs it to its end. If this is dropped before, [`Command::kill`] ends it.
-    pub async fn ask(&mut self) -> Result<String, String> {
+    pub async fn ask(&mut self) -> Result<String, Failure> {
         if let Some(killed) = &mut self.killed {
             killed.empty(EVER).await;
         }
@@ -80,13 +82,13 @@ impl Command {
         self.killed = self.running.take(); // what it left is being killed
         match status.map(ExitStatus::from_raw) {
             Ok(status) if status.success() => Ok("exit status 0".into()),
-            Ok(status) => Err(with(ended(status), &self.last_line())),
-            Err(error) => Err(cannot(&self.words, &error)),
+            Ok(status) => Err(Failure::saying(ended(status), self.last_line())),
+            Err(error) => Err(cannot(&self.words, &error).into()),
         }
     }
 
     /// Kills what is running, with all its processes. Says what there is to say of it.
-    pub fn kill(&mut self) -> String {
+    pub fn kill(&mut self) -> Failure {
         let Some(running) = self.running.take() else {
             return match &self.killed {
                 Some(killed) => {
@@ -94,13 +96,14 @@ impl Command {
                     format!(
                         "what is left of the one before was killed and has not ended yet: {left}; is it stuck on a disk or a network drive?"
                     )
+                    .into()
                 }
-                None => String::new(),
+                None => "".into(),
             };
         };
         running.kill();
         self.killed = Some(running);
-        with("killed".into(), &self.last_line())
+        Failure::saying("killed".into(), self.last_line())
     }
 
     fn last(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
@@ -112,19 +115,8 @@ impl Command {
     }
 }
 
-fn with(text: String, last: &str) -> String {
-    if last.is_empty() {
-        text
-    } else {
-        format!("{text}: {last}")
-    }
-}
-
 fn cannot(words: &[String], error: &io::Error) -> String {
-    format!(
-        "cannot run \"{}\": {error}",
-        words.first().map_or("", String::as_str)
-    )
+    cannot_run(words.first().map_or("", String::as_str), error)
 }
 
 /// Starts it, with one pipe for both of its outputs: so their lines keep their order.
@@ -198,7 +190,7 @@ mod tests {
         command.killed = Some(sleeper);
         let tried = timeout(Duration::from_millis(300), command.ask()).await;
         assert!(tried.is_err() && !mark.exists());
-        assert!(command.kill().contains("has not ended yet"));
+        assert!(command.kill().reason.contains("has not ended yet"));
         command.killed.as_ref().unwrap().kill();
         assert_eq!(command.ask().await, Ok("exit status 0".into()));
         assert!(mark.exists());

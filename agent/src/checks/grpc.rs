@@ -1,6 +1,6 @@
 //! A gRPC check: `grpc.health.v1.Health/Check` over HTTP/2 without encryption, on a connection of its own.
 
-use super::probe::{authority, broken, connect};
+use super::probe::{Failure, authority, broken, connect};
 use crate::grpc::{CHECK, question, status};
 use crate::spawner::Tasks;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ const MAX_ANSWER: usize = 1024;
 const MAX_HEAD: u32 = 16 * 1024;
 
 /// Asks once for the health of a service; of the whole server if it has no name.
-pub async fn ask(host: &str, port: u16, service: &str) -> Result<String, String> {
+pub async fn ask(host: &str, port: u16, service: &str) -> Result<String, Failure> {
     let broken = |error: hyper::Error| broken(host, port, &error);
     let stream = connect(host, port).await?;
     let tasks = Tasks::default(); // the connection ends with them
@@ -76,7 +76,7 @@ async fn read(answer: Response<Incoming>) -> Result<(Vec<u8>, HeaderMap), Wrong>
     Ok((message, trailers))
 }
 
-fn verdict(service: &str, message: &[u8], trailers: &HeaderMap) -> Result<String, String> {
+fn verdict(service: &str, message: &[u8], trailers: &HeaderMap) -> Result<String, Failure> {
     let trailer = |name: &str| Some(trailers.get(name)?.to_str().ok()?.trim());
     let named = match service {
         "" => "the whole server".to_owned(),
@@ -84,20 +84,21 @@ fn verdict(service: &str, message: &[u8], trailers: &HeaderMap) -> Result<String
     };
     match trailer("grpc-status") {
         Some("0") => {}
-        Some("5") => return Err(format!("the server does not know {named}")),
+        Some("5") => return Err(format!("the server does not know {named}").into()),
         Some("12") => return Err("the server has no grpc.health.v1.Health".into()),
         Some(code) => {
-            let said = trailer("grpc-message").unwrap_or("no reason given");
-            return Err(format!("gRPC status {code}: {said}"));
+            let code: u8 = code.parse().map_err(|_| "the grpc-status is not a number")?;
+            let said = trailer("grpc-message").unwrap_or_default();
+            return Err(Failure::saying(format!("gRPC status {code}"), said.into()));
         }
         None => return Err("the answer broke off: it has no grpc-status".into()),
     }
     match status(message) {
         Some(1) => Ok(format!("{named} is SERVING")),
-        Some(0) => Err(format!("{named} is UNKNOWN")),
-        Some(2) => Err(format!("{named} is NOT_SERVING")),
-        Some(3) => Err(format!("{named} is SERVICE_UNKNOWN")),
-        Some(other) => Err(format!("{named} has the unheard-of status {other}")),
+        Some(0) => Err(format!("{named} is UNKNOWN").into()),
+        Some(2) => Err(format!("{named} is NOT_SERVING").into()),
+        Some(3) => Err(format!("{named} is SERVICE_UNKNOWN").into()),
+        Some(other) => Err(format!("{named} has the unheard-of status {other}").into()),
         None => Err("the answer is no HealthCheckResponse".into()),
     }
 }

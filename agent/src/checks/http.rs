@@ -2,7 +2,7 @@
 //!
 //! Without a `body` to be found the status alone decides, and nothing after the header is read.
 
-use super::probe::{authority, broken, connect};
+use super::probe::{Failure, authority, broken, connect};
 use baton_shared::config::{HttpProbe, Pattern, Url};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -21,7 +21,7 @@ const MAX_BODY: usize = 64 * 1024;
 const MAX_SHOWN: usize = 60;
 
 /// Asks once, following redirects as far as they may be followed.
-pub async fn ask(probe: &HttpProbe) -> Result<String, String> {
+pub async fn ask(probe: &HttpProbe) -> Result<String, Failure> {
     let (mut method, mut path) = (probe.method.clone(), probe.url.path.clone());
     let mut followed = 0;
     loop {
@@ -36,7 +36,8 @@ pub async fn ask(probe: &HttpProbe) -> Result<String, String> {
         let to = to.ok_or_else(|| format!("HTTP status {status}, a redirect that does not say where to"))?;
         let to = String::from_utf8_lossy(to);
         if followed == probe.redirects {
-            return Err(format!("redirected more than {followed} times, at last to {to}"));
+            let reason = format!("redirected more than {followed} times");
+            return Err(Failure::saying(reason, format!("at last to {to}")));
         }
         path = resolve(probe, &path, &to)?;
         // RFC 9110 §15.4: after these a POST becomes a GET.
@@ -47,10 +48,10 @@ pub async fn ask(probe: &HttpProbe) -> Result<String, String> {
     }
 }
 
-async fn judge(probe: &HttpProbe, status: u16, answer: Response<Incoming>) -> Result<String, String> {
+async fn judge(probe: &HttpProbe, status: u16, answer: Response<Incoming>) -> Result<String, Failure> {
     let text = format!("HTTP status {status}");
     if !(probe.status.0..=probe.status.1).contains(&status) {
-        return Err(text);
+        return Err(text.into());
     }
     match &probe.body {
         Some(pattern) => search(&text, pattern, &read(probe, answer).await?),
@@ -58,13 +59,16 @@ async fn judge(probe: &HttpProbe, status: u16, answer: Response<Incoming>) -> Re
     }
 }
 
-fn search(status: &str, pattern: &Pattern, body: &[u8]) -> Result<String, String> {
+fn search(status: &str, pattern: &Pattern, body: &[u8]) -> Result<String, Failure> {
     let body = String::from_utf8_lossy(body);
     if pattern.is_in(&body) {
         return Ok(format!("{status}, and the body is as it should be"));
     }
     let begin = &body[..body.floor_char_boundary(MAX_SHOWN)];
-    Err(format!("{status}, but no \"{pattern}\" in the body \"{begin}\""))
+    Err(Failure::saying(
+        format!("{status}, but no \"{pattern}\" in the body"),
+        format!("the body begins \"{begin}\""),
+    ))
 }
 
 /// The body, as far as it is searched.
@@ -135,10 +139,13 @@ fn header<'a>(probe: &'a HttpProbe, name: &str) -> Option<&'a str> {
 }
 
 /// The path that `to` means in an answer for `path` (RFC 3986 §5.2), if it is one of the same server.
-fn resolve(probe: &HttpProbe, path: &str, to: &str) -> Result<String, String> {
+fn resolve(probe: &HttpProbe, path: &str, to: &str) -> Result<String, Failure> {
     let elsewhere = || {
         let own = authority(&probe.url.host, probe.url.port);
-        format!("redirected to {to}, which is not on {own}; only redirects within one server are followed")
+        Failure::saying(
+            format!("redirected to what is not on {own}; only redirects within one server are followed"),
+            format!("to {to}"),
+        )
     };
     let target = to.split('#').next().unwrap_or_default();
     let scheme = target.get(..7).is_some_and(|s| s.eq_ignore_ascii_case("http://"));
@@ -163,7 +170,10 @@ fn resolve(probe: &HttpProbe, path: &str, to: &str) -> Result<String, String> {
     };
     match new.bytes().all(|b| b.is_ascii_graphic()) {
         true => Ok(new),
-        false => Err(format!("redirected to {to}, which is not a URL")),
+        false => Err(Failure::saying(
+            "redirected to what is not a URL".into(),
+            format!("to {to}"),
+        )),
     }
 }
 
@@ -229,8 +239,9 @@ mod tests {
         ] {
             let got = resolve(probe, &probe.url.path, to);
             assert_eq!(got.as_deref().ok(), expected, "{to}: {got:?}");
-            if let Err(reason) = got {
-                assert!(reason.contains(to), "{reason}");
+            if let Err(failure) = got {
+                assert!(failure.output.contains(to), "{failure:?}");
+                assert!(to == "//evil/" || !failure.reason.contains(to), "{failure:?}");
             }
         }
     }

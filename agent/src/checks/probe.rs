@@ -3,7 +3,7 @@
 use super::command::Command;
 use super::process::Process;
 use super::{grpc, http};
-use crate::addresses::resolver::look_up;
+use baton_dnsd::names::look_up;
 use baton_shared::config::{Check, Host, HttpProbe, Probe};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -15,16 +15,26 @@ const MAX_REASON: usize = 200;
 /// Why a check failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// In a sentence, harmless to a log.
+    /// In a sentence that may be public: nothing that the application said.
     pub reason: String,
+    /// What the application said, which may be secret: a line, harmless to a log; empty if it said nothing.
+    pub output: String,
     /// The application is dead: no second look is needed.
     pub proven: bool,
 }
 
 impl From<String> for Failure {
     fn from(reason: String) -> Failure {
+        Failure::saying(reason, String::new())
+    }
+}
+
+impl Failure {
+    /// A failure, and what the application said of it.
+    pub fn saying(reason: String, output: String) -> Failure {
         Failure {
             reason,
+            output,
             proven: false,
         }
     }
@@ -77,12 +87,13 @@ impl Asker {
     pub async fn ask(&mut self) -> Result<String, Failure> {
         let result = match timeout(self.limit, self.what.ask()).await {
             Ok(result) => result,
-            Err(_) => Err(self.what.cut_short(self.limit).into()),
+            Err(_) => Err(self.what.cut_short(self.limit)),
         };
         match result {
             Ok(text) => Ok(tidy(&text)),
             Err(failure) => Err(Failure {
                 reason: tidy(&failure.reason),
+                output: tidy(&failure.output),
                 ..failure
             }),
         }
@@ -105,25 +116,26 @@ impl Asker {
 impl What {
     async fn ask(&mut self) -> Result<String, Failure> {
         match self {
-            What::Http(probe) => Ok(http::ask(probe).await?),
+            What::Http(probe) => http::ask(probe).await,
             What::Tcp(host, port) => {
                 connect(host, *port).await?;
                 Ok("it accepts connections".into())
             }
-            What::Command(command) => Ok(command.ask().await?),
-            What::Grpc(host, port, service) => Ok(grpc::ask(host, *port, service).await?),
+            What::Command(command) => command.ask().await,
+            What::Grpc(host, port, service) => grpc::ask(host, *port, service).await,
             What::Process(process) => process.ask().await,
         }
     }
 
     /// Ends what took too long, and says so.
-    fn cut_short(&mut self, limit: Duration) -> String {
+    fn cut_short(&mut self, limit: Duration) -> Failure {
         let more = match self {
             What::Command(command) => command.kill(),
-            _ => String::new(),
+            _ => Failure::from(""),
         };
-        let colon = if more.is_empty() { "" } else { ": " };
-        format!("no result in {limit:?}{colon}{more}")
+        let colon = if more.reason.is_empty() { "" } else { ": " };
+        let reason = format!("no result in {limit:?}{colon}{}", more.reason);
+        Failure { reason, ..more }
     }
 }
 

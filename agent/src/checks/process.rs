@@ -18,14 +18,15 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Longest content of a file, in bytes: a number, and white space.
-const MAX_FILE: usize = 64;
+/// Longest first line of a file, in bytes: a number, and white space. What follows it is somebody else's affair: PostgreSQL's
+/// `postmaster.pid` goes on with a directory, a port and more.
+const MAX_LINE: usize = 64;
 
 /// A file, and the process that it names.
 pub struct Process {
     file: PathBuf,
     /// A read that is under way. No second one is begun: the disk may hang.
-    reading: Option<JoinHandle<Result<Named, String>>>,
+    reading: Option<JoinHandle<Result<Named, Failure>>>,
     held: Option<Held>,
     /// What a file said of a process that is dead.
     dead: Option<Named>,
@@ -100,11 +101,12 @@ impl Process {
         self.dead = Some(named);
         Failure {
             reason: format!("process {} of {} is dead", named.pid, self.show()),
+            output: String::new(),
             proven: true,
         }
     }
 
-    async fn read(&mut self) -> Result<Named, String> {
+    async fn read(&mut self) -> Result<Named, Failure> {
         let file = &self.file;
         let reading = self.reading.get_or_insert_with(|| {
             let file = file.clone();
@@ -112,8 +114,11 @@ impl Process {
         });
         let result = reading.await;
         self.reading = None;
-        let result = result.unwrap_or_else(|error| Err(format!("the read was abandoned: {error}")));
-        result.map_err(|text| format!("{}: {text}", self.show()))
+        let result = result.unwrap_or_else(|error| Err(format!("the read was abandoned: {error}").into()));
+        result.map_err(|failure| Failure {
+            reason: format!("{}: {}", self.show(), failure.reason),
+            ..failure
+        })
     }
 
     fn show(&self) -> String {
@@ -138,7 +143,7 @@ fn has_ended(handle: &AsyncFd<OwnedFd>) -> bool {
     matches!(poll(&mut fds, Some(&at_once)), Ok(n) if n > 0)
 }
 
-fn read(file: &Path) -> Result<Named, String> {
+fn read(file: &Path) -> Result<Named, Failure> {
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         _ => format!("cannot be read: {error}"),
@@ -152,7 +157,7 @@ fn read(file: &Path) -> Result<Named, String> {
         return Err("not a plain file".into());
     }
     let mut text = Vec::new();
-    let most = MAX_FILE as u64 + 1;
+    let most = MAX_LINE as u64 + 1;
     opened
         .by_ref()
         .take(most)
@@ -171,18 +176,21 @@ fn read(file: &Path) -> Result<Named, String> {
     })
 }
 
-/// The one number in a file.
-fn number(text: &[u8]) -> Result<Pid, String> {
-    if text.len() > MAX_FILE {
-        return Err(format!("longer than {MAX_FILE} bytes; it must hold one number"));
+/// The number in the first line of a file.
+fn number(text: &[u8]) -> Result<Pid, Failure> {
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() > MAX_LINE {
+        let reason = format!("its first line is longer than {MAX_LINE} bytes; that must hold one number");
+        return Err(reason.into());
     }
-    let text = String::from_utf8_lossy(text);
+    let text = String::from_utf8_lossy(line);
     let text = text.trim();
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let pid = text.parse().ok().filter(|_| digits).and_then(Pid::from_raw);
     pid.ok_or_else(|| match text {
-        "" => "empty; it must hold the number of a process".to_owned(),
-        text => format!("\"{text}\" is not the number of a process"),
+        "" => "empty; it must hold the number of a process".into(),
+        // Whatever file this is, what stands in it is not for everybody.
+        text => Failure::saying("it does not hold the number of a process".into(), text.into()),
     })
 }
 
@@ -191,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_holds_one_number() {
+    fn a_files_first_line_holds_one_number() {
         for (text, expected) in [
             ("1", Some(1)),
             (" 4711\n", Some(4711)),
@@ -201,7 +209,14 @@ mod tests {
             ("-1", None),
             ("+1", None),
             ("1 2", None),
-            ("1\n2\n", None),
+            ("1\n2\n", Some(1)),
+            (
+                "4711\n/var/lib/postgresql/17/main\n1764424800\n5432\n/run",
+                Some(4711),
+            ),
+            ("-4711\n/var/lib/postgresql/17/main\n", None), // PostgreSQL for a single user: nobody can connect to it
+            ("\n4711\n", None),
+            ("pid\n4711\n", None),
             ("0x10", None),
             ("", None),
             ("\n", None),
@@ -210,7 +225,11 @@ mod tests {
             let got = number(text.as_bytes()).ok().map(|pid| pid.as_raw_nonzero().get());
             assert_eq!(got, expected, "{text:?}");
         }
-        assert!(number(&[b'1'; 65]).unwrap_err().contains("longer than 64"));
+        assert!(number(&[b'1'; 65]).unwrap_err().reason.contains("longer than 64"));
+        assert!(
+            number(&[&b"1\n"[..], &[b'x'; 63]].concat()).is_ok(),
+            "the rest is cut"
+        );
         assert!(number(b"\xff").is_err());
     }
 

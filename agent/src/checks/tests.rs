@@ -89,6 +89,11 @@ async fn reason(check: &Check) -> String {
     ask(check).await.unwrap_err().reason
 }
 
+/// What the application said of it.
+async fn output(check: &Check) -> String {
+    ask(check).await.unwrap_err().output
+}
+
 /// Waits until `done`, for there is nothing to be told by.
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -121,7 +126,11 @@ impl Watched {
         let (states, changes) = watch::channel(RoleStates::from([(role(), state)]));
         let (notices, heard) = mpsc::channel(16);
         let published = fixture::published();
-        let said = Arc::new(Mutex::new(said));
+        let said = Arc::new(Mutex::new(said.map(|health| Told {
+            health,
+            reason: String::new(),
+            at: Instant::now(),
+        })));
         let mut task = JoinSet::new();
         let reporter = Reporter::new(role(), said, published.clone(), notices);
         task.spawn(watch_role(check.clone(), Asker::new(&check), changes, reporter));
@@ -183,8 +192,8 @@ fn verdict_follows_rise_and_fall() {
                 '+' => Ok("good".to_owned()),
                 '-' => Err("bad".into()),
                 _ => Err(Failure {
-                    reason: "dead".into(),
                     proven: true,
+                    ..Failure::from("dead")
                 }),
             })
             .map(|result| if verdict.after(&result) { '+' } else { '-' })
@@ -210,6 +219,7 @@ async fn a_hanging_check_has_failed() {
     let (check, status, _server) = server(HANGS).await;
     let mut role = Watched::start(check, RoleState::Standby);
     assert!(!role.verdict().await.0, "not checked yet");
+    assert_eq!(role.verdict().await, (false, "no result in 300ms".into()));
     status.store(200, SeqCst);
     assert!(role.verdict().await.0);
     status.store(HANGS, SeqCst);
@@ -256,6 +266,63 @@ async fn every_result_is_shown_though_few_are_told() {
     assert_eq!((last.good, last.healthy), (false, true), "one of a thousand");
     assert!(last.at > first.at);
     assert!(role.heard.is_empty(), "the verdict is the same");
+}
+
+/// The core was told "not checked yet", which is the same verdict.
+#[tokio::test]
+async fn an_application_that_is_sick_from_the_start_says_why() {
+    let (check, _status, _server) = server(503).await;
+    let mut role = Watched::start(check, RoleState::Standby);
+    assert_eq!(role.verdict().await, (false, "not checked yet".into()));
+    assert_eq!(role.verdict().await, (false, "HTTP status 503".into()));
+    until("another result", || role.last().is_some()).await;
+    assert!(
+        role.heard.is_empty(),
+        "that it is sick for the same reason is no news"
+    );
+}
+
+#[tokio::test]
+async fn a_sick_application_whose_sickness_is_another_says_so_now_and_then() {
+    let published = fixture::published();
+    let (notices, mut heard) = mpsc::channel(16);
+    let mut reporter = Reporter::new(role(), Said::default(), published, notices);
+    let mut told = async |reason: &str, later: Duration| {
+        if let Some(told) = reporter.said().as_mut() {
+            told.at -= later;
+        }
+        let seen = Seen {
+            result: Err(reason.into()),
+            took: None,
+        };
+        assert!(reporter.result(false, seen, false).await);
+        heard.try_recv().is_ok()
+    };
+    let second = Duration::from_secs(1);
+    assert!(told("refused", Duration::ZERO).await);
+    assert!(!told("refused", second * 60).await, "it is known");
+    assert!(told("HTTP status 503", second).await, "the last word is old");
+    assert!(!told("refused", second).await, "not so soon");
+    assert!(told("refused", REWORDED).await);
+}
+
+/// A password in what a command prints must not be where everybody can read it.
+#[tokio::test]
+async fn what_a_command_prints_is_in_no_verdict_but_its_status_and_duration_are() {
+    let mut secret = shell("echo postgres://root:hunter2@db/; exit 2");
+    secret.timeout = LIMIT / 2;
+    let mut role = Watched::start(secret, RoleState::Standby);
+    assert_eq!(role.verdict().await, (false, "not checked yet".into()));
+    let (healthy, words) = role.verdict().await;
+    assert!(!healthy && !words.contains("hunter2"), "{words}");
+    assert!(
+        words.starts_with("exit status 2 after ") && words.ends_with(" ms"),
+        "{words}"
+    );
+    let last = role.last().unwrap();
+    assert_eq!(last.reason, "exit status 2");
+    assert_eq!(last.output, "postgres://root:hunter2@db/");
+    assert!(last.took.is_some());
 }
 
 #[tokio::test]

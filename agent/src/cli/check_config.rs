@@ -2,7 +2,8 @@
 
 use super::stopped;
 use crate::keeper::cgroup::Base;
-use baton_shared::config::{Config, Loaded};
+use crate::keeper::program;
+use baton_shared::config::{Config, ConfigError, Loaded, Text};
 use baton_shared::id::NodeName;
 use std::io::Write;
 use std::path::Path;
@@ -29,7 +30,9 @@ pub fn run(file: &Path, node: Option<&NodeName>, sets: &[String]) -> u8 {
 }
 
 fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<String, Vec<String>> {
-    let load = |me: Option<&NodeName>| Config::load(file, me, sets).map_err(|error| error.lines().to_vec());
+    let lines = |error: ConfigError| error.lines().to_vec();
+    let text = Text::read(file).map_err(lines)?; // once: it may be a pipe
+    let load = |me: Option<&NodeName>| text.parse(me, sets).map_err(lines);
     let Loaded { config, mut warnings } = load(node)?;
     let mut errors: Vec<String> = Vec::new();
     for other in config
@@ -45,6 +48,7 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
     if !errors.is_empty() {
         return Err(errors);
     }
+    append_new(&mut warnings, missing(&config));
     let mut text = config.describe();
     text.push_str(&when_stopped(&config));
     text.push('\n');
@@ -58,6 +62,15 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
     };
     text.push_str(&format!("{}: {verdict}\n", Config::source(file)));
     Ok(text)
+}
+
+/// Programs that cannot be run on this machine, which may not be the one that they are for.
+fn missing(config: &Config) -> Vec<String> {
+    let trouble = |(key, command): (String, &[String])| {
+        let program = command.first()?;
+        Some(format!("{key}: {}, on this machine", program::trouble(program)?))
+    };
+    config.commands().into_iter().filter_map(trouble).collect()
 }
 
 /// What "stopped" rests on here. The agent may run as another user, or in another cgroup.
@@ -90,6 +103,7 @@ fn append_new(lines: &mut Vec<String>, more: Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     const GOOD: &str = "cluster = { name = \"x\", key = \"file:k\" }\nnetworks.front = {}\n\
                         nodes.a.front = \"10.0.0.1\"\nnodes.b.front = \"10.0.0.2\"\n";
@@ -138,6 +152,51 @@ mod tests {
             "{lines:?}"
         );
         assert!(report_on(&text, Some("a")).is_ok());
+    }
+
+    /// A pipe gives its text once, and the file is judged for each of two nodes.
+    #[test]
+    fn a_file_that_can_be_read_only_once_is_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("k");
+        super::super::keygen::run(Some(&key));
+        let text = GOOD.replace("file:k", &format!("file:{}", key.display()));
+        let pipe = || {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(text.as_bytes()).unwrap();
+            reader
+        };
+        let path = |pipe: &std::io::PipeReader| format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let once = pipe();
+        let said = report(Path::new(&path(&once)), None, &[]).unwrap();
+        assert!(said.contains(": good"), "{said}");
+        // The agent reads it again: when it is started anew, and when it is told to.
+        let once = pipe();
+        let lasting = Config::lasting(Path::new(&path(&once)));
+        drop(once);
+        for _ in 0..2 {
+            Config::load(&lasting, None, &[]).unwrap();
+        }
+        let file = dir.path().join("c.toml");
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(Config::lasting(&file), file);
+        assert_eq!(Config::lasting(Path::new("/no/such")), Path::new("/no/such"));
+    }
+
+    #[test]
+    fn programs_that_cannot_be_run_here_are_risks() {
+        let text = GOOD.to_owned()
+            + "check.command = [\"/no/such/check\"]\nactions.demote.command = [\"true\"]\n\
+               actions.promote.command = [\"no-such-promote\", \"{node}\"]\n";
+        let said = report_on(&text, None).unwrap();
+        for part in [
+            "risky: check.command: there is no /no/such/check;",
+            "risky: actions.promote.command: no directory of PATH has a program no-such-promote;",
+            "risky: actions.promote.command: {node} is not replaced",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!said.contains("actions.demote.command"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A configuration for those who only look: its secrets need not be readable, for they are not used.
 
-use baton_shared::config::{Config, ConfigError, Loaded};
+use baton_shared::config::{ConfigError, Loaded, Text};
 use baton_shared::id::NodeName;
 use baton_shared::key::ClusterKey;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -24,7 +24,8 @@ pub(super) struct Readable {
 ///
 /// It is refused for another reason than its secrets.
 pub(super) fn load(file: &Path, me: Option<&NodeName>, sets: &[String]) -> Result<Readable, ConfigError> {
-    let refused = match Config::load(file, me, sets) {
+    let text = Text::read(file)?; // once: it may be a pipe
+    let refused = match text.parse(me, sets) {
         Ok(loaded) => {
             let refused = None;
             return Ok(Readable { loaded, refused });
@@ -39,7 +40,7 @@ pub(super) fn load(file: &Path, me: Option<&NodeName>, sets: &[String]) -> Resul
     let mut sets = sets.to_vec();
     for key in ["cluster.key", "control.token"] {
         sets.push(format!("{key}={source}"));
-        if let Ok(mut loaded) = Config::load(file, me, &sets) {
+        if let Ok(mut loaded) = text.parse(me, &sets) {
             loaded
                 .warnings
                 .retain(|warning| !warning.contains("/proc/self/fd/"));

@@ -116,7 +116,7 @@ fn nothing_to_look_at(facts: &Facts) -> String {
 /// What there is to look at: the configuration that is named or found, and the way to the agent.
 fn subject(options: &Options) -> Result<Subject, Failure> {
     let target = &options.target;
-    let file = target.config().map(Path::to_owned).or_else(usual);
+    let file = target.config().map(Config::lasting).or_else(usual); // it is read for each node
     let mut subject = Subject {
         settings: None,
         unreadable: None,

@@ -4,6 +4,7 @@ use super::options::Events;
 use super::out::{Failure, clean, print};
 use super::wall::utc;
 use baton_shared::history::tell;
+use baton_shared::status::Status;
 use baton_shared::view::Event;
 use std::io::Write;
 use std::time::Duration;
@@ -11,10 +12,17 @@ use std::time::Duration;
 /// Before a lost agent is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Behind what the history does not have yet.
+const UNTOLD: &str = " [this node's own word: the others do not have it yet]";
+
 /// Prints the history, and with `--follow` what comes after it.
 pub(super) async fn run(options: Events) -> Result<(), Failure> {
     let client = options.target.client()?;
-    let history: Vec<Event> = client.get("/events?format=json").await?;
+    let mut history: Vec<Event> = client.get("/events?format=json").await?;
+    let mut seen = history.last().map_or(0, |event| event.number);
+    // Its own side, while it cannot tell the others.
+    let status: Status = client.get("/status").await?;
+    history.extend(status.untold);
     let first = options.last.map_or(0, |n| history.len().saturating_sub(n));
     let mut text = String::new();
     for event in &history[first..] {
@@ -27,7 +35,6 @@ pub(super) async fn run(options: Events) -> Result<(), Failure> {
     if !options.follow {
         return Ok(());
     }
-    let mut seen = history.last().map_or(0, |event| event.number);
     let mut lost = false;
     loop {
         match client.events(seen).await {
@@ -65,6 +72,9 @@ fn line(event: &Event, json: bool) -> Result<String, Failure> {
         times => (told.headline(), format!("{times} {}", told.epoch)),
     };
     let mut text = format!("{when}  {}\n", clean(first.trim_end()));
+    if event.number == 0 {
+        text.insert_str(text.len() - 1, UNTOLD);
+    }
     if !second.is_empty() {
         let indent = " ".repeat(when.len() + 2);
         text.push_str(&format!("{indent}{}\n", clean(second.trim_end())));
@@ -85,6 +95,14 @@ mod tests {
             "2025-11-21 22:00:00.001Z  main: b took over from a, which fell silent on front and back.
                           Back after 1.02 s: silence noticed 400 ms, granted 620 ms, announced 4.5 ms. (epoch 7)\n"
         );
+        event.number = 0;
+        let own = line(&event, false).unwrap();
+        let first = own.lines().next().unwrap();
+        assert!(
+            first.ends_with("on front and back. [this node's own word: the others do not have it yet]"),
+            "{own}"
+        );
+        event.number = 1;
         event.role = Some(fixture::role("cache"));
         event.stages.clear();
         event.cause = "\u{1b}[2J\n".into();

@@ -56,8 +56,8 @@ const SIGNALS: [(&str, i32); 9] = [
 ///
 /// For clients of the application that cannot follow by themselves. The command finds in its environment BATON_ACTIVE (the
 /// active node's name), BATON_ADDRESS (the address that it serves at; with --port, ADDRESS:PORT), BATON_EPOCH, BATON_ROLE
-/// and BATON_CLUSTER. It starts as soon as a node is active. When another node, or the same one at another epoch or
-/// address, is active, it is restarted: SIGTERM, then after --grace SIGKILL, both to everything that it started, in whatever group
+/// and BATON_CLUSTER. It starts as soon as a node is active. When another node, or the same one at another address or once more after
+/// a gap, is active, it is restarted (a node that stays active at a greater epoch is no change; BATON_EPOCH stays that of the start): SIGTERM, then after --grace SIGKILL, both to everything that it started, in whatever group
 /// or session; nothing of it is left when the next one starts. What a command that ends by itself has left may stay.
 ///
 /// While no active node is known the running command stays as it is, for up to --connect-timeout: a failover lasts about a

@@ -38,7 +38,7 @@ pub(super) struct Options {
     /// Is this node active?
     #[arg(long, group = "question")]
     active: bool,
-    /// Is this node in touch with the cluster and caught up, active or not?
+    /// Is this node in touch with the cluster, caught up, voting and able to write, active or not?
     #[arg(long, group = "question")]
     ready: bool,
     /// With --active: for this role; by default main, or the only one

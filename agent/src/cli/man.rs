@@ -1,4 +1,5 @@
-//! `baton man`: manual pages, a page for the program and one for each command, from the help texts themselves.
+//! `baton man`: manual pages, a page for the program and one for each command, from the help texts themselves; and baton.toml(5), which is
+//! the example that has every key.
 
 use super::options::Options;
 use super::out::{Failure, print};
@@ -27,6 +28,9 @@ pub(super) fn run(out: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Every key with what it means and its default. That it is every key that the parser knows is tested beside the parser.
+const CONFIGURATION: &str = include_str!("../../../examples/cluster.toml");
+
 struct Page {
     /// Such as `baton-agent.1`.
     file: String,
@@ -38,7 +42,30 @@ fn pages() -> io::Result<Vec<Page>> {
     let mut program = Options::command().disable_help_subcommand(true);
     program.build();
     let commands = program.get_subcommands().filter(|command| !command.is_hide_set());
-    std::iter::once(&program).chain(commands).map(page).collect()
+    let pages = std::iter::once(&program).chain(commands).map(page);
+    pages.chain([Ok(configuration())]).collect()
+}
+
+/// baton.toml(5): a section for each table.
+fn configuration() -> Page {
+    let mut text = format!(
+        ".TH \"BATON.TOML\" \"5\" \"\" \"baton {}\" \"Baton\"\n.SH \"NAME\"\nbaton.toml \\- configuration of a Baton cluster\n\
+         .SH \"DESCRIPTION\"\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    for paragraph in CONFIGURATION.split("\n\n") {
+        let mut lines = paragraph.lines().map(|line| line.trim_start_matches("# "));
+        if let Some(table) = lines.find(|line| line.starts_with('[') && line.ends_with(']')) {
+            section(&mut text, table);
+        }
+        verbatim(&mut text, paragraph.lines());
+        text.push_str(".PP\n");
+    }
+    text.push_str(".SH \"SEE ALSO\"\nbaton\\-agent(1), baton\\-check\\-config(1)\n");
+    Page {
+        file: "baton.toml.5".to_owned(),
+        text,
+    }
 }
 
 fn page(command: &Command) -> io::Result<Page> {
@@ -75,11 +102,7 @@ fn more(words: &str) -> String {
         let (first, rest) = paragraph.split_once('\n').unwrap_or((paragraph, ""));
         if let Some(heading) = first.strip_suffix(':') {
             section(&mut text, heading);
-            text.push_str(".nf\n");
-            for line in rest.lines() {
-                text.push_str(&format!("\\&{}\n", escape(line.trim_start())));
-            }
-            text.push_str(".fi\n");
+            verbatim(&mut text, rest.lines().map(str::trim_start));
         } else if let Some((heading, begin)) = first.split_once(": ") {
             section(&mut text, heading);
             for line in std::iter::once(begin).chain(rest.lines()) {
@@ -90,6 +113,15 @@ fn more(words: &str) -> String {
         }
     }
     text
+}
+
+/// Line by line, as it stands.
+fn verbatim<'a>(text: &mut String, lines: impl Iterator<Item = &'a str>) {
+    text.push_str(".nf\n");
+    for line in lines {
+        text.push_str(&format!("\\&{}\n", escape(line)));
+    }
+    text.push_str(".fi\n");
 }
 
 fn section(text: &mut String, heading: &str) {
@@ -127,6 +159,15 @@ mod tests {
             }
         }
         assert!(read("baton.1").contains("baton\\-switchover(1)"));
+        let configuration = read("baton.toml.5");
+        for text in [
+            ".SH \"[CLUSTER]\"",
+            ".SH \"[PROCESS]\"",
+            "window = ",
+            "stop_timeout",
+        ] {
+            assert!(configuration.contains(text), "{text}: {configuration}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod tests;
 mod tls;
 mod wall;
 
+use baton_shared::config::Config;
 use clap::Parser;
 use options::{Command, Options};
 use out::Failure;
@@ -34,6 +35,7 @@ use std::future::Future;
 
 /// Runs the program as its command line says. Gives the exit status.
 pub fn run() -> u8 {
+    completions::answer();
     let done = match Options::parse().command {
         Command::Agent(agent) => return start(agent),
         Command::CheckConfig { file, node, set } => return check_config::run(&file, node.as_ref(), &set),
@@ -57,7 +59,7 @@ pub fn run() -> u8 {
 fn start(agent: options::Agent) -> u8 {
     let options = crate::agent::Options {
         sets: agent.sets(),
-        config: agent.config,
+        config: Config::lasting(&agent.config), // an agent that is started anew reads it again
         node: agent.node,
         log: agent.log,
     };
@@ -65,7 +67,7 @@ fn start(agent: options::Agent) -> u8 {
 }
 
 /// Runs one command to its end.
-fn wait(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+fn wait<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,10 +1,11 @@
 //! The command line's grammar, and its help: written to be read at three in the morning.
 
+use super::completions::nodes;
 use super::target::Target;
 use baton_shared::config::parse_duration;
 use baton_shared::id::{NodeName, RoleName};
 use clap::{Args, Parser, Subcommand};
-use clap_complete::Shell;
+use clap_complete::{ArgValueCompleter, Shell};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +14,13 @@ use std::time::Duration;
 /// One agent stands beside each instance. The agents agree on which node is active; `GET /health` on the active node says
 /// 200, on all others 503.
 #[derive(Debug, Parser)]
-#[command(name = "baton", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "baton",
+    bin_name = "baton",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 #[command(after_help = "\
 First steps:
   baton demo                                   a cluster of three on this machine, to look at and to break
@@ -144,7 +151,8 @@ impl Agent {
 /// Show who is active, who is heard and who is next
 ///
 /// The table is what one agent knows; the node that answers is marked with '*'. A node that is cut off knows less, and says
-/// so. Ask another one with --socket.
+/// so. Ask another one with --socket. While nobody is active it says for how long and why, and what failed last on each node stays
+/// until it succeeds.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -156,7 +164,8 @@ Examples:
 Reading the table:
   ROLE     ACTIVE: /health says 200 there. promoting: it holds the lease, its application is starting
   SEEN     up, suspect (every link late), down (every link silent), and why
-  links    round trip; late; down (nothing comes in); one-way (they do not hear us)")]
+  links    round trip; late; down (nothing comes in); one-way (they do not hear us); \"TCP ...\": heartbeats
+           pass, and the streams of the log do not (a firewall, a small MTU)")]
 pub(super) struct Status {
     #[command(flatten)]
     pub target: Target,
@@ -170,8 +179,10 @@ pub(super) struct Status {
 
 /// Show what happened, when and why
 ///
-/// The last 1,000 events of the cluster, oldest first: takeovers with their cause and the time that each stage took,
-/// releases, drains, pauses, and changes of nodes. Times are UTC.
+/// The last 1,000 events of the cluster, oldest first: takeovers with their cause, for how long nobody was active and what that
+/// time went into; roles that were lost, promotions and demotions that failed, why nobody is active; nodes that were
+/// stopped, died or fell silent, and links; drains, pauses, and changes of nodes. Times are UTC. Of a node that is cut off
+/// it shows what that node saw itself, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -211,7 +222,7 @@ Examples:
         #[arg(long, value_name = "ROLE")]
         role: Option<RoleName>,
         /// The node that shall be active
-        #[arg(long, value_name = "NODE")]
+        #[arg(long, value_name = "NODE", add = ArgValueCompleter::new(nodes))]
         to: Option<NodeName>,
     },
     /// Take a node out of line, for maintenance
@@ -222,6 +233,7 @@ Examples:
         #[command(flatten)]
         target: Target,
         /// The node
+        #[arg(add = ArgValueCompleter::new(nodes))]
         node: NodeName,
     },
     /// Put a drained node back in line
@@ -230,6 +242,7 @@ Examples:
         #[command(flatten)]
         target: Target,
         /// The node
+        #[arg(add = ArgValueCompleter::new(nodes))]
         node: NodeName,
     },
     /// Suspend automatic takeovers, for work on the network or on everything at once

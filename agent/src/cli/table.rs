@@ -72,10 +72,16 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
         out.push_str(&check_of(role, status, style));
     }
     for role in &status.roles {
+        out.push_str(&troubles_of(role, status, style));
+    }
+    for role in &status.roles {
         out.push_str(&line_of(role));
     }
     for push in status.pushes.iter().filter(|push| push.state != PushState::Idle) {
         out.push_str(&push_of(push, style));
+    }
+    for node in &status.nodes {
+        out.push_str(&streams_of(node, style));
     }
     for alarm in &status.alarms {
         let alarm = style.paint(&format!("ALARM: {}", clean(alarm)), Paint::Bad);
@@ -124,7 +130,7 @@ fn header(status: &Status, style: Style) -> String {
         let voters: Vec<&str> = status.voters.iter().map(|node| node.as_str()).collect();
         out.push_str(&format!("   voters {}", voters.join(", ")));
     }
-    if status.paused {
+    if status.paused == Some(true) {
         out.push_str("   ");
         out.push_str(&style.paint("PAUSED: no automatic takeovers", Paint::Warn));
     }
@@ -146,7 +152,10 @@ fn header(status: &Status, style: Style) -> String {
     } else if !status.ready {
         out.push_str(&format!(
             "{}\n",
-            style.paint("catching up, or stopping", Paint::Warn)
+            style.paint(
+                &format!("NOT READY: {}", clean(&status.lacks.join("; "))),
+                Paint::Warn
+            )
         ));
     }
     for role in &status.roles {
@@ -167,12 +176,20 @@ fn who(role: &RoleStatus, status: &Status, style: Style) -> String {
             style.paint(&format!("{node} is ACTIVE"), Paint::Good)
         );
     }
-    let text = match (role.known.as_str(), &role.holder) {
-        ("nobody", Some(node)) => format!("NOBODY is active; {node} holds it"),
-        ("nobody", None) => "NOBODY is active".into(),
+    let text = match (role.known.as_str(), &role.nobody, &role.holder) {
+        ("nobody", Some(why), _) => format!("NOBODY is active{}: {}", lasting(role), clean(why)),
+        ("nobody", None, Some(node)) => format!("NOBODY is active; {node} holds it"),
+        ("nobody", None, None) => "NOBODY is active".into(),
+        (_, Some(why), _) => format!("UNKNOWN which node is active{}: {}", lasting(role), clean(why)),
         _ => "UNKNOWN which node is active".into(),
     };
     style.paint(&text, Paint::Bad)
+}
+
+/// ` for 12 s`, as long as nobody is active; empty if that is not known.
+pub(super) fn lasting(role: &RoleStatus) -> String {
+    let told = |ms: f64| format!(" for {}", short_ms(ms));
+    role.nobody_ms.map_or_else(String::new, told)
 }
 
 fn rows(status: &Status) -> Vec<Vec<Cell>> {
@@ -294,13 +311,37 @@ fn link_cell(link: &LinkStatus) -> Cell {
             paint = Paint::Warn;
         }
     }
+    if stream_fails(link) {
+        text.push_str(&format!(", {}", link.stream.state.word()));
+        paint = Paint::Bad;
+    }
     Cell(text, paint)
+}
+
+/// Whether streams fail where heartbeats arrive. A link that is lost as a whole says so itself.
+fn stream_fails(link: &LinkStatus) -> bool {
+    link.state != LinkState::Down && link.stream.state.fails()
+}
+
+/// Why streams to a node do not pass.
+fn streams_of(node: &NodeStatus, style: Style) -> String {
+    let failing = node.links.iter().filter(|link| stream_fails(link));
+    let line = |link: &LinkStatus| {
+        let (network, why) = (clean(&link.network), clean(&link.stream.why));
+        let text = format!("streams to {} on {network}: {why}", node.name);
+        format!("{}\n", style.paint(&text, Paint::Bad))
+    };
+    failing.map(line).collect()
 }
 
 fn notes(node: &NodeStatus) -> String {
     let mut notes = Vec::new();
-    if node.drained {
+    if node.drained == Some(true) {
         notes.push("drained".to_owned());
+    }
+    if !node.cut_off.is_empty() {
+        let networks: Vec<String> = node.cut_off.iter().map(|(network, _)| clean(network)).collect();
+        notes.push(format!("cut off from clients on {}", networks.join(", ")));
     }
     if node.other_config {
         notes.push("other configuration".into());
@@ -324,14 +365,37 @@ fn check_of(role: &RoleStatus, status: &Status, style: Style) -> String {
         (false, true) => Paint::Warn,
     };
     let result = if check.good { "good" } else { "failed" };
-    let text = format!(
+    let mut text = format!(
         "check of {} on {}: {result} {} ago: {}",
         role.role,
         status.node,
         short_ms(check.ago_ms),
         clean(&check.reason)
     );
+    if !check.output.is_empty() {
+        text.push_str(&format!(": {}", clean(&check.output)));
+    }
     format!("{}\n", style.paint(&text, paint))
+}
+
+/// What failed last on each node, until it succeeds, and what keeps nodes from taking the role.
+fn troubles_of(role: &RoleStatus, status: &Status, style: Style) -> String {
+    let mut out = String::new();
+    for node in &status.nodes {
+        let me = node.name == status.node;
+        // Of the answering node its check says it better.
+        let checked = me && role.check.as_ref().is_some_and(|check| !check.healthy);
+        let trouble = node.troubles.get(&role.role);
+        let Some(trouble) = trouble.filter(|words| !(checked && words.contains("not healthy"))) else {
+            continue;
+        };
+        let mut text = format!("{} on {}: {}", role.role, node.name, clean(trouble));
+        if me && !role.last_words.is_empty() {
+            text.push_str(&format!(": {}", clean(&role.last_words)));
+        }
+        out.push_str(&format!("{}\n", style.paint(&text, Paint::Warn)));
+    }
+    out
 }
 
 fn line_of(role: &RoleStatus) -> String {

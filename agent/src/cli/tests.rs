@@ -79,3 +79,48 @@ async fn no_agent_is_said_in_words() {
     let bad_token = Client::new(Place::Unix(path), Some("a\nb".into()));
     assert_eq!(bad_token.get::<Status>("/status").await.unwrap_err().status, 2);
 }
+
+/// What a page says to type: commands that stand alone on a line, perhaps as a comment, and those in backticks.
+fn commands(page: &str) -> Vec<String> {
+    let alone = page.lines().map(|line| {
+        line.trim_start_matches([' ', '#', '$'])
+            .trim_start_matches("sudo ")
+    });
+    let quoted = page.split('`').skip(1).step_by(2);
+    let is_command = |text: &&str| text.starts_with("baton ") && !text.starts_with("baton  ");
+    let typed = |text: &str| {
+        let end = ["  ", " #", "|", ">", ";", "&&", "`", ","];
+        let end = end.iter().filter_map(|end| text.find(end)).min();
+        text[..end.unwrap_or(text.len())].replace(['[', ']'], "")
+    };
+    alone.chain(quoted).filter(is_command).map(typed).collect()
+}
+
+#[test]
+fn every_command_that_readme_and_examples_tell_can_be_parsed() {
+    use clap::Parser;
+    use clap::error::ErrorKind::{InvalidSubcommand, UnknownArgument};
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut pages = vec![top.join("README.md"), top.join("agent/debian/README.Debian")];
+    for dir in std::fs::read_dir(top.join("examples")).unwrap() {
+        let dir = dir.unwrap().path();
+        match dir.is_dir() {
+            true => pages.extend(std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path())),
+            false => pages.push(dir),
+        }
+    }
+    let (mut found, mut wrong) = (0, Vec::new());
+    for page in pages.iter().filter(|page| page.is_file()) {
+        for command in commands(&String::from_utf8_lossy(&std::fs::read(page).unwrap())) {
+            found += 1;
+            let words = command.split_whitespace().filter(|word| *word != "...");
+            if let Err(error) = super::options::Options::try_parse_from(words)
+                && matches!(error.kind(), UnknownArgument | InvalidSubcommand)
+            {
+                wrong.push(format!("{}: {command}: {error}", page.display()));
+            }
+        }
+    }
+    assert!(found > 20, "only {found} were found");
+    assert_eq!(wrong, Vec::<String>::new(), "{}", wrong.join("\n"));
+}

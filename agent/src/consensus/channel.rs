@@ -78,10 +78,16 @@ pub(super) async fn initiate(mut stream: Stream, key: &[u8; 32]) -> io::Result<(
     split(stream, noise)
 }
 
-/// The side that accepted. An error says that the other side does not have the key, or is gone.
-pub(super) async fn respond(mut stream: Stream, key: &[u8; 32]) -> io::Result<(Reader, Writer)> {
+/// The side that accepted. An error says that the other side does not have the key, or is gone; `greeted` is called when it
+/// has sent what needs the key, which may be a copy of what somebody else sent before.
+pub(super) async fn respond(
+    mut stream: Stream,
+    key: &[u8; 32],
+    greeted: impl FnOnce(),
+) -> io::Result<(Reader, Writer)> {
     let mut noise = builder(key)?.build_responder().map_err(bad)?;
     receive(&mut stream.read, &mut noise).await?;
+    greeted();
     send(&mut stream, &mut noise).await?;
     split(stream, noise)
 }
@@ -257,7 +263,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let connect =
             async { initiate(TcpStream::connect(address).await.unwrap().into(), &[mine; 32]).await };
-        let accept = async { respond(listener.accept().await.unwrap().0.into(), &[theirs; 32]).await };
+        let accept = async { respond(listener.accept().await.unwrap().0.into(), &[theirs; 32], || {}).await };
         tokio::join!(connect, accept)
     }
 

@@ -2,7 +2,7 @@
 
 use super::channel::MAX_FRAME;
 use super::disk::{decode, encode};
-use super::rpc::{Answer, Body, Request, Try};
+use super::rpc::{Answer, Body, LATER_BOOT, Request, Try};
 use super::store::Store;
 use super::streams::Streams;
 use baton_core::Command;
@@ -10,6 +10,7 @@ use baton_shared::id::{NodeId, NodeName};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Room for what a request adds to its body.
 const ENVELOPE: usize = 64;
@@ -21,6 +22,8 @@ pub(super) struct Dial {
     pub(super) streams: Arc<Streams>,
     /// The last number given to a change or to a try.
     pub(super) last: Arc<AtomicU64>,
+    /// Told when a peer says that it has heard a later run of this node's consensus id (V7).
+    pub(super) superseded: watch::Sender<bool>,
 }
 
 impl Dial {
@@ -62,7 +65,8 @@ impl Dial {
         self.send(name, letter, limit).await
     }
 
-    fn letter(&self, to: NodeId, body: Body) -> Result<Vec<u8>, String> {
+    /// A question as it goes over a stream.
+    pub(super) fn letter(&self, to: NodeId, body: Body) -> Result<Vec<u8>, String> {
         let me = self.store.identity();
         encode(&Request {
             cluster: me.cluster,
@@ -80,7 +84,12 @@ impl Dial {
         limit: Duration,
     ) -> Result<Answer, String> {
         let text = self.streams.call(name, letter, limit).await?;
-        decode(&text).map_err(|why| format!("{name} answered nonsense: {why}"))
+        let answer = decode(&text).map_err(|why| format!("{name} answered nonsense: {why}"))?;
+        if matches!(&answer, Answer::Refused(why) if why == LATER_BOOT) {
+            self.superseded
+                .send_if_modified(|told| !std::mem::replace(told, true));
+        }
+        Ok(answer)
     }
 
     /// Whether a request of this body fits no frame.

@@ -4,6 +4,7 @@
 //! that nothing here ever delays them.
 
 use super::folder::{Folder, How, on_a_thread};
+use super::progress::Progress;
 use super::record::Unusable;
 use redb::backends::InMemoryBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition};
@@ -31,6 +32,8 @@ pub(super) struct Disk {
     database: RwLock<Option<Database>>,
     /// Where overridden entries are saved; `None` in memory.
     pub(super) folder: Option<Arc<dyn Folder>>,
+    /// How far writes are, those beside the database too.
+    pub(super) progress: Arc<Progress>,
 }
 
 /// Why a read or write failed, in a sentence.
@@ -49,6 +52,7 @@ impl Disk {
         let disk = Disk {
             database: RwLock::new(Some(database)),
             folder: None,
+            progress: Arc::default(),
         };
         disk.found(node)?;
         Ok(Arc::new(disk))
@@ -86,6 +90,7 @@ impl Disk {
         Ok(Disk {
             database: RwLock::new(Some(database)),
             folder: Some(folder.clone()),
+            progress: Arc::default(),
         })
     }
 
@@ -106,7 +111,10 @@ impl Disk {
         change: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), Failure> {
         self.with(|database| {
-            let transaction = database.begin_write().map_err(says)?;
+            let mut transaction = database.begin_write().map_err(says)?;
+            // Written in one phase, a commit that rotted on the disk cannot be told from one that a crash had torn: at the next
+            // start it would be rolled back without a word, though it had been acknowledged. In two phases it is damage, and said.
+            transaction.set_two_phase_commit(true);
             change(&transaction).map_err(says)?;
             transaction.commit().map_err(says)
         })
@@ -145,13 +153,21 @@ impl Disk {
         })
     }
 
-    /// Runs what may wait for the disk away from the tasks that must not.
+    /// Runs a write, which may wait for the disk, away from the tasks that must not. It is under way until it has run, whoever still waits.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let (tell, told) = oneshot::channel();
-        let work = Box::new(move || drop(tell.send(act()))); // dropped: nobody waits any more
+        let under_way = self.progress.begin();
+        let work = Box::new(move || {
+            let result = act();
+            match &result {
+                Ok(_) => under_way.completed(),
+                Err(_) => drop(under_way),
+            }
+            drop(tell.send(result)); // dropped: nobody waits any more
+        });
         match &self.folder {
             Some(folder) => folder.aside(work).await,
             None => on_a_thread(work).await,

@@ -2,14 +2,17 @@
 //! [`crate::simulation`]. What is flushed when is decided above, by the same code on both.
 
 use super::net::Later;
+use crate::data_dir::DataDir;
 use baton_shared::clock::wall_ms;
-use redb::{Builder, Database, DatabaseError};
-use rustix::fs::FlockOperation;
+use redb::backends::FileBackend;
+use redb::{Builder, Database, DatabaseError, StorageError};
+use rustix::fs::{FlockOperation, OFlags};
 use std::fmt::{Debug, Display};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 const LOCK: &str = "lock";
 
@@ -70,30 +73,39 @@ pub trait Blob: Debug + Send + Sync {
 
 /// A directory of the operating system.
 #[derive(Debug)]
-pub(super) struct Directory(PathBuf);
+pub(super) struct Directory {
+    path: PathBuf,
+    /// From the first use on.
+    open: OnceLock<DataDir>,
+}
 
 impl Directory {
     pub(super) fn new(path: &Path) -> Directory {
-        Directory(path.to_owned())
+        Directory {
+            path: path.to_owned(),
+            open: OnceLock::new(),
+        }
+    }
+
+    /// Made if need be.
+    fn dir(&self) -> io::Result<&DataDir> {
+        if let Some(dir) = self.open.get() {
+            return Ok(dir);
+        }
+        let made = DataDir::make(&self.path)?;
+        Ok(self.open.get_or_init(|| made))
     }
 }
 
 impl Display for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Display::fmt(&self.0.display(), f)
+        Display::fmt(&self.path.display(), f)
     }
 }
 
 impl Folder for Directory {
     fn lock(&self) -> io::Result<Option<Lock>> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.0.join(LOCK))?;
+        let file = self.dir()?.file(LOCK, OFlags::RDWR | OFlags::CREATE)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -102,31 +114,31 @@ impl Folder for Directory {
     }
 
     fn has(&self, name: &str) -> io::Result<bool> {
-        self.0.join(name).try_exists()
+        self.dir()?.has(name)
     }
 
     fn open(&self, name: &str, how: How) -> io::Result<Box<dyn Blob>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(how == How::Emptied)
-            .truncate(how == How::Emptied)
-            .create_new(how == How::New)
-            .mode(0o600)
-            .open(self.0.join(name))?;
+        let dir = self.dir()?;
+        let file = match how {
+            How::Existing => dir.file(name, OFlags::RDWR)?,
+            How::New => dir.file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?,
+            How::Emptied => dir.emptied(name)?,
+        };
         Ok(Box::new(file))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.0.join(from), self.0.join(to))
+        self.dir()?.rename(from, to)
     }
 
     fn sync(&self) -> io::Result<()> {
-        File::open(&self.0)?.sync_all()
+        self.dir()?.sync()
     }
 
     fn database(&self, name: &str, builder: &Builder) -> Result<Database, DatabaseError> {
-        builder.create(self.0.join(name))
+        let open = || self.dir()?.file(name, OFlags::RDWR | OFlags::CREATE);
+        let file = open().map_err(StorageError::Io)?;
+        builder.create_with_backend(FileBackend::new(file)?)
     }
 
     fn wall_ms(&self) -> u64 {

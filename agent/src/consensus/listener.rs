@@ -1,26 +1,22 @@
 //! Questions from peers: the streams that others opened to this node.
 //!
-//! Invariant: nobody without the cluster's key costs more than one of a few slots for a few seconds (S5).
+//! Invariant: nobody without the cluster's key costs more than one of a few places for a few seconds, and nobody with it is kept
+//! out by them (S5): see `door`.
 
 use super::channel::{self, Frame, HANDSHAKE, Kind, Reader, Writer};
 use super::disk::{decode, encode};
+use super::door::{Door, Guest};
 use super::net::{Listener, Stream};
 use super::rpc::Answer;
 use super::service::Service;
+use crate::accepting::is_exhausted;
 use crate::handle::Counters;
-use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Streams at once: 32 peers on 16 networks fit twice over on one listener.
-const MAX_STREAMS: usize = 1024;
-/// Handshakes at once, in all and from one address.
-const MAX_STRANGERS: usize = 64;
-const MAX_STRANGERS_PER_ADDRESS: usize = 8;
 /// Questions of one stream that are worked on at once.
 const MAX_AT_ONCE: usize = 64;
 /// A question is given up after this: nobody waits for longer.
@@ -29,67 +25,41 @@ const ANSWER: Duration = Duration::from_secs(6);
 const IDLE: Duration = Duration::from_secs(60);
 /// A peer that takes nothing for so long is gone.
 const STUCK: Duration = Duration::from_secs(10);
+/// A handshake while many others wait: peers give theirs up by then.
+const CROWDED: Duration = Duration::from_secs(1);
 /// After a failed accept (no descriptors left): do not spin.
 const BREATHE: Duration = Duration::from_millis(50);
-
-/// Handshakes under way, by address.
-#[derive(Default)]
-struct Strangers(Mutex<BTreeMap<IpAddr, usize>>);
-
-/// A handshake's slot.
-struct Slot {
-    strangers: Arc<Strangers>,
-    address: IpAddr,
-}
-
-impl Strangers {
-    fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
-        let mut slots = self.0.lock().unwrap_or_else(|e| e.into_inner());
-        if slots.values().sum::<usize>() >= MAX_STRANGERS {
-            return None;
-        }
-        let mine = slots.entry(address).or_default();
-        if *mine >= MAX_STRANGERS_PER_ADDRESS {
-            return None;
-        }
-        *mine += 1;
-        Some(Slot {
-            strangers: self.clone(),
-            address,
-        })
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut slots = self.strangers.0.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(mine) = slots.get_mut(&self.address) {
-            *mine -= 1;
-            if *mine == 0 {
-                slots.remove(&self.address);
-            }
-        }
-    }
-}
+/// Between two warnings of the same kind.
+const WARN: Duration = Duration::from_secs(60);
 
 /// Accepts and serves until it is dropped. Ends only when a stream's task panicked.
 pub(super) async fn listen(listener: Box<dyn Listener>, service: Arc<Service>) {
     let mut streams = JoinSet::new();
-    let strangers = Arc::new(Strangers::default());
+    let door = Door::new(service.counters.clone());
+    let mut warned: Option<Instant> = None;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => {
-                    let slot = strangers.enter(address.ip()).filter(|_| streams.len() < MAX_STREAMS);
-                    match slot {
-                        Some(slot) => {
-                            streams.spawn(receive(stream, slot, service.clone()));
+                Ok((stream, from)) => {
+                    let configured = service.streams.is_configured(from.ip());
+                    let (guest, notice) = door.enter(from.ip(), configured);
+                    let received = receive(stream, guest, service.clone());
+                    streams.spawn(async move {
+                        tokio::select! {
+                            biased;
+                            _ = notice => {} // it makes way
+                            () = received => {}
                         }
-                        None => Counters::add(&service.counters.bad_streams),
-                    }
+                    });
                 }
                 Err(error) => {
-                    tracing::warn!("no stream could be accepted: {error}");
+                    if warned.is_none_or(|at| at.elapsed() > WARN) {
+                        warned = Some(Instant::now());
+                        tracing::warn!("no stream could be accepted: {error}; trying again until it works");
+                    }
+                    if is_exhausted(&error) {
+                        door.make_room();
+                    }
                     sleep(BREATHE).await;
                 }
             },
@@ -102,17 +72,18 @@ pub(super) async fn listen(listener: Box<dyn Listener>, service: Arc<Service>) {
     }
 }
 
-async fn receive(stream: Stream, slot: Slot, service: Arc<Service>) {
+async fn receive(stream: Stream, mut guest: Guest, service: Arc<Service>) {
     let key = service.key();
-    let greeted = timeout(HANDSHAKE, async {
-        let (mut reader, writer) = channel::respond(stream, &key).await?;
+    let limit = if guest.crowded { CROWDED } else { HANDSHAKE };
+    let greeted = timeout(limit, async {
+        let (mut reader, writer) = channel::respond(stream, &key, || guest.greeted()).await?;
         // A replayed greeting gets this far, and no further: only a peer can seal a frame.
         let first = reader.next().await?;
         Ok::<_, io::Error>((reader, writer, first))
     });
     match greeted.await {
         Ok(Ok((reader, writer, Some(first)))) => {
-            drop(slot);
+            guest.known();
             if let Err(error) = serve(reader, writer, first, &service).await {
                 tracing::debug!("a stream ended: {error}");
             }

@@ -1,13 +1,15 @@
 //! Consensus: openraft behind one module. Nothing outside knows the engine.
 //!
 //! `store` keeps (`record` for identity and promises, `disk` for the engine); `log` and `machine` are what the engine
-//! needs of it; `channel`, `streams` and `listener` carry questions (`rpc`) between nodes, `dial` asks and `service`
-//! answers them; `pledge` and `founding` start a cluster; `engine` holds openraft's types, settings and membership.
+//! needs of it; `channel`, `streams` and `listener` carry questions (`rpc`) between nodes past the `door`, `dial` asks and
+//! `service` answers them, and `probe` tries whether they pass; `pledge` and `founding` start a cluster; `engine` holds openraft's types, settings and membership.
 
 mod channel;
 mod dial;
 mod disk;
+mod door;
 mod engine;
+pub mod entrance;
 pub mod folder;
 mod founding;
 mod listener;
@@ -15,6 +17,8 @@ mod log;
 mod machine;
 pub mod net;
 mod pledge;
+mod probe;
+pub mod progress;
 mod record;
 mod rpc;
 mod service;
@@ -24,11 +28,12 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use door::STRANGERS;
 pub use store::Store;
 
 use crate::addresses::Addresses;
 use crate::handle::Counters;
-use baton_core::input::Coordinator;
+use baton_core::input::{Coordinator, Tries};
 use baton_core::output::EngineChange;
 use baton_core::{Command, Outcome, State};
 use baton_shared::config::Config;
@@ -82,6 +87,7 @@ pub struct Consensus {
     cluster: watch::Sender<ClusterId>,
     learned: watch::Receiver<(Arc<State>, u64)>,
     coordinator: watch::Receiver<Coordinator>,
+    tries: watch::Sender<Tries>,
     /// One start of a cluster, and one change of membership, at a time.
     founding: Arc<tokio::sync::Mutex<()>>,
     changing: Arc<tokio::sync::Mutex<()>>,
@@ -116,6 +122,7 @@ impl Consensus {
             store: store.clone(),
             streams: streams.clone(),
             last: Arc::default(),
+            superseded: watch::channel(false).0,
         };
         let (machine, learned) = Machine::open(store.disk())?;
         let raft = Engine::new(
@@ -144,6 +151,8 @@ impl Consensus {
         }
         let (says, coordinator) = watch::channel(engine::coordinator(&raft.metrics().borrow()));
         tasks.keep("engine", follow(raft.metrics(), says, tasks.clone()));
+        let tries = watch::Sender::new(Tries::new());
+        tasks.keep("tries of streams", probe::run(dial.clone(), tries.clone()));
         tasks.pass(
             "founding",
             founding::complete(raft.clone(), store.clone(), learned.clone()),
@@ -156,6 +165,7 @@ impl Consensus {
             cluster,
             learned,
             coordinator,
+            tries,
             founding: Arc::default(),
             changing: Arc::default(),
         })
@@ -176,6 +186,16 @@ impl Consensus {
         self.cluster.subscribe()
     }
 
+    /// What tries of streams find.
+    pub fn streams(&self) -> watch::Receiver<Tries> {
+        self.tries.subscribe()
+    }
+
+    /// Whether a peer has said that it heard a later run of this node's consensus id.
+    pub fn superseded_by(&self) -> watch::Receiver<bool> {
+        self.dial.superseded.subscribe()
+    }
+
     /// Proposes through the leader, wherever it is. Bounded in time; an error may mean "not known".
     ///
     /// A command may be applied twice, when a network dies before the answer came; but not after it was answered here.
@@ -193,10 +213,13 @@ impl Consensus {
                 Ok(Ok(outcome)) => return Ok(outcome),
                 Ok(Err(Some(reason))) => why = reason,
                 Ok(Err(None)) => {}
-                Err(_) => return Err("no answer in time; the change may still be made".into()),
+                Err(_) => {
+                    let why = "no answer in time; the change may still be made".to_owned();
+                    return Err(probe::explain(why, &self.tries.borrow()));
+                }
             }
             if Instant::now() + LOOK_AGAIN >= until {
-                return Err(why);
+                return Err(probe::explain(why, &self.tries.borrow()));
             }
             sleep(LOOK_AGAIN).await;
         }
@@ -276,6 +299,17 @@ impl Consensus {
     /// Takes a new configuration.
     pub fn configure(&self, config: Arc<Config>) {
         self.dial.streams.configure(config);
+    }
+
+    /// A later run has this node's consensus id: whatever is started here next is a new node (V7).
+    pub async fn superseded(&self) -> Result<(), String> {
+        let store = self.store.clone();
+        self.store.disk().aside(move || store.superseded()).await
+    }
+
+    /// Whether that was told.
+    pub fn is_superseded(&self) -> bool {
+        self.store.is_superseded()
     }
 
     /// A task of the engine has ended unasked, with its reason; pending while all is well.

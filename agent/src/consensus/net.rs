@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 
 /// A result that takes a while.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -59,29 +59,6 @@ impl Net for Kernel {
             }
             Ok(socket.connect(to).await?.into())
         })
-    }
-}
-
-impl Listener for TcpListener {
-    fn accept(&self) -> Later<'_, io::Result<(Stream, SocketAddr)>> {
-        Box::pin(async {
-            let (stream, from) = TcpListener::accept(self).await?;
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!("a stream from {from} may wait to fill its packets: {error}");
-            }
-            Ok((stream.into(), from))
-        })
-    }
-}
-
-/// Takes a bound listener of the kernel's; on a tokio runtime.
-pub fn listener(bound: std::net::TcpListener) -> Result<Box<dyn Listener>, String> {
-    let listener = bound
-        .set_nonblocking(true)
-        .and_then(|()| TcpListener::from_std(bound));
-    match listener {
-        Ok(listener) => Ok(Box::new(listener)),
-        Err(error) => Err(format!("the stream listener cannot be used: {error}")),
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) enum Unusable {
     Corrupt(String),
     /// Written by another version of this program.
     Version,
+    /// It is the identity of another run by now (V7).
+    Superseded,
     /// The operating system refused.
     Io(io::Error),
 }

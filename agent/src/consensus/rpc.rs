@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 mod fuzz;
 
+/// Why the question of a run is refused that is superseded by a later one of its consensus id (V7).
+pub(super) const LATER_BOOT: &str = "a later boot of the sender was heard";
+
 /// A question, and between whom (V7).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Request {
@@ -24,7 +27,7 @@ pub(super) struct Request {
     pub(super) from: NodeId,
     /// Its run.
     pub(super) boot: Boot,
-    /// For whom it is. Only [`Body::Hello`] is answered by anyone else.
+    /// For whom it is. Only [`Body::Hello`] and [`Body::Echo`] are answered by anyone else.
     pub(super) to: NodeId,
     /// What is asked.
     pub(super) body: Body,
@@ -47,6 +50,8 @@ pub(super) enum Body {
     Pledge(Pledge),
     /// Read your configuration again.
     Reload,
+    /// Repeat this: does it pass?
+    Echo(Vec<u8>),
 }
 
 /// One try to put a command into the log.
@@ -93,6 +98,8 @@ pub(super) enum Answer {
     Refused(String),
     /// It went wrong, and may or may not have been done.
     Failed(String),
+    /// What was to be repeated.
+    Echo(Vec<u8>),
 }
 
 impl Answer {

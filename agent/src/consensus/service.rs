@@ -3,7 +3,7 @@
 
 use super::engine::{Engine, Peer};
 use super::pledge::Pledge;
-use super::rpc::{Answer, Body, Request, Try};
+use super::rpc::{Answer, Body, LATER_BOOT, Request, Try};
 use super::store::Store;
 use super::streams::Streams;
 use crate::handle::Counters;
@@ -22,6 +22,8 @@ const MAX_SENDERS: usize = 1024;
 const MAX_CHANGES: usize = 1024;
 /// Reading a configuration takes longer than this only if something is wrong.
 const RELOAD: Duration = Duration::from_secs(5);
+/// Bytes that are repeated at most: more than the longest packet of any network.
+const MAX_ECHO: usize = 64 << 10;
 /// Between two reports of nodes of other clusters.
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -85,8 +87,13 @@ impl Service {
     /// Answers one question.
     pub(super) async fn answer(&self, request: Request) -> Answer {
         let me = self.store.identity();
-        if let Body::Hello = request.body {
-            return Answer::Hello(self.streams.config().me.clone(), me.node);
+        match request.body {
+            Body::Hello => return Answer::Hello(self.streams.config().me.clone(), me.node),
+            Body::Echo(mut text) => {
+                text.truncate(MAX_ECHO);
+                return Answer::Echo(text);
+            }
+            _ => {}
         }
         if request.to != me.node {
             Counters::add(&self.counters.bad_streams);
@@ -96,7 +103,7 @@ impl Service {
             return Answer::Refused("it has the sender's consensus id; was a data directory copied?".into());
         }
         if self.is_old(request.from, request.boot) {
-            return Answer::Refused("a later boot of the sender was heard".into());
+            return Answer::Refused(LATER_BOOT.into());
         }
         if let Body::Pledge(pledge) = request.body {
             return self.pledge(request.from, pledge);
@@ -134,7 +141,7 @@ impl Service {
                 Proposal::Failed(why) => Answer::Failed(why),
             },
             Body::Reload => self.reload().await,
-            Body::Hello | Body::Pledge(_) => Answer::Refused("answered before".into()),
+            Body::Hello | Body::Echo(_) | Body::Pledge(_) => Answer::Refused("answered before".into()),
         }
     }
 

@@ -6,20 +6,28 @@
 
 use super::Identity;
 use super::disk::{Disk, decode, encode};
-use super::folder::{Directory, Folder, Lock};
+use super::folder::{Blob, Directory, Folder, How, Lock};
 use super::pledge::{Card, No, Pledge};
+use super::progress::Progress;
 use super::record::{Record, Unusable};
+use crate::data_dir::Untrusted;
 use baton_core::Durable;
 use baton_shared::clock::wall_ms;
 use baton_shared::id::{Boot, ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 const IDENTITY: &str = "identity";
 const PROMISES: &str = "promises";
 const DATABASE: &str = "raft.redb";
+/// Written when nothing else is, to see whether the disk answers. Its contents mean nothing.
+const PROBE: &str = "probe";
+/// There once the identity is another run's (V7): the last boot that had it here.
+const SUPERSEDED: &str = "superseded";
 
 /// The node's storage: identity, promises, log, votes, applied state. On disk, or in memory.
 pub struct Store {
@@ -27,6 +35,12 @@ pub struct Store {
     promises: Mutex<Kept<Promises>>,
     disk: Arc<Disk>,
     lock: Mutex<Option<Lock>>,
+    /// Where it all is; `None` in memory.
+    folder: Option<Arc<dyn Folder>>,
+    /// The identity is another run's.
+    superseded: AtomicBool,
+    /// The file for probes, once it is open, and how many were written.
+    probe: Mutex<(Option<Box<dyn Blob>>, u64)>,
 }
 
 /// A value, and where it is kept.
@@ -104,21 +118,37 @@ impl Store {
                 place: Place::Memory,
             }),
             lock: Mutex::default(),
+            folder: None,
+            superseded: AtomicBool::default(),
+            probe: Mutex::default(),
         }))
     }
 
     /// Opens (and locks) a folder; see [`Store::open`].
     pub(crate) fn on(folder: Arc<dyn Folder>) -> Result<Arc<Store>, String> {
         let lock = lock(&*folder)?;
-        let store = match load(&folder) {
+        let mut store = match load(&folder) {
             Ok(store) => store,
+            Err(Unusable::Superseded) => {
+                move_aside(&*folder, SUPERSEDED).map_err(|error| advice(&*folder, &error))?;
+                tracing::warn!(
+                    "the consensus id in the data directory {folder} is another process's by now; its files were moved aside as \
+                     *.superseded-*, and this node joins its cluster again as a new one"
+                );
+                create(&folder).map_err(|trouble| stop(&*folder, trouble))?
+            }
             Err(Unusable::Corrupt(why)) => {
-                move_aside(&*folder, &why).map_err(|error| advice(&*folder, &error))?;
+                move_aside(&*folder, "corrupt").map_err(|error| advice(&*folder, &error))?;
+                tracing::warn!(
+                    "the data directory {folder} is damaged ({why}); its files were moved aside as *.corrupt-*, and this node joins its \
+                     cluster again as an empty one"
+                );
                 create(&folder).map_err(|trouble| stop(&*folder, trouble))?
             }
             Err(trouble) => return Err(stop(&*folder, trouble)),
         };
         *store.lock.lock().unwrap_or_else(|e| e.into_inner()) = Some(lock);
+        store.folder = Some(folder);
         Ok(Arc::new(store))
     }
 
@@ -139,12 +169,44 @@ impl Store {
 
     /// Puts it on disk; returns when it is there. Blocks: called on the flush thread.
     pub fn save_durable(&self, durable: &Durable) -> Result<(), String> {
+        let under_way = self.disk.progress.begin();
         let mut promises = self.promises();
         let node = promises.value.node;
         promises.keep(Promises {
             node,
             durable: durable.clone(),
-        })
+        })?;
+        under_way.completed();
+        Ok(())
+    }
+
+    /// How far the writes are: of promises and of the engine's database. Whoever writes a probe counts it there.
+    pub fn progress(&self) -> Arc<Progress> {
+        self.disk.progress.clone()
+    }
+
+    /// Writes something small, and returns when it is on disk. Blocks. Nothing is written in memory, or after the end.
+    pub fn probe(&self) -> Result<(), String> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        if matches!(self.card().place, Place::Closed) {
+            return Ok(());
+        }
+        let mut probe = self.probe.lock().unwrap_or_else(|e| e.into_inner());
+        let (file, number) = &mut *probe;
+        *number += 1;
+        let opened = match file.take() {
+            Some(file) => Ok(file),
+            None => folder.open(PROBE, How::Emptied),
+        };
+        let written = opened.and_then(|opened| {
+            opened.write(&number.to_be_bytes(), 0)?;
+            opened.sync_data()?;
+            *file = Some(opened);
+            Ok(())
+        });
+        written.map_err(|error| unwritable(&error))
     }
 
     /// In quiet time, after a save was told of: makes the next one quicker. Blocks as that does.
@@ -155,6 +217,27 @@ impl Store {
     /// The engine's database.
     pub(super) fn disk(&self) -> Arc<Disk> {
         self.disk.clone()
+    }
+
+    /// Remembers that the identity is another run's by now: the next to be opened here is new. Blocks.
+    pub(super) fn superseded(&self) -> Result<(), String> {
+        self.superseded.store(true, Relaxed);
+        let Some(folder) = &self.folder else {
+            return Ok(()); // what is in memory is not opened again
+        };
+        let boot = self.card().value.boot;
+        let note = || {
+            let file = folder.open(SUPERSEDED, How::Emptied)?;
+            file.write(&boot.0.to_be_bytes(), 0)?;
+            file.sync_all()?;
+            folder.sync()
+        };
+        note().map_err(|error| unwritable(&error))
+    }
+
+    /// Whether that was remembered.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Relaxed)
     }
 
     /// What this node has said yes to.
@@ -241,6 +324,9 @@ fn load(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     let mut card: Card = decode(&text)
         .map_err(Unusable::Corrupt)
         .map_err(named(IDENTITY))?;
+    if is_superseded(&**folder, card.boot)? {
+        return Err(Unusable::Superseded);
+    }
     let (record, text) = Record::open(&**folder, PROMISES).map_err(named(PROMISES))?;
     let promises: Promises = decode(&text)
         .map_err(Unusable::Corrupt)
@@ -251,6 +337,16 @@ fn load(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     let disk = Disk::open(folder, DATABASE, card.node.0).map_err(named(DATABASE))?;
     card.boot = next_boot(card.boot, folder.wall_ms()).map_err(failed)?;
     assemble(card, identity, promises, record, disk)
+}
+
+/// Whether the run of this boot was superseded. A directory on the network may be the later run's as well: its boot is a later one, too.
+fn is_superseded(folder: &dyn Folder, boot: Boot) -> io::Result<bool> {
+    if !folder.has(SUPERSEDED)? {
+        return Ok(false);
+    }
+    let mut superseded = [0xff; 8];
+    let whole = folder.open(SUPERSEDED, How::Existing)?.read(&mut superseded, 0);
+    Ok(whole.is_err() || boot.0 <= u64::from_be_bytes(superseded))
 }
 
 /// Makes the files of a new node; the identity last, because without it the others count for nothing.
@@ -284,6 +380,9 @@ fn assemble(
     };
     kept.keep(card).map_err(failed)?;
     Ok(Store {
+        folder: None,
+        superseded: AtomicBool::default(),
+        probe: Mutex::default(),
         card: Mutex::new(kept),
         promises: Mutex::new(Kept {
             value: promises,
@@ -294,19 +393,16 @@ fn assemble(
     })
 }
 
-/// Renames what is there. The identity goes first: from then on, whatever happens, the rest counts for nothing.
+/// Renames what is there. The identity goes first: from then on, whatever happens, the rest counts for nothing. What says that it is another
+/// run's goes last.
 fn move_aside(folder: &dyn Folder, why: &str) -> io::Result<()> {
     let stamp = folder.wall_ms();
-    for name in [IDENTITY, PROMISES, DATABASE] {
+    for name in [IDENTITY, PROMISES, DATABASE, SUPERSEDED] {
         if folder.has(name)? {
-            folder.rename(name, &format!("{name}.corrupt-{stamp}"))?;
+            folder.rename(name, &format!("{name}.{why}-{stamp}"))?;
             folder.sync()?;
         }
     }
-    tracing::warn!(
-        "the data directory {folder} is damaged ({why}); its files were moved aside as *.corrupt-{stamp}, and this node \
-         joins its cluster again as an empty one"
-    );
     Ok(())
 }
 
@@ -324,6 +420,9 @@ fn named(name: &'static str) -> impl Fn(Unusable) -> Unusable {
 fn stop(folder: &dyn Folder, trouble: Unusable) -> String {
     match trouble {
         Unusable::Corrupt(why) => format!("data directory {folder} cannot be used: {why}"),
+        Unusable::Superseded => {
+            format!("data directory {folder} cannot be used: its consensus id is another process's")
+        }
         Unusable::Version => format!(
             "data directory {folder} was written by another version of baton; run that version, or move the directory \
              away to join again as an empty node"
@@ -341,6 +440,9 @@ fn advice(folder: &dyn Folder, error: &io::Error) -> String {
 }
 
 fn remedy(error: &io::Error) -> &'static str {
+    if Untrusted::is_in(error) {
+        return "or set another [storage] dir"; // it says itself what to do
+    }
     match error.kind() {
         io::ErrorKind::PermissionDenied => {
             "give it to the user that runs baton (chown), or set another [storage] dir"
@@ -366,10 +468,10 @@ pub(super) fn draw() -> Result<u64, String> {
 }
 
 /// A boot above `last` and, but for a clock set back, above every boot of a node without storage; `now` is Unix
-/// milliseconds.
+/// milliseconds. By chance above: two processes with copies of one data directory have different boots, whatever their clocks say.
 fn next_boot(last: Boot, now: u64) -> Result<Boot, String> {
     let low = draw()? & 0xf_ffff;
-    Ok(Boot((last.0.saturating_add(1)).max(now << 20 | low)))
+    Ok(Boot((last.0.saturating_add(1 + low)).max(now << 20 | low)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::PathBuf;
 
+/// Of the database.
+const PAGE: usize = 4096;
+
 fn durable(n: u64) -> Durable {
     let mut durable = Durable::default();
     durable.electorate.id = ElectorateId(n);
@@ -46,6 +49,36 @@ fn reopened_it_is_the_same_node_in_a_later_boot() {
     assert!(after.boot > before.boot);
     assert_eq!(store.durable(), durable(4));
     assert!(aside(&path).is_empty());
+}
+
+/// V7: the identity is another process's, and with it what was promised.
+#[test]
+fn superseded_it_comes_back_as_a_new_node_and_nothing_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let before = store.identity();
+    store.save_durable(&durable(4)).unwrap();
+    assert!(store.join(ClusterId(77)).unwrap() && !store.is_superseded());
+    store.superseded().unwrap();
+    assert!(store.is_superseded());
+    drop(store);
+
+    let store = Store::open(Some(dir.path())).unwrap();
+    let after = store.identity();
+    assert_ne!(after.node, before.node);
+    assert_eq!(
+        (after.cluster, store.durable()),
+        (ClusterId(0), Default::default())
+    );
+    let kept = std::fs::read_dir(dir.path()).unwrap();
+    let kept = kept.filter(|file| {
+        let name = file.as_ref().unwrap().file_name();
+        name.to_string_lossy().contains(".superseded-")
+    });
+    assert_eq!(kept.count(), 4);
+    drop(store);
+    let again = Store::open(Some(dir.path())).unwrap().identity();
+    assert_eq!(again.node, after.node, "once is enough");
 }
 
 #[test]
@@ -146,6 +179,42 @@ fn a_rotten_page_of_the_database_is_noticed() {
     assert_eq!(aside(dir.path()).len(), 3);
 }
 
+/// What was acknowledged last before both processes were killed: a flipped bit there makes a new node, which says so and learns
+/// everything again before it votes (V7). It is never rolled back in silence.
+#[test]
+fn rot_in_the_last_commit_is_no_torn_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(DATABASE);
+    let store = Store::open(Some(dir.path())).unwrap();
+    let before = store.identity();
+    let flag = |n: u8| encode(&vec![n; 900]).unwrap();
+    store.disk().put(&[("flag", flag(1))]).unwrap();
+    let older = std::fs::read(&path).unwrap();
+    store.disk().put(&[("flag", flag(2))]).unwrap();
+    let newer = std::fs::read(&path).unwrap(); // as a killed process leaves it
+    let changed: Vec<usize> = (PAGE..newer.len()) // behind the header
+        .filter(|at| older.get(*at) != newer.get(*at))
+        .collect();
+    assert!(changed.len() > 900, "{}", changed.len());
+    for at in changed.iter().copied().step_by(changed.len() / 40) {
+        let rotten = tempfile::tempdir().unwrap();
+        for name in [IDENTITY, PROMISES] {
+            std::fs::copy(dir.path().join(name), rotten.path().join(name)).unwrap();
+        }
+        let mut bytes = newer.clone();
+        bytes[at] ^= 4;
+        std::fs::write(rotten.path().join(DATABASE), bytes).unwrap();
+        let again = Store::open(Some(rotten.path())).unwrap();
+        if again.identity().node == before.node {
+            // What was changed belongs to nothing any more.
+            let kept: Vec<u8> = again.disk().get("flag").unwrap().unwrap();
+            assert_eq!(kept, vec![2; 900], "byte {at} was rolled back");
+        } else {
+            assert_eq!(aside(rotten.path()).len(), 3);
+        }
+    }
+}
+
 #[test]
 fn an_unusable_place_is_said_in_one_line_with_advice() {
     let dir = tempfile::tempdir().unwrap();
@@ -187,4 +256,46 @@ fn a_crash_at_any_moment_leaves_the_same_node() {
         assert_eq!(ballast.len(), 1000 * usize::from(n));
         assert!(aside(crashed.path()).is_empty());
     }
+}
+
+/// Whoever may write in the directory could lead root to any file.
+#[test]
+fn links_in_the_directory_are_not_followed_and_a_foreign_directory_is_refused_with_the_cure() {
+    use std::os::unix::fs::symlink;
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "precious").unwrap();
+    for name in ["promises.new", "identity.new"] {
+        let dir = tempfile::tempdir().unwrap();
+        symlink(&victim, dir.path().join(name)).unwrap();
+        drop(Store::open(Some(dir.path())).unwrap());
+    }
+    for name in ["promises", "identity", "raft.redb", "lock"] {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(Some(dir.path())).unwrap());
+        let path = dir.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        symlink(&victim, &path).unwrap();
+        let error = Store::open(Some(dir.path())).err().unwrap();
+        let path = path.display().to_string();
+        assert!(
+            error.contains(&path) && error.contains("is a link") && error.contains("remove it"),
+            "{error}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(foreign.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let error = Store::open(Some(foreign.path())).err().unwrap();
+    let path = foreign.path().display();
+    assert!(
+        error.contains(&format!("chmod go-w {path}")) && error.contains("or set another [storage] dir"),
+        "{error}"
+    );
+    assert_eq!(
+        std::fs::read_dir(foreign.path()).unwrap().count(),
+        0,
+        "nothing was made"
+    );
 }

@@ -12,9 +12,10 @@ use crate::addresses::Addresses;
 use arc_swap::ArcSwap;
 use baton_shared::config::{Config, Host};
 use baton_shared::id::NodeName;
+use baton_shared::view::StreamState;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -57,7 +58,14 @@ struct Roads {
 /// One peer on one network.
 struct Road {
     calls: mpsc::Sender<Call>,
-    failed: Arc<Mutex<Option<Instant>>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What was last seen of a road.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    pub(super) connected: Option<Instant>,
+    pub(super) failed: Option<Instant>,
 }
 
 /// A question that waits for its answer.
@@ -66,14 +74,21 @@ struct Call {
     answer: oneshot::Sender<Result<Vec<u8>, String>>,
 }
 
-/// What the task of a road needs to connect.
-struct Route {
+/// What is needed to connect to a peer on a network.
+pub(super) struct Route {
     peer: NodeName,
     network: usize,
     config: Arc<Config>,
     addresses: Arc<Addresses>,
     net: Arc<dyn Net>,
-    failed: Arc<Mutex<Option<Instant>>>,
+}
+
+/// Why a stream did not come about, or does not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) state: StreamState,
+    /// In words, with the address.
+    pub(super) why: String,
 }
 
 impl Streams {
@@ -95,6 +110,29 @@ impl Streams {
     /// The configuration in force.
     pub(super) fn config(&self) -> Arc<Config> {
         self.config.load_full()
+    }
+
+    /// Whether some node is at this address.
+    pub(super) fn is_configured(&self, ip: IpAddr) -> bool {
+        self.addresses.has(ip)
+    }
+
+    /// The way to a peer on a network of `config`.
+    pub(super) fn route(&self, config: &Arc<Config>, peer: &NodeName, network: usize) -> Route {
+        Route {
+            peer: peer.clone(),
+            network,
+            config: config.clone(),
+            addresses: self.addresses.clone(),
+            net: self.net.clone(),
+        }
+    }
+
+    /// What was last seen of the stream that carries questions to a peer on a network.
+    pub(super) fn seen(&self, peer: &NodeName, network: usize) -> Seen {
+        let peers = self.peers.lock().unwrap_or_else(|e| e.into_inner());
+        let road = peers.get(peer).and_then(|roads| roads.roads.get(network));
+        road.map(Road::seen).unwrap_or_default()
     }
 
     /// Takes a new configuration; streams are made anew under it.
@@ -159,20 +197,14 @@ impl Streams {
         if let Some(roads) = peers.get(peer) {
             return roads.clone();
         }
-        let config = self.config.load_full();
+        let config = self.config();
         let road = |network| {
             let (calls, waiting) = mpsc::channel(MAX_CALLS);
-            let failed = Arc::<Mutex<Option<Instant>>>::default();
-            let route = Route {
-                peer: peer.clone(),
-                network,
-                config: config.clone(),
-                addresses: self.addresses.clone(),
-                net: self.net.clone(),
-                failed: failed.clone(),
-            };
-            self.tasks.pass(&format!("stream to {peer}"), route.run(waiting));
-            Road { calls, failed }
+            let seen = Arc::<Mutex<Seen>>::default();
+            let route = self.route(&config, peer, network);
+            self.tasks
+                .pass(&format!("stream to {peer}"), route.run(waiting, seen.clone()));
+            Road { calls, seen }
         };
         let roads = Arc::new(Roads {
             roads: (0..config.networks.len()).map(road).collect(),
@@ -194,28 +226,34 @@ impl Roads {
 }
 
 impl Road {
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
     fn shunned(&self) -> bool {
-        let failed = *self.failed.lock().unwrap_or_else(|e| e.into_inner());
-        failed.is_some_and(|at| at.elapsed() < SHUNNED)
+        self.seen().failed.is_some_and(|at| at.elapsed() < SHUNNED)
     }
 }
 
 impl Route {
     /// Serves questions until nobody can ask any more.
-    async fn run(self, mut calls: mpsc::Receiver<Call>) {
+    async fn run(self, mut calls: mpsc::Receiver<Call>, seen: Arc<Mutex<Seen>>) {
+        let see = || seen.lock().unwrap_or_else(|e| e.into_inner());
         while let Some(first) = calls.recv().await {
             let why = match self.connect().await {
-                Ok(stream) => match carry(stream, first, &mut calls).await {
-                    Ok(()) => continue,
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => {
-                    let why = error.to_string();
-                    let _ = first.answer.send(Err(why.clone()));
-                    why
+                Ok(stream) => {
+                    see().connected = Some(Instant::now());
+                    match carry(stream, first, &mut calls).await {
+                        Ok(()) => continue,
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(fault) => {
+                    let _ = first.answer.send(Err(fault.why.clone()));
+                    fault.why
                 }
             };
-            *self.failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(Instant::now());
+            see().failed = Some(Instant::now());
             tracing::debug!(peer = %self.peer, network = self.network, why, "stream failed");
             // Whoever waited meanwhile takes the next network at once.
             while let Ok(call) = calls.try_recv() {
@@ -224,22 +262,31 @@ impl Route {
         }
     }
 
-    async fn connect(&self) -> io::Result<(Reader, Writer)> {
-        let address = self.addresses.get(&self.peer, self.network);
-        let address = address.ok_or_else(|| io::Error::other("its address is not known"))?;
+    /// Where it leads.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.addresses.get(&self.peer, self.network)
+    }
+
+    /// Connects and greets.
+    pub(super) async fn connect(&self) -> Result<(Reader, Writer), Fault> {
+        let Some(address) = self.address() else {
+            return Err(Fault::new(StreamState::Failed, "its address is not known"));
+        };
         let stream = match timeout(CONNECT, self.dial(address)).await {
-            Ok(stream) => stream?,
-            Err(_) => return Err(silent(address)),
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Fault::unconnected(address, &error)),
+            Err(_) => return Err(Fault::unconnected(address, &io::ErrorKind::TimedOut.into())),
         };
         let cluster = &self.config.cluster;
         let key = cluster.key.derive("stream", cluster.name.as_str());
-        match timeout(GREET, channel::initiate(stream, &key)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err(io::Error::other(format!(
-                "{address} closed the stream; is its cluster key the same? ({error})"
-            ))),
-            Err(_) => Err(silent(address)),
-        }
+        let why = match timeout(GREET, channel::initiate(stream, &key)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => {
+                format!("{address} closed the stream; is its cluster key the same? ({error})")
+            }
+            Err(_) => format!("{address} takes connections and does not answer the greeting"),
+        };
+        Err(Fault::new(StreamState::NoHandshake, why))
     }
 
     /// Connects from this node's own address on that network, and through its interface, so that the traffic really goes there.
@@ -253,8 +300,24 @@ impl Route {
     }
 }
 
-fn silent(address: SocketAddr) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer"))
+impl Fault {
+    pub(super) fn new(state: StreamState, why: impl Into<String>) -> Fault {
+        let why = why.into();
+        Fault { state, why }
+    }
+
+    fn unconnected(address: SocketAddr, error: &io::Error) -> Fault {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                Fault::new(StreamState::Refused, format!("{address} refuses connections"))
+            }
+            io::ErrorKind::TimedOut => Fault::new(StreamState::Silent, format!("{address} does not answer")),
+            _ => Fault::new(
+                StreamState::Failed,
+                format!("{address} cannot be connected to: {error}"),
+            ),
+        }
+    }
 }
 
 /// The questions under way on one stream, and what its silence means.

@@ -7,9 +7,14 @@ use super::disk::{decode, encode};
 use super::rpc::Request;
 use super::*;
 use baton_shared::key::ClusterKey;
+use baton_shared::view::StreamState;
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
-use tokio::net::TcpStream;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use town::{PATIENCE, Sidecar, Town, Wire, config, coordinator, eventually, ip, key, name};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -336,5 +341,140 @@ async fn alone_without_a_majority_a_change_is_refused_in_time_and_a_stop_is_quic
     let refused = town.nodes[leader].consensus.propose(Command::Pause(true)).await;
     assert!(refused.is_err());
     assert!(began.elapsed() < Duration::from_secs(20));
+    town.stop().await;
+}
+
+/// Silent connections from one address, and new ones for those that are closed.
+async fn besiege(from: Ipv4Addr, to: SocketAddr) {
+    let mut held: Vec<TcpStream> = Vec::new();
+    loop {
+        let silent = |read: std::io::Result<usize>| read.is_err_and(|e| e.kind() == ErrorKind::WouldBlock);
+        held.retain(|stream| silent(stream.try_read(&mut [0])));
+        while held.len() < 8 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((from, 0).into()).unwrap();
+            match socket.connect(to).await {
+                Ok(stream) => held.push(stream),
+                Err(_) => break,
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_strangers_on_every_address_and_on_a_peers_keep_no_peer_out() {
+    let mut town = Town::start(&["a", "b", "c"], 1).await;
+    town.bootstrap().await;
+    let mut strangers = JoinSet::new();
+    let mut lay = |town: &Town, text: &str| {
+        let to = town.addresses.get(&name(text), 0).unwrap();
+        // 127.0.0.1 is where all nodes are.
+        let addresses = (1..=8).map(|n| Ipv4Addr::new(127, 9, 0, n)).chain([ip(0)]);
+        for from in addresses {
+            strangers.spawn(besiege(from, to));
+        }
+    };
+    for text in ["a", "b", "c"] {
+        lay(&town, text);
+    }
+    for node in town.nodes.values() {
+        eventually("strangers are closed", async || {
+            node.counters.bad_streams.load(Relaxed) > 0
+        })
+        .await;
+    }
+    for text in ["a", "b", "c"] {
+        town.stop_node(text).await;
+        town.start_node(text).await;
+        lay(&town, text);
+        town.nodes[text].drain(&format!("after-{text}")).await;
+        town.all_know(&format!("after-{text}")).await;
+    }
+    assert!(town.addresses.has(IpAddr::from(ip(0))));
+    strangers.shutdown().await;
+    town.stop().await;
+}
+
+/// No time is given them to be closed for their silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_is_heard_at_once_although_silent_strangers_have_every_place() {
+    let town = Town::start(&["a"], 1).await;
+    let to = town.addresses.get(&name("a"), 0).unwrap();
+    let connect = async |from: Ipv4Addr| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    };
+    let key = key().derive("stream", "test");
+    // Strangers' addresses, and the one where all nodes are.
+    for from in [Ipv4Addr::new(127, 9, 0, 0), ip(0)] {
+        let mut silent = Vec::new();
+        for n in 0..64 {
+            let [a, b, c, d] = from.octets();
+            let own = if from == ip(0) { 0 } else { 1 + n % 8 };
+            silent.push(connect(Ipv4Addr::new(a, b, c, d + own)).await);
+        }
+        for peer in [ip(0), Ipv4Addr::new(127, 9, 1, 1)] {
+            let stream = connect(peer).await;
+            let (mut reader, mut writer) = channel::initiate(stream.into(), &key)
+                .await
+                .expect("it is let in");
+            writer.queue(FrameKind::Ping, 0, &[]).unwrap();
+            writer.flush().await.unwrap();
+            let frame = timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+            assert_eq!(frame.kind, FrameKind::Pong);
+        }
+        drop(silent);
+    }
+    town.stop().await;
+}
+
+/// Passes so many bytes each way to one stream, and holds what comes after them.
+async fn pass_a_little(relay: TcpListener, to: SocketAddr, bytes: u64) {
+    let (near, _) = relay.accept().await.unwrap();
+    let far = TcpStream::connect(to).await.unwrap();
+    let ((from_near, mut to_near), (from_far, mut to_far)) = (near.into_split(), far.into_split());
+    let (mut there, mut back) = (from_near.take(bytes), from_far.take(bytes));
+    let _ = tokio::join!(
+        tokio::io::copy(&mut there, &mut to_far),
+        tokio::io::copy(&mut back, &mut to_near)
+    );
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_try_of_a_stream_tells_what_is_in_its_way() {
+    let mut town = Town::start(&["a", "b"], 2).await;
+    let b = name("b");
+    let to = town.addresses.get(&b, 1).unwrap();
+    let wire = Wire::between(&mut town.table, 1).await;
+    town.addresses.set(town.table.clone());
+    let mut told = town.nodes["a"].consensus.streams();
+    let well = told.wait_for(|tries| {
+        let networks: Vec<&str> = tries.keys().map(|(_, network)| network.as_str()).collect();
+        networks == ["net0", "net1"] && tries.values().all(|tried| tried.state == StreamState::Up)
+    });
+    timeout(PATIENCE, well).await.unwrap().unwrap();
+
+    let dial = town.nodes["a"].consensus.dial.clone();
+    let found = async |network| {
+        let route = dial.streams.route(&dial.streams.config(), &b, network);
+        let result = probe::pass(&dial, &route).await;
+        result.err().map(|fault| fault.state)
+    };
+    assert_eq!((found(0).await, found(1).await), (None, None));
+    wire.cut.send_replace(true);
+    assert_eq!(found(1).await, Some(StreamState::NoHandshake));
+    // Greetings and a small question take less than this, the large one more.
+    let narrow = TcpListener::bind((ip(1), 0)).await.unwrap();
+    town.table.get_mut(&b).unwrap()[1] = Some(narrow.local_addr().unwrap());
+    town.addresses.set(town.table.clone());
+    let mut relays = JoinSet::new();
+    relays.spawn(pass_a_little(narrow, to, 2_000));
+    assert_eq!(found(1).await, Some(StreamState::LargeLost));
+    assert_eq!(found(0).await, None);
+    town.stop_node("b").await;
+    assert_eq!(found(0).await, Some(StreamState::Refused));
     town.stop().await;
 }

@@ -28,10 +28,13 @@ pub enum Call {
     Engine(EngineChange),
     /// Initialise the cluster. Repeated by the core, so dropped while one is under way.
     Bootstrap(BTreeMap<NodeId, (NodeName, Kind)>),
+    /// A later run has this node's consensus id: remember it (V7).
+    Superseded,
 }
 
 enum Done {
     Proposal,
+    Superseded,
     Engine,
     Bootstrap,
 }
@@ -61,11 +64,13 @@ pub async fn run(
                     under_way.spawn(initialise(consensus.clone(), members));
                 }
                 Some(Call::Engine(_) | Call::Bootstrap(_)) => {}
+                Some(Call::Superseded) => drop(under_way.spawn(remember_superseded(consensus.clone()))),
             },
             Some(done) = under_way.join_next() => match done {
                 Ok(Done::Proposal) => proposals -= 1,
                 Ok(Done::Engine) => engine = false,
                 Ok(Done::Bootstrap) => bootstrap = false,
+                Ok(Done::Superseded) => {}
                 Err(error) => return Err(error.to_string()),
             },
         }
@@ -84,6 +89,16 @@ async fn change_engine(consensus: Consensus, change: EngineChange) -> Done {
         tracing::debug!("{change:?} did not succeed, and is repeated if still wanted: {error}");
     }
     Done::Engine
+}
+
+async fn remember_superseded(consensus: Consensus) -> Done {
+    if let Err(error) = consensus.superseded().await {
+        tracing::error!(
+            "it could not be noted that this node's consensus id is another process's by now: {error}; move the data directory away \
+             before this node is started again"
+        );
+    }
+    Done::Superseded
 }
 
 async fn initialise(consensus: Consensus, members: BTreeMap<NodeId, (NodeName, Kind)>) -> Done {

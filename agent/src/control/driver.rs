@@ -11,8 +11,10 @@ use super::{Notice, Start};
 use crate::actions::Job;
 use crate::guardian::SharedSlot;
 use crate::handle::{Counters, MAX_WAITING, Message};
+use baton_core::fitness::Writes;
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
+use baton_core::peer::Arrival;
 use baton_core::{Core, Input, Output};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
@@ -63,8 +65,12 @@ pub struct Driver<P = Port, C = System> {
     serial: u64,
     /// What the core was last told that a copy of the zone would show.
     copy: Option<u64>,
+    /// What the core was last told of writes.
+    writes: Writes,
     /// Datagrams from unknown addresses that this turn still opens.
     strangers: usize,
+    /// The disk is still to be told that this run is superseded.
+    superseded: bool,
     stopped: bool,
 }
 
@@ -123,6 +129,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 cluster: start.identity.cluster,
                 durable: start.durable.clone(),
                 unfinished: start.unfinished.clone(),
+                disk: start.disk.clone(),
             },
             start.clock.now(),
         );
@@ -145,7 +152,9 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             confirming: BTreeMap::new(),
             serial: 0,
             copy: None,
+            writes: Writes::default(),
             strangers: STRANGERS,
+            superseded: false,
             stopped: false,
         }
     }
@@ -186,8 +195,10 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             self.tick();
         }
         more |= self.hear();
+        self.look_at_writes();
         self.tick();
         self.repair();
+        self.remember_superseded();
         more
     }
 
@@ -196,6 +207,14 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         if now >= self.core.next_wake() {
             self.core.handle(Input::Tick, now, self.io.clock.wall_ms());
             self.drain();
+        }
+    }
+
+    fn look_at_writes(&mut self) {
+        let writes = self.io.progress.read();
+        if writes != self.writes {
+            self.writes = writes;
+            self.handle(Input::Writes(writes));
         }
     }
 
@@ -219,7 +238,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 return false;
             };
             if self.worth_opening(from) {
-                self.datagram(network, length);
+                self.datagram(Arrival { network, from }, length);
             } else {
                 Counters::add(&self.io.counters.bad_form);
             }
@@ -240,7 +259,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         self.strangers > 0
     }
 
-    fn datagram(&mut self, network: usize, length: usize) {
+    fn datagram(&mut self, arrival: Arrival, length: usize) {
         if is_notice(&self.buffer[..length]) {
             return self.death_notice(length);
         }
@@ -253,7 +272,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             return Counters::add(&counters.bad_text);
         };
         self.handle(Input::Heartbeat {
-            network,
+            arrival,
             header,
             heartbeat: Box::new(heartbeat),
         });
@@ -373,8 +392,15 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 Some(input) => self
                     .core
                     .handle(input, self.io.clock.now(), self.io.clock.wall_ms()),
-                None => return,
+                None => return self.remember_superseded(),
             }
+        }
+    }
+
+    /// V7: that a later run has this node's consensus id must not be forgotten: a full queue is tried again at the next turn.
+    fn remember_superseded(&mut self) {
+        if self.superseded && self.io.calls.try_send(Call::Superseded).is_ok() {
+            self.superseded = false;
         }
     }
 
@@ -420,6 +446,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                     let _ = answer.send(epoch);
                 }
             }
+            Output::Superseded => self.superseded = true,
             Output::Stopped => self.stopped = true,
         }
     }
@@ -482,7 +509,10 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
         let configured = settings.and_then(|role| match action {
             Action::Promote => role.promote.clone(),
             Action::Demote => role.demote.clone(),
+            Action::Tell if role.promote_again => role.promote.clone(),
+            Action::Tell => role.notify.clone(),
         });
+        let again = settings.is_some_and(|role| role.promote_again);
         let promotes = self.slot(&role).filter(|_| action == Action::Promote);
         if let Some(slot) = promotes {
             slot.promoted(epoch);
@@ -491,6 +521,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             role,
             epoch,
             action,
+            again,
             configured,
             demote,
             process,

@@ -18,6 +18,8 @@ pub async fn run(
     let mut learned = consensus.learned();
     let mut coordinator = consensus.coordinator();
     let mut cluster = consensus.cluster();
+    let mut superseded = consensus.superseded_by();
+    let mut streams = consensus.streams();
     learned.mark_changed();
     coordinator.mark_changed();
     if *cluster.borrow() != ClusterId(0) {
@@ -35,6 +37,14 @@ pub async fn run(
                 let (state, applied) = learned.borrow_and_update().clone();
                 publish_events(&published, &state, &mut event_number);
                 Input::Learned { state, applied }
+            }
+            changed = superseded.changed() => {
+                changed.map_err(gone)?;
+                Input::Superseded
+            }
+            changed = streams.changed() => {
+                changed.map_err(gone)?;
+                Input::Streams(streams.borrow_and_update().clone())
             }
             changed = coordinator.changed() => {
                 changed.map_err(gone)?;

@@ -13,12 +13,14 @@ pub mod flush;
 pub mod ground;
 pub mod port;
 pub(crate) mod priority;
+pub mod probe;
 pub mod pulse;
 pub mod watchdog;
 
 use crate::actions::Actions;
 use crate::addresses::Addresses;
 use crate::consensus::Identity;
+use crate::consensus::progress::Progress;
 use crate::guardian::SharedPage;
 use crate::handle::{Counters, Message};
 use baton_core::{Durable, Input};
@@ -60,6 +62,10 @@ pub struct Start<P = port::Port, C = ground::System> {
     pub identity: Identity,
     /// What the voter's disk remembers.
     pub durable: Durable,
+    /// The data directory and the disk it is on, in words; `None`: nothing is kept on disk.
+    pub disk: Option<String>,
+    /// How far writes to it are.
+    pub progress: Arc<Progress>,
     /// What is shared with the guardian, if there is one.
     pub page: Option<SharedPage>,
     /// Roles whose application may still act since the run before.

@@ -28,7 +28,8 @@ pub struct Port {
     name: String,
     /// Bound to this interface.
     interface: Option<String>,
-    addr: SocketAddr,
+    /// Where it is bound, or was, or is to be; `None` while this node's name there does not resolve.
+    addr: Option<SocketAddr>,
     socket: Option<UdpSocket>,
     /// Since when every attempt failed.
     failing: Option<Mono>,
@@ -71,7 +72,7 @@ impl Port {
         Ok(Port {
             name: name.into(),
             interface: interface.map(Into::into),
-            addr: socket.local_addr()?,
+            addr: Some(socket.local_addr()?),
             socket: Some(socket),
             failing: None,
             resting: Mono::ZERO,
@@ -79,8 +80,21 @@ impl Port {
         })
     }
 
-    /// Where it is bound.
-    pub fn addr(&self) -> SocketAddr {
+    /// One whose network is not there yet: it is opened when it comes.
+    pub fn missing(name: &str, addr: Option<SocketAddr>, interface: Option<&str>) -> Port {
+        Port {
+            name: name.into(),
+            interface: interface.map(Into::into),
+            addr,
+            socket: None,
+            failing: None,
+            resting: Mono::ZERO,
+            reopen: Mono::ZERO,
+        }
+    }
+
+    /// Where it is bound, or is to be.
+    pub fn addr(&self) -> Option<SocketAddr> {
         self.addr
     }
 
@@ -91,7 +105,7 @@ impl Port {
 
     fn fail(&mut self, error: &io::Error, now: Mono) {
         if self.failing.is_none() {
-            tracing::debug!(network = self.name, "the socket at {} fails: {error}", self.addr);
+            tracing::debug!(network = self.name, "the socket fails: {error}");
             self.failing = Some(now);
         }
     }
@@ -154,15 +168,12 @@ impl Datagrams for Port {
         }
         let was_open = self.socket.take().is_some(); // closed first: the new one needs the port
         self.reopen = now + REOPEN;
-        self.addr = addr.unwrap_or(self.addr);
-        match open(self.addr, self.interface.as_deref()) {
+        self.addr = addr.or(self.addr);
+        let Some(addr) = self.addr else { return };
+        match open(addr, self.interface.as_deref()) {
             Ok(socket) => {
                 if !was_open {
-                    tracing::info!(
-                        network = self.name,
-                        "heartbeats are sent from {} again",
-                        self.addr
-                    );
+                    tracing::info!(network = self.name, "heartbeats are sent from {addr} now");
                 }
                 self.socket = Some(socket);
                 self.failing = None;
@@ -170,8 +181,7 @@ impl Datagrams for Port {
             Err(error) if was_open => {
                 tracing::warn!(
                     network = self.name,
-                    "no heartbeats on this network: cannot bind {}: {error} (tried again every second)",
-                    self.addr
+                    "no heartbeats on this network: cannot bind {addr}: {error} (tried again every second)"
                 );
             }
             Err(_) => {}
@@ -212,7 +222,7 @@ mod tests {
         assert_eq!(sock.tos_v4().unwrap(), CS6);
         let mut buffer = [0; MAX_DATAGRAM + 1];
         assert_eq!(b.receive(&mut buffer, Mono(1)), None);
-        assert!(a.send(b"hello", b.addr(), Mono(1)));
+        assert!(a.send(b"hello", b.addr().unwrap(), Mono(1)));
         let bell = super::super::bell::Bell::new().unwrap();
         bell.sleep(&[b.readable(Mono(1))], Mono::now() + Duration::from_secs(10));
         let from = "127.0.0.1".parse().unwrap();
@@ -225,14 +235,14 @@ mod tests {
         let Ok(mut port) = Port::open("six", "[::1]:0".parse().unwrap(), None) else {
             return;
         };
-        let to = port.addr();
+        let to = port.addr().unwrap();
         assert!(port.send(b"x", to, Mono(1)));
     }
 
     #[test]
     fn a_port_in_use_and_a_foreign_address_are_errors() {
         let taken = loopback("a");
-        let error = Port::open("b", taken.addr(), None).err().unwrap();
+        let error = Port::open("b", taken.addr().unwrap(), None).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         let error = Port::open("b", "192.0.2.1:0".parse().unwrap(), None)
             .err()
@@ -244,7 +254,7 @@ mod tests {
     fn a_socket_that_fails_is_closed_and_opened_again() {
         let second = Duration::from_secs(1);
         let mut port = loopback("a");
-        let addr = port.addr();
+        let addr = port.addr().unwrap();
         let start = Mono(1_000);
         port.fail(&io::Error::from_raw_os_error(libc::ENODEV), start);
         assert_eq!(port.wake(start), Some(start + REOPEN));
@@ -262,9 +272,36 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_missing_at_the_start_is_joined_when_it_comes() {
+        let second = Duration::from_secs(1);
+        let addr = loopback("a").addr().unwrap(); // free again at once
+        let start = Mono(1_000);
+        // Its address is not known, then not here.
+        let mut port = Port::missing("back", None, None);
+        port.repair(None, start);
+        assert!(!port.send(b"x", addr, start) && port.readable(start).is_none());
+        assert_eq!(port.wake(start), Some(start + REOPEN));
+        let gone = SocketAddr::new("192.0.2.1".parse().unwrap(), addr.port());
+        port.repair(Some(gone), start + second);
+        assert!(!port.send(b"x", addr, start + second));
+        port.repair(Some(addr), start + second * 2);
+        assert!(port.send(b"x", addr, start + second * 2));
+        assert_eq!(port.wake(start + second * 2), None);
+        // And so is one whose port another program has, until that lets go.
+        let taken = loopback("b");
+        let addr = taken.addr().unwrap();
+        let mut port = Port::missing("front", Some(addr), None);
+        port.repair(None, start);
+        assert!(port.readable(start).is_none());
+        drop(taken);
+        port.repair(None, start + second);
+        assert!(port.readable(start + second).is_some());
+    }
+
+    #[test]
     fn one_peers_trouble_is_not_the_sockets() {
         let mut port = loopback("a");
-        let dead = loopback("b").addr(); // closed at once
+        let dead = loopback("b").addr().unwrap(); // closed at once
         for _ in 0..3 {
             port.send(b"x", dead, Mono(1));
         }

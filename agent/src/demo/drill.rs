@@ -1,4 +1,5 @@
-//! The drill: hand the baton over, freeze its holder, kill its holder; and measure each from outside, every 2 ms.
+//! The drill: hand the baton over, freeze its holder, kill its agent, kill agent and guardian; and measure each from outside, every
+//! 2 ms.
 //!
 //! It passes only if the baton moved every time, no two nodes were ever active at one instant, epochs grew, and the
 //! frozen node's first word on waking was 503.
@@ -52,7 +53,7 @@ pub fn run(stage: &mut Stage, interrupt: &Interrupt) -> Result<bool, String> {
         "step", "moved", "HTTP gap", "DNS gap"
     ));
     let mut good = true;
-    for step in [hand_over, freeze, kill] {
+    for step in [hand_over, freeze, kill_agent, kill] {
         let since = Mono::now();
         let Some(holder) = stage.wait_ready(START_LIMIT, interrupt)? else {
             return Ok(false);
@@ -110,10 +111,18 @@ fn freeze(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome,
     Ok(outcome)
 }
 
+/// Its guardian sees it at once, and tells the others.
+fn kill_agent(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome, String> {
+    let since = Mono::now();
+    stage.node(holder)?.kill_agent()?;
+    await_takeover("active agent killed", stage, watches, holder, since)
+}
+
+/// As when a machine loses its power: nobody is left to tell.
 fn kill(stage: &mut Stage, watches: &[Watch], holder: &str) -> Result<Outcome, String> {
     let since = Mono::now();
     stage.node_mut(holder)?.kill()?;
-    let outcome = await_takeover("active agent killed", stage, watches, holder, since);
+    let outcome = await_takeover("agent and guardian killed", stage, watches, holder, since);
     stage.start(holder)?;
     outcome
 }

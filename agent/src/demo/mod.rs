@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Between two looks at the cluster.
 const REFRESH: Duration = Duration::from_millis(500);
+/// Of a table: its head, and three nodes.
+const LEAST_ROWS: usize = 6;
 /// The cluster's first start may take so long.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
@@ -64,8 +66,9 @@ fn perform(options: &Options) -> Result<bool, String> {
     let good = if options.drill {
         drill::run(&mut stage, &interrupt)?
     } else {
-        introduce(&stage);
-        show(&mut stage, &interrupt)?;
+        let introduction = introduction(&stage);
+        say(&introduction);
+        show(&mut stage, &interrupt, &introduction)?;
         true
     };
     say("Stopping the agents ...");
@@ -74,7 +77,7 @@ fn perform(options: &Options) -> Result<bool, String> {
 }
 
 /// The commands to try, with the addresses and process ids of this very run.
-fn introduce(stage: &Stage) {
+fn introduction(stage: &Stage) -> String {
     let baton = stage.program().display();
     let mut text = String::from("Three agents are up. Try, in another terminal:\n\n");
     for node in stage.nodes() {
@@ -96,23 +99,39 @@ fn introduce(stage: &Stage) {
         "  {baton} switchover --to b --socket {}\n",
         first.socket().display()
     );
-    for node in stage.nodes() {
-        if let Some(pid) = node.pid() {
-            text += &format!(
-                "  kill -STOP {pid}; sleep 3; kill -CONT {pid}    # freeze and thaw {}\n",
-                node.name
-            );
-        }
+    if let Some(group) = first.pid() {
+        text += &format!(
+            "  kill -STOP -- -{group}; sleep 3; kill -CONT -- -{group}    # freeze and thaw {}\n",
+            first.name
+        );
+    }
+    if let Some(agent) = first.agent() {
+        text += &format!(
+            "  kill -9 {agent}    # {}'s agent; its guardian starts another\n",
+            first.name
+        );
     }
     text += &format!(
         "\nLogs and state: {}\nCtrl-C ends the demo.\n",
         stage.dir().display()
     );
-    say(&text);
+    text
+}
+
+/// What is shown of a table on a screen of so many columns and rows: what fits below the commands, which are to stay, and never less
+/// than who is active.
+fn fitted<'a>(table: &'a str, above: &str, columns: usize, rows: usize) -> Vec<&'a str> {
+    let height = |line: &str| line.chars().count().div_ceil(columns.max(1)).max(1);
+    // The line below the commands, and the one that the cursor is on.
+    let above = above.lines().map(height).sum::<usize>() + 2;
+    table
+        .lines()
+        .take(rows.saturating_sub(above).max(LEAST_ROWS))
+        .collect()
 }
 
 /// Shows the cluster until interrupted: on a terminal in place, elsewhere a line whenever another node is active.
-fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), String> {
+fn show(stage: &mut Stage, interrupt: &Interrupt, above: &str) -> Result<(), String> {
     let terminal = std::io::stdout().is_terminal();
     let mut lines_before = 0;
     let mut active_before = None;
@@ -124,13 +143,17 @@ fn show(stage: &mut Stage, interrupt: &Interrupt) -> Result<(), String> {
         if let Some(status) = stage.status() {
             if terminal {
                 let text = table(&status);
+                let size = rustix::termios::tcgetwinsize(std::io::stdout());
+                let (columns, rows) = size.map_or((80, 24), |size| (size.ws_col.into(), size.ws_row.into()));
+                let lines = fitted(&text, above, columns, rows);
                 // Up over the old table, and clear from there to the end of the screen.
                 let rewind = match lines_before {
                     0 => String::new(),
                     lines => format!("\x1b[{lines}A\x1b[J"),
                 };
-                print!("{rewind}{text}");
-                lines_before = text.lines().count();
+                // Without wrapping, a line that is too long is cut by the terminal and takes one row.
+                print!("{rewind}\x1b[?7l{}\n\x1b[?7h", lines.join("\n"));
+                lines_before = lines.len();
             } else {
                 let active = status.roles.first().and_then(|role| role.active.clone());
                 if active != active_before {
@@ -162,4 +185,21 @@ fn say(text: &str) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{text}");
     let _ = out.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_screen_keeps_the_commands_and_shows_the_nodes() {
+        let table: String = (1..=20).map(|n| format!("line {n}\n")).collect();
+        let above = "x".repeat(81) + "\nshort\n\n"; // four rows of 80 columns
+        let shown = |columns, rows| fitted(&table, &above, columns, rows).len();
+        assert_eq!(shown(80, 24), 18);
+        assert_eq!(shown(100, 24), 19);
+        assert_eq!(shown(80, 60), 20);
+        assert_eq!(shown(80, 8), LEAST_ROWS);
+        assert_eq!(shown(0, 0), LEAST_ROWS);
+    }
 }

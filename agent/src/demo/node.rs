@@ -4,7 +4,7 @@ use super::connection::get;
 use super::stage::ASK_LIMIT;
 use baton_shared::clock::Mono;
 use baton_shared::status::Status;
-use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, set_parent_process_death_signal};
 use std::fs::{self, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
@@ -85,9 +85,14 @@ impl Node {
         self.dir.join(format!("{}.log", self.name))
     }
 
-    /// Its process id while it runs.
+    /// The process id of its guardian while it runs, which is also that of the group.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// The process id of its agent, if there is one at the moment.
+    pub fn agent(&self) -> Option<u32> {
+        agent_of(self.pid()?)
     }
 
     /// What it says of the cluster, if it answers.
@@ -139,7 +144,16 @@ impl Node {
         self.signal(Signal::CONT)
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills its agent alone (SIGKILL); its guardian starts another one.
+    pub fn kill_agent(&self) -> Result<(), String> {
+        let failed =
+            |why: &dyn std::fmt::Display| format!("cannot kill the agent of node {}: {why}", self.name);
+        let agent = self.agent().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let agent = agent.ok_or_else(|| failed(&"it has none"))?;
+        kill_process(agent, Signal::KILL).map_err(|e| failed(&e))
+    }
+
+    /// Kills it, agent and guardian at once (SIGKILL).
     pub fn kill(&mut self) -> Result<(), String> {
         self.signal(Signal::KILL)?;
         let ended = self.child.take().map(|mut child| child.wait());
@@ -179,6 +193,17 @@ impl Node {
             .ok_or_else(|| failed("it does not run".into()))?;
         kill_process_group(Pid::from_child(child), signal).map_err(|e| failed(e.to_string()))
     }
+}
+
+/// The agent of a guardian, if it has one that lives.
+pub fn agent_of(guardian: u32) -> Option<u32> {
+    let list = fs::read_to_string(format!("/proc/{guardian}/task/{guardian}/children")).ok()?;
+    let below = list.split_whitespace().filter_map(|word| word.parse().ok());
+    let is_named =
+        |id: &u32| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "baton");
+    let threads = |id: &u32| fs::read_dir(format!("/proc/{id}/task")).map_or(0, Iterator::count);
+    // A guardian's other children have one thread each.
+    below.filter(is_named).max_by_key(threads)
 }
 
 impl Drop for Node {

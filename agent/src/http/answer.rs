@@ -1,5 +1,6 @@
 //! Responses: their body type, and the few shapes they come in. Every one says `Cache-Control: no-store`.
 
+use super::budget::Held;
 use bytes::Bytes;
 use hyper::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
@@ -38,9 +39,18 @@ pub(super) enum Body {
         rest: Bytes,
         /// Whether the piece before is being written.
         paused: bool,
+        /// What it costs, if it is this reader's alone.
+        held: Option<Held>,
     },
-    /// Pieces, until the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
+    /// What is told, until the sender is dropped.
+    Stream {
+        /// What is to be told next.
+        told: mpsc::Receiver<Bytes>,
+        /// What is left of what was told last, taken in pieces, too.
+        rest: Bytes,
+        /// Whether the piece before is being written.
+        paused: bool,
+    },
     /// Frames, each made when there is something to say; `None` after the last.
     Told(Option<Telling>),
 }
@@ -59,17 +69,47 @@ pub(super) struct Told {
 impl Body {
     /// Whether it goes on by itself, for nobody knows how long.
     pub(super) fn goes_on(&self) -> bool {
-        matches!(self, Body::Stream(_) | Body::Told(Some(_)))
+        matches!(self, Body::Stream { .. } | Body::Told(Some(_)))
+    }
+
+    /// What it says next is not known yet, if it was asked for and is pending.
+    pub(super) fn awaits_news(&self) -> bool {
+        match self {
+            Body::Stream { rest, .. } => rest.is_empty(),
+            Body::Told(telling) => telling.is_some(),
+            Body::Whole(_) | Body::Rest { .. } => false,
+        }
+    }
+
+    /// Its length, if that is of account, and nobody shares it.
+    pub(super) fn long(&self) -> Option<usize> {
+        match self {
+            Body::Whole(Some(bytes)) => Some(bytes.len()).filter(|length| *length > PIECE),
+            _ => None,
+        }
+    }
+
+    /// The same, and gives `held` back with its last piece.
+    pub(super) fn holding(self, held: Held) -> Body {
+        match self {
+            Body::Whole(Some(rest)) => Body::Rest {
+                rest,
+                paused: true,
+                held: Some(held),
+            },
+            body => body,
+        }
     }
 
     /// Takes the first piece of `bytes`, and keeps the rest.
-    fn piece_of(&mut self, mut bytes: Bytes) -> Bytes {
+    fn piece_of(&mut self, mut bytes: Bytes, held: Option<Held>) -> Bytes {
         let piece = bytes.split_to(bytes.len().min(PIECE));
         *self = match bytes.is_empty() {
             true => Body::Whole(None),
             false => Body::Rest {
                 rest: bytes,
                 paused: false,
+                held,
             },
         };
         piece
@@ -86,7 +126,7 @@ impl HttpBody for Body {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match &mut *self {
             Body::Whole(whole) => {
-                let piece = whole.take().map(|bytes| self.piece_of(bytes));
+                let piece = whole.take().map(|bytes| self.piece_of(bytes, None));
                 Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
             }
             Body::Rest { paused, .. } if !*paused => {
@@ -94,13 +134,25 @@ impl HttpBody for Body {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Body::Rest { rest, .. } => {
-                let rest = mem::take(rest);
-                Poll::Ready(Some(Ok(Frame::data(self.piece_of(rest)))))
+            Body::Rest { rest, held, .. } => {
+                let (rest, held) = (mem::take(rest), held.take());
+                Poll::Ready(Some(Ok(Frame::data(self.piece_of(rest, held)))))
             }
-            Body::Stream(pieces) => pieces
-                .poll_recv(cx)
-                .map(|piece| piece.map(|b| Ok(Frame::data(b)))),
+            Body::Stream { told, rest, paused } => {
+                if rest.is_empty() {
+                    match ready!(told.poll_recv(cx)) {
+                        Some(news) => *rest = news,
+                        None => return Poll::Ready(None),
+                    }
+                } else if !*paused {
+                    *paused = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                *paused = false;
+                let piece = rest.split_to(rest.len().min(PIECE));
+                Poll::Ready(Some(Ok(Frame::data(piece))))
+            }
             Body::Told(telling) => {
                 let Some(future) = telling else {
                     return Poll::Ready(None);
@@ -121,7 +173,7 @@ impl HttpBody for Body {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Body::Rest { rest, .. } => SizeHint::with_exact(rest.len() as u64),
             Body::Told(None) => SizeHint::with_exact(0),
-            Body::Stream(_) | Body::Told(_) => SizeHint::default(),
+            Body::Stream { .. } | Body::Told(_) => SizeHint::default(),
         }
     }
 }
@@ -151,6 +203,16 @@ pub(super) fn given(written: Written) -> Answer {
 /// JSON text that is already made.
 pub(super) fn json_text(status: StatusCode, text: impl Into<Bytes>) -> Written {
     respond(status, JSON, text.into())
+}
+
+/// JSON text, not empty, that many share.
+pub(super) fn shared_json(text: Bytes) -> Answer {
+    let body = Body::Rest {
+        rest: text,
+        paused: true,
+        held: None,
+    };
+    respond(StatusCode::OK, JSON, body)
 }
 
 /// A value as JSON.
@@ -185,8 +247,13 @@ pub(super) fn prometheus(page: String) -> Answer {
 }
 
 /// Server-sent events.
-pub(super) fn events(pieces: mpsc::Receiver<Bytes>) -> Answer {
-    respond(StatusCode::OK, EVENTS, Body::Stream(pieces))
+pub(super) fn events(told: mpsc::Receiver<Bytes>) -> Answer {
+    let body = Body::Stream {
+        told,
+        rest: Bytes::new(),
+        paused: false,
+    };
+    respond(StatusCode::OK, EVENTS, body)
 }
 
 /// "Not with this method."
@@ -223,6 +290,33 @@ pub(super) fn last(mut answer: Answer) -> Answer {
 mod tests {
     use super::*;
     use std::task::Waker;
+
+    #[test]
+    fn what_a_stream_is_told_comes_in_pieces_too_and_is_awaited_only_at_its_end() {
+        let (tell, told) = mpsc::channel(2);
+        let mut body = events(told).into_body();
+        let mut cx = Context::from_waker(Waker::noop());
+        tell.try_send(Bytes::from(vec![7; PIECE + 10])).unwrap();
+        tell.try_send(Bytes::from_static(b"short")).unwrap();
+        let (mut lengths, mut pauses) = (Vec::new(), 0);
+        while lengths.len() < 3 {
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(frame) => lengths.push(frame.unwrap().unwrap().into_data().unwrap().len()),
+                Poll::Pending => {
+                    assert!(!body.awaits_news());
+                    pauses += 1;
+                }
+            }
+        }
+        assert_eq!((lengths, pauses), (vec![PIECE, 10, 5], 1));
+        assert!(Pin::new(&mut body).poll_frame(&mut cx).is_pending());
+        assert!(body.awaits_news());
+        drop(tell);
+        assert!(matches!(
+            Pin::new(&mut body).poll_frame(&mut cx),
+            Poll::Ready(None)
+        ));
+    }
 
     #[test]
     fn large_body_comes_in_pieces_each_written_before_the_next() {

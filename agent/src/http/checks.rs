@@ -5,13 +5,13 @@ use super::agent_check::AgentCheck;
 use super::answer::{Answer, StatusCode, bare, events, json, last, prometheus, refusal, text, wrong_method};
 use super::connection::{Answering, Face, Http};
 use super::crowd::Peer;
-use super::feed::Feed;
+use super::feed::{Feed, MakeStatus};
 use super::health::{Confirmation, Form, Last, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
 use super::query::pairs;
 use super::serve::{Limits, serve};
 use super::tls::Certificates;
-use super::{VERSION, grpc, listen, metrics};
+use super::{grpc, listen, metrics};
 use crate::handle::{Counters, Handle, MAX_WAITING};
 use baton_shared::clock::Mono;
 use baton_shared::config::{self, Config, HealthCodes, parse_duration};
@@ -22,7 +22,7 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -37,7 +37,7 @@ baton: failover sidecar
                     ?standby=200 and the like change the status of a state:
                     active, standby, claiming, promoting, demoting, starting, unknown
                     ?format=text, or Accept: text/plain, answers in one line
-/ready              200 if in touch with the cluster and caught up, active or not
+/ready              200 if in touch with the cluster, caught up, voting and able to write, active or not
 /live               200 if the agent is alive
 /active             307 to the active instance; ?role=, ?port=, ?path=, ?scheme=
 /status             everything this node knows, as JSON
@@ -72,9 +72,14 @@ pub struct Checks {
 impl Checks {
     /// Binds every address of `[http]`, and reads the certificate; port 0 takes a free one. The error is one line, and says what to do.
     pub fn bind(config: &config::Http) -> Result<Checks, String> {
+        Checks::bind_on(config, &[])
+    }
+
+    /// As [`bind`](Checks::bind), for a node of these addresses, some of which may come only later.
+    pub fn bind_on(config: &config::Http, own: &[IpAddr]) -> Result<Checks, String> {
         Ok(Checks {
-            listeners: listen::tcp(&config.listen, "http.listen")?,
-            agent_check: listen::tcp(&config.agent_check, "http.agent_check")?,
+            listeners: listen::tcp(&config.listen, "http.listen", own)?,
+            agent_check: listen::tcp(&config.agent_check, "http.agent_check", own)?,
             certificates: match &config.tls {
                 Some(files) => {
                     let loaded = Certificates::load(files).map_err(|error| format!("http.tls: {error}"))?;
@@ -241,11 +246,22 @@ pub(super) struct Board {
     pub feed: Feed,
     /// The role that is meant when none is named: `main`, or the first.
     pub default_role: Option<RoleName>,
+    /// Long answers are made one at a time, so that those who ask for many hold up nobody's check for longer than one takes.
+    turn: Semaphore,
 }
 
 impl Board {
-    /// Reads from what `handle` publishes.
+    /// Reads from what `handle` publishes, and shows what everybody may see.
     pub(super) fn new(handle: Handle) -> Board {
+        Board::showing(handle, Status::new)
+    }
+
+    /// The same, with what only operators may see.
+    pub(super) fn for_operators(handle: Handle) -> Board {
+        Board::showing(handle, Status::for_operators)
+    }
+
+    fn showing(handle: Handle, make: MakeStatus) -> Board {
         let roles = &handle.published.guards;
         let default_role = roles
             .keys()
@@ -253,8 +269,9 @@ impl Board {
             .or_else(|| roles.keys().next())
             .cloned();
         Board {
-            feed: Feed::new(handle.published.clone(), handle.counters.clone()),
+            feed: Feed::new(handle.published.clone(), handle.counters.clone(), make),
             default_role,
+            turn: Semaphore::new(1),
             handle,
         }
     }
@@ -270,10 +287,20 @@ impl Board {
             Ok(None) => {}
             Err(error) => return refusal(StatusCode::BAD_REQUEST, &error),
         }
+        let _turn = self.turn.acquire().await;
         let now = Mono::now();
-        let mut status = Status::new(&self.handle.published, VERSION, now);
+        let mut status = self.feed.status(now);
         status.held_ms = floor_ms(now.since(came));
         json(StatusCode::OK, &status)
+    }
+
+    /// Answers `/metrics`.
+    async fn metrics(&self) -> Answer {
+        let _turn = self.turn.acquire().await;
+        let Handle {
+            published, counters, ..
+        } = &self.handle;
+        prometheus(metrics::page(published, counters, Mono::now()))
     }
 
     /// Answers `/events`: a stream, or the history as JSON to those who ask for it.
@@ -296,7 +323,7 @@ impl Board {
             };
         }
         if as_json {
-            return json(StatusCode::OK, self.handle.published.events.load().as_ref());
+            return self.feed.history.of(&self.handle.published).json();
         }
         let seen = headers
             .get("last-event-id")
@@ -330,8 +357,10 @@ enum Reading<'r> {
     Done(Answer),
     /// A majority's word on this role.
     Confirmation(&'r RoleName, Wanted),
-    /// News, perhaps.
+    /// News, perhaps, and a turn.
     Status,
+    /// A turn.
+    Metrics,
 }
 
 impl Face for Reader {
@@ -356,6 +385,10 @@ impl Face for Reader {
                     let answer = reader.board.status(request.uri().query()).await;
                     dressed(answer, &request)
                 })
+            }
+            Reading::Metrics => {
+                let reader = self.clone();
+                Answering::later(async move { dressed(reader.board.metrics().await, &request) })
             }
         }
     }
@@ -442,7 +475,7 @@ impl Reader {
             "/active" => active(published, default, query, Mono::now()),
             "/status" => return Reading::Status,
             "/events" => self.board.events(query, request.headers(), from),
-            "/metrics" => prometheus(metrics::page(published, counters, Mono::now())),
+            "/metrics" => return Reading::Metrics,
             "/" => text(StatusCode::OK, INDEX),
             _ => refusal(StatusCode::NOT_FOUND, "nothing here; see / for what there is"),
         })

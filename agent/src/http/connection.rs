@@ -2,9 +2,11 @@
 //! port; by configuration inside TLS, or behind a header of the PROXY protocol.
 
 use super::answer::{Answer, Body};
+use super::budget::Budget;
 use super::crowd::{Peer, Visitor};
 use super::opening::{self, Opening, Rewound};
 use super::patience::{Busy, Patience, Patient, Phase, Rung};
+use super::progress::{Impatient, Progress};
 use super::serve::{Serve, part};
 use super::tls::Certificates;
 use crate::spawner::Tasks;
@@ -84,6 +86,7 @@ pub(super) struct Http<F> {
     /// The log has said that they do, although they may not.
     warned: AtomicBool,
     multiplexed: Semaphore,
+    budget: Arc<Budget>,
 }
 
 impl<F: Face> Http<F> {
@@ -96,6 +99,7 @@ impl<F: Face> Http<F> {
             tls: None,
             warned: AtomicBool::new(false),
             multiplexed: Semaphore::new(MAX_MULTIPLEXED),
+            budget: Arc::default(),
         }
     }
 
@@ -162,11 +166,11 @@ impl<F: Face> Http<F> {
     {
         let stream = Rewound::new(early, stream);
         if opening != Opening::Http2 {
-            return one_by_one(stream, &self.face, visitor, stopped).await;
+            return one_by_one(stream, self, visitor, stopped).await;
         }
         let (room, limit) = (&self.multiplexed, self.patience.header);
         let _room = visitor.room(room, Phase::is_multiplexed, limit).await?;
-        Box::pin(multiplexed(stream, &self.face, visitor, stopped)).await
+        Box::pin(multiplexed(stream, self, visitor, stopped)).await
     }
 
     /// Reads the first bytes, and past a header of the PROXY protocol. The inner error is for whoever wrote the balancer's
@@ -220,7 +224,7 @@ where
 /// HTTP/1.
 async fn one_by_one<S, F>(
     stream: S,
-    face: &Arc<F>,
+    http: &Http<F>,
     visitor: &Visitor,
     stopped: &mut watch::Receiver<()>,
 ) -> io::Result<()>
@@ -228,27 +232,25 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Face,
 {
-    let (phase, from) = (&visitor.phase, visitor.from);
+    let (phase, from, budget) = (&visitor.phase, visitor.from, &http.budget);
     let service = service_fn(|request| {
         phase.answering();
-        match face.answer(request, from) {
+        match http.face.answer(request, from) {
             Answering::Done(answer) => {
-                phase.answered();
-                Answering::Done(answer)
+                let answer = budget.weigh(answer.into_inner(), from);
+                Answering::done(made(phase, answer))
             }
             Answering::Later(answer) => {
-                let phase = phase.clone();
-                Answering::later(async move {
-                    let answer = answer.await;
-                    phase.answered();
-                    answer
-                })
+                let (phase, budget) = (phase.clone(), budget.clone());
+                Answering::later(async move { made(&phase, budget.weigh(answer.await, from)) })
             }
         }
     });
     // No timer: see `patience`.
     let serving = http1::Builder::new()
         .max_buf_size(MAX_HEADER.into())
+        // Who closes its side behind a question wants an answer. Streams end then all the same: see `patience`.
+        .half_close(true)
         // One plain write costs less than a gathering one; bodies come in small pieces for it.
         .writev(false)
         .serve_connection(TokioIo::new(stream), service);
@@ -262,6 +264,15 @@ where
         }
     };
     ended.map_err(io::Error::other)
+}
+
+/// Notes that an answer is made.
+fn made(phase: &Phase, answer: Answer) -> Answer {
+    match answer.body().goes_on() {
+        true => phase.streaming(),
+        false => phase.answered(),
+    }
+    answer
 }
 
 /// Ready once the agent stops. What else wakes the task costs it no lock.
@@ -279,7 +290,7 @@ async fn stop(stopped: &mut watch::Receiver<()>) {
 /// HTTP/2.
 async fn multiplexed<S, F>(
     stream: S,
-    face: &Arc<F>,
+    http: &Http<F>,
     visitor: &Visitor,
     stopped: &mut watch::Receiver<()>,
 ) -> io::Result<()>
@@ -289,19 +300,25 @@ where
 {
     let (phase, from) = (visitor.phase.clone(), visitor.from);
     phase.multiplexed();
+    let (face, budget) = (http.face.clone(), http.budget.clone());
+    let tasks = Tasks::default(); // they end with the connection
+    let executor = Impatient::new(tasks.executor(), http.patience.write);
+    let progresses = executor.clone();
     let service = service_fn(move |request| {
-        let busy = phase.busy();
-        let face = face.clone();
+        let (busy, progress) = (phase.busy(), progresses.next());
+        let (face, budget) = (face.clone(), budget.clone());
         async move {
             let Ok(answer) = face.answer(request, from).await;
+            let answer = budget.weigh(answer, from);
+            progress.offered();
             Ok::<_, Infallible>(answer.map(|body| Multiplexed {
                 _busy: body.goes_on().then_some(busy),
                 body,
+                progress,
             }))
         }
     });
-    let tasks = Tasks::default(); // they end with the connection
-    let serving = http2::Builder::new(tasks.executor())
+    let serving = http2::Builder::new(executor)
         .max_header_list_size(MAX_HEADER.into())
         .max_concurrent_streams(MAX_STREAMS)
         .initial_stream_window_size(MAX_AHEAD)
@@ -323,6 +340,7 @@ where
 struct Multiplexed {
     body: Body,
     _busy: Option<Busy>,
+    progress: Arc<Progress>,
 }
 
 impl HttpBody for Multiplexed {
@@ -333,7 +351,13 @@ impl HttpBody for Multiplexed {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            // It is asked for more once the reader has room for that; what waits for news waits for nobody.
+            Poll::Pending if self.body.awaits_news() => self.progress.quiet(),
+            _ => self.progress.offered(),
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,6 +4,7 @@ use super::answer::{Answer, StatusCode, json, last, wrong_method};
 use super::checks::Board;
 use super::connection::{Answering, Face, Http};
 use super::crowd::Peer;
+use super::lasting::Lasting;
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
 use super::serve::{Limits, Listener, serve};
@@ -19,7 +20,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,11 @@ impl Control {
     /// Binds `[control]`. A Unix socket is made with mode 0660; one that a dead process left is taken over, a live one is
     /// an error. The error is one line, and says what to do.
     pub fn bind(config: &baton_shared::config::Control) -> Result<Control, String> {
+        Control::bind_on(config, &[])
+    }
+
+    /// As [`bind`](Control::bind), for a node of these addresses, some of which may come only later.
+    pub fn bind_on(config: &baton_shared::config::Control, own: &[IpAddr]) -> Result<Control, String> {
         match &config.listen {
             ControlListen::Unix(path) => {
                 let (listener, file) = listen::unix(path)?;
@@ -58,7 +64,7 @@ impl Control {
             ControlListen::Tcp { token, .. } if token.is_empty() => {
                 Err("control.listen is a TCP address and control.token is empty; set a token, or use a Unix socket".into())
             }
-            ControlListen::Tcp { addr, token } => listen::tcp(&[*addr], "control.listen")?
+            ControlListen::Tcp { addr, token } => listen::tcp(&[*addr], "control.listen", own)?
                 .pop()
                 .map(|listener| Control(Door::Tcp(listener, token.clone())))
                 .ok_or_else(|| "control.listen names no address".into()),
@@ -86,8 +92,8 @@ impl Control {
     ) -> Result<(), String> {
         let unusable = |error| format!("cannot use the control listener: {error}");
         match self.0 {
-            Door::Unix(listener, _file) => {
-                let listener = tokio::net::UnixListener::from_std(listener).map_err(unusable)?;
+            Door::Unix(listener, file) => {
+                let listener = Lasting::new(listener, file).map_err(unusable)?;
                 run(listener, handle, None, shutdown).await
             }
             Door::Tcp(listener, token) => {
@@ -109,7 +115,7 @@ async fn run(
         counters: None,
     };
     let face = Arc::new(Operators {
-        board: Board::new(handle),
+        board: Board::for_operators(handle),
         token,
     });
     let server = Arc::new(Http::new(face.clone(), Patience::USUAL));

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::{AbortHandle, Id, JoinError};
 use tokio::time::{Instant, timeout};
 
-/// Where a connection comes from; `None` on a Unix socket.
+/// Whom a connection counts for (`baton_shared::crowd`); `None` on a Unix socket.
 pub(super) type Peer = Option<IpAddr>;
 
 /// An answer takes a few milliseconds, a majority's word a window. What takes longer is a stream, a watch or a status held
@@ -23,6 +23,8 @@ pub(super) type Peer = Option<IpAddr>;
 const ANSWERED: Duration = Duration::from_secs(1);
 /// This part of all makes way at once, so that looking at everybody is worth it.
 const PART: usize = 64;
+/// Who has more than this part of all places has too many.
+const GREEDY: usize = 4;
 /// Between two warnings that there is no room.
 const WARN: Duration = Duration::from_secs(60);
 
@@ -35,8 +37,14 @@ pub(super) struct Crowd {
 
 #[derive(Default)]
 struct Seats {
-    all: HashMap<Id, (Phase, AbortHandle)>,
+    all: HashMap<Id, Seat>,
     warned: Option<Instant>,
+}
+
+struct Seat {
+    phase: Phase,
+    from: Peer,
+    task: AbortHandle,
 }
 
 /// One of them, as it is seen by what serves it.
@@ -72,8 +80,13 @@ impl Crowd {
     }
 
     /// Who is served by `task` can be asked to leave.
-    pub(super) fn came(&self, phase: Phase, task: AbortHandle) {
-        self.seats().all.insert(task.id(), (phase, task));
+    pub(super) fn came(&self, phase: Phase, from: Peer, task: AbortHandle) {
+        self.seats().all.insert(task.id(), Seat { phase, from, task });
+    }
+
+    /// Keeps no more memory than those who are there need.
+    pub(super) fn shrink(&self) {
+        self.seats().all.shrink_to_fit();
     }
 
     /// A task has ended, by itself or because it made way. The error: it failed.
@@ -89,23 +102,32 @@ impl Crowd {
         }
     }
 
-    /// Closes those who have rested longest of all for whom `among` is true; says how many.
+    /// Closes those who have rested longest of all for whom `among` is true; says how many. Those of a client that has a good part of
+    /// all places go first: who asks seldom does not rest longer than who comes again and again, only more quietly.
     pub(super) fn make_room(&self, among: impl Fn(&Phase) -> bool) -> usize {
         let now = Instant::now();
         let mut seats = self.seats();
-        let there = seats.all.iter().filter(|(_, (phase, _))| among(phase));
-        let mut all: Vec<(bool, Instant, Id)> = there
-            .map(|(id, (phase, _))| (!phase.is_at_rest(), phase.since(), *id))
-            .filter(|(busy, since, _)| !busy || now.duration_since(*since) > ANSWERED)
+        let mut clients: HashMap<Peer, usize> = HashMap::new();
+        for seat in seats.all.values() {
+            *clients.entry(seat.from).or_default() += 1;
+        }
+        let many = seats.all.len() / GREEDY;
+        let there = seats.all.iter().filter(|(_, seat)| among(&seat.phase));
+        let mut all: Vec<(bool, bool, Instant, Id)> = there
+            .map(|(id, seat)| {
+                let (busy, modest) = (!seat.phase.is_at_rest(), clients[&seat.from] <= many);
+                (busy, modest, seat.phase.since(), *id)
+            })
+            .filter(|(busy, _, since, _)| !busy || now.duration_since(*since) > ANSWERED)
             .collect();
         if all.is_empty() {
             return 0;
         }
         let several = all.len() / PART + 1;
-        all.select_nth_unstable_by_key(several - 1, |(busy, since, _)| (*busy, *since));
-        for (_, _, id) in &all[..several] {
-            if let Some((_, task)) = seats.all.remove(id) {
-                task.abort();
+        all.select_nth_unstable_by_key(several - 1, |(busy, modest, since, _)| (*busy, *modest, *since));
+        for (_, _, _, id) in &all[..several] {
+            if let Some(seat) = seats.all.remove(id) {
+                seat.task.abort();
             }
         }
         if let Some(counters) = &self.counters {
@@ -173,7 +195,7 @@ mod tests {
         for begin in begin {
             let phase = crowd.visitor(None).phase;
             begin(&phase);
-            crowd.came(phase.clone(), tasks.spawn(std::future::pending()));
+            crowd.came(phase.clone(), None, tasks.spawn(std::future::pending()));
             phases.push(phase);
             sleep(ANSWERED * 9 / 10).await;
         }
@@ -183,12 +205,7 @@ mod tests {
     /// Who is still there.
     fn there(crowd: &Crowd, phases: &[Phase]) -> Vec<usize> {
         let seats = crowd.seats();
-        let left = |phase: &Phase| {
-            seats
-                .all
-                .values()
-                .any(|(other, _)| other.since() == phase.since())
-        };
+        let left = |phase: &Phase| seats.all.values().any(|seat| seat.phase.since() == phase.since());
         (0..phases.len()).filter(|n| left(&phases[*n])).collect()
     }
 
@@ -205,6 +222,23 @@ mod tests {
         assert_eq!(crowd.make_room(|_| true), 0, "it had no time to answer");
         sleep(ANSWERED / 5).await;
         assert_eq!(crowd.make_room(|_| true), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_with_many_places_makes_way_before_those_that_have_rested_longer() {
+        let crowd = Crowd::new(None);
+        let (mut tasks, mut phases) = (JoinSet::<()>::new(), Vec::new());
+        for client in [1, 2, 3, 9, 9, 4] {
+            let visitor = crowd.visitor(Some([10, 0, 0, client].into()));
+            let task = tasks.spawn(std::future::pending());
+            crowd.came(visitor.phase.clone(), visitor.from, task);
+            phases.push(visitor.phase);
+            sleep(ANSWERED).await;
+        }
+        for left in [&[0, 1, 2, 4, 5][..], &[1, 2, 4, 5], &[2, 4, 5]] {
+            assert_eq!(crowd.make_room(|_| true), 1);
+            assert_eq!(there(&crowd, &phases), left);
+        }
     }
 
     #[tokio::test(start_paused = true)]

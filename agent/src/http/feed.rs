@@ -7,10 +7,11 @@
 
 use super::VERSION;
 use super::crowd::Peer;
+use super::history::{Newest, write_event};
 use crate::handle::Counters;
 use baton_shared::clock::Mono;
 use baton_shared::status::{Status, gist};
-use baton_shared::view::{Event, Published};
+use baton_shared::view::Published;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,13 +34,21 @@ const GLANCE: Duration = Duration::from_millis(4);
 const MAX_HELD: usize = 128;
 /// Followers of the gist at once: gRPC clients that watch. In `confirm` mode each asks a majority whenever it changes.
 const MAX_FOLLOWERS: usize = 128;
+/// How long a client waits before it comes back, in milliseconds.
+const RETRY: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 /// A comment is sent after so long without anything else, so that proxies keep the connection and the dead are noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Makes the status for those who may see this face: everybody, or operators.
+pub(super) type MakeStatus = fn(&Published, &str, Mono) -> Status;
 
 /// The clients, and what they were last told.
 pub(super) struct Feed {
     published: Arc<Published>,
+    make: MakeStatus,
     told: Mutex<Told>,
+    /// What newcomers, and those who ask for all of it, are told first.
+    pub history: Newest,
     /// The gist as last seen, while somebody waits for news; `None` at the end. Its receivers are those who wait.
     gist: watch::Sender<Option<u64>>,
     /// Rung by who begins to wait, or to listen.
@@ -96,10 +105,12 @@ struct Told {
 
 impl Feed {
     /// A feed without clients.
-    pub(super) fn new(published: Arc<Published>, counters: Arc<Counters>) -> Feed {
+    pub(super) fn new(published: Arc<Published>, counters: Arc<Counters>, make: MakeStatus) -> Feed {
         Feed {
             published,
+            make,
             told: Mutex::default(),
+            history: Newest::default(),
             gist: watch::Sender::new(Some(0)),
             called: Notify::new(),
             held: Semaphore::new(MAX_HELD),
@@ -188,17 +199,17 @@ impl Feed {
             Counters::add(&self.counters.events_evicted);
         }
         self.look(&mut told, now);
-        let mut text = String::from("retry: 1000\n\n");
-        for event in self.published.events.load().iter() {
-            if event.number > after && event.number <= told.number {
-                write_event(&mut text, event);
-            }
-        }
+        let history = self.history.of(&self.published).told(after, told.number);
         let status = self.status(now);
+        let mut text = String::new();
         write_status(&mut text, &status);
         told.steady.get_or_insert_with(|| steady(&status));
         let (client, pieces) = mpsc::channel(MAX_BEHIND);
-        client.try_send(text.into()).ok()?;
+        for piece in [RETRY, history, text.into()] {
+            if !piece.is_empty() {
+                client.try_send(piece).ok()?;
+            }
+        }
         told.clients.push((from, client));
         self.called.notify_one();
         Some(pieces)
@@ -212,8 +223,9 @@ impl Feed {
         self.gist.send_replace(None);
     }
 
-    fn status(&self, now: Mono) -> Status {
-        Status::new(&self.published, VERSION, now)
+    /// The status as it is shown here.
+    pub(super) fn status(&self, now: Mono) -> Status {
+        (self.make)(&self.published, VERSION, now)
     }
 
     /// Tells all clients what is new.
@@ -250,12 +262,6 @@ impl Feed {
     }
 }
 
-fn write_event(text: &mut String, event: &Event) {
-    if let Ok(json) = serde_json::to_string(event) {
-        let _ = write!(text, "id: {}\ndata: {json}\n\n", event.number);
-    }
-}
-
 fn write_status(text: &mut String, status: &Status) {
     if let Ok(json) = serde_json::to_string(status) {
         let _ = write!(text, "event: status\ndata: {json}\n\n");
@@ -272,7 +278,7 @@ fn steady(status: &Status) -> Status {
     for role in &mut status.roles {
         (role.lease_ms, role.known_ms) = (0.0, 0.0);
         if let Some(check) = &mut role.check {
-            check.ago_ms = 0.0;
+            (check.ago_ms, check.took_ms) = (0.0, None);
         }
     }
     for node in &mut status.nodes {
@@ -280,6 +286,7 @@ fn steady(status: &Status) -> Status {
         node.clock_skew_ms = 0;
         for link in &mut node.links {
             (link.rtt_ms, link.jitter_ms, link.loss, link.silent_ms) = (None, 0.0, 0.0, None);
+            link.stream.for_ms = None;
         }
     }
     status
@@ -295,7 +302,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     fn feed(published: Arc<Published>) -> Feed {
-        Feed::new(published, Arc::default())
+        Feed::new(published, Arc::default(), Status::new)
     }
 
     fn all(pieces: &mut mpsc::Receiver<Bytes>) -> String {
@@ -385,6 +392,8 @@ mod tests {
                 good: true,
                 healthy: true,
                 reason: reason.into(),
+                output: String::new(),
+                took: None,
                 at: Mono(at),
             })));
             feed.look(&mut feed.told(), Mono(at + 1));

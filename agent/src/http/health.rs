@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use baton_shared::clock::Mono;
 use baton_shared::config::{HEALTH_CODES, HEALTH_STATES, HealthCodes};
 use baton_shared::id::{Epoch, NodeName, RoleName};
-use baton_shared::status::Status;
+use baton_shared::status::{OUT_OF_TOUCH, Status};
 use baton_shared::view::{Published, RoleState, View, Word};
 use hyper::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
@@ -319,8 +319,6 @@ fn passive<'v>(view: &'v View, role: &RoleName, now: Mono) -> (State, Cow<'v, st
     }
 }
 
-const OUT_OF_TOUCH: &str = "out of touch with a majority of voters";
-
 fn names(nodes: &[NodeName]) -> String {
     let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
     names.join(", ")
@@ -352,22 +350,13 @@ fn yes_or_no(what: &str, so: bool, reason: &str, form: Form) -> Answer {
     }
 }
 
-/// Answers `/ready`: in touch with a majority and caught up, active or standby alike.
+/// Answers `/ready`: whether the next node of a rolling update may be stopped, active or standby alike; and else what is missing here.
 pub(super) fn ready(published: &Published, now: Mono, form: Form) -> Answer {
-    let view = published.view.load();
-    let ready = Status::ready_at(&view, now);
-    let reason = if ready {
-        "in touch and caught up".into()
-    } else if view.leaving {
-        "stopping".into()
-    } else if !view.waiting_for.is_empty() {
-        format!("waiting for {}", names(&view.waiting_for))
-    } else if now >= view.in_touch_until {
-        OUT_OF_TOUCH.into()
-    } else {
-        "catching up with the log".into()
-    };
-    yes_or_no("ready", ready, &reason, form)
+    let lacks = Status::lacks_at(&published.view.load(), now);
+    match lacks.is_empty() {
+        true => yes_or_no("ready", true, "in touch and caught up", form),
+        false => yes_or_no("ready", false, &lacks.join("; "), form),
+    }
 }
 
 #[cfg(test)]

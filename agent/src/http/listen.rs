@@ -2,36 +2,61 @@
 
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Connections that the kernel keeps until they are accepted: a second's worth of a busy balancer fleet.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel keeps until they are accepted, as many as it does at most by default: one for which there is no room is
+/// tried again by its client a second later, which for a balancer is an outage.
+const BACKLOG: i32 = 4096;
+/// What the kernel keeps for a connection, each way; it takes twice as much for its own account (socket(7)). Left to itself it lets each
+/// grow to megabytes, for whoever asks and does not read.
+const BUFFER: usize = 32 * 1024;
 /// A silent peer is asked after half a minute, and given up half a minute later.
 const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(30))
     .with_interval(Duration::from_secs(10))
     .with_retries(3);
 
-/// Binds each address; port 0 takes a free one.
-pub(super) fn tcp(addrs: &[SocketAddr], key: &str) -> Result<Vec<TcpListener>, String> {
+/// Binds each address; port 0 takes a free one. An address of `own`, this node's, may be missing with its network: it is listened on
+/// all the same, for when it comes.
+pub(super) fn tcp(addrs: &[SocketAddr], key: &str, own: &[IpAddr]) -> Result<Vec<TcpListener>, String> {
     addrs
         .iter()
         .map(|addr| {
             // Where IPv4 is asked for on its own at the same port, the IPv6 wildcard must not take it too.
             let twin = addrs.iter().any(|a| a.is_ipv4() && a.port() == addr.port());
-            bind(*addr, addr.is_ipv6() && twin).map_err(|error| explain(*addr, key, &error))
+            let only_v6 = addr.is_ipv6() && twin;
+            let missing =
+                |error: &io::Error| error.kind() == ErrorKind::AddrNotAvailable && own.contains(&addr.ip());
+            match bind(*addr, only_v6, false) {
+                Err(error) if missing(&error) => {
+                    tracing::warn!(
+                        "{key}: this machine does not have {} yet; it is answered there when it comes",
+                        addr.ip()
+                    );
+                    bind(*addr, only_v6, true)
+                }
+                bound => bound,
+            }
+            .map_err(|error| explain(*addr, key, &error))
         })
         .collect()
 }
 
-fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+/// `early`: though the address is not there yet.
+fn bind(addr: SocketAddr, only_v6: bool, early: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if only_v6 {
         socket.set_only_v6(true)?;
+    }
+    if early {
+        match addr {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => socket.set_freebind_v6(true)?,
+        }
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -39,6 +64,8 @@ fn bind(addr: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     // by a connection that has nothing to say.
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&KEEP_ALIVE)?;
+    socket.set_send_buffer_size(BUFFER)?;
+    socket.set_recv_buffer_size(BUFFER)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -74,6 +101,13 @@ impl Drop for SocketFile {
         if identity(&self.path).is_ok_and(|now| now == self.identity) {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+impl SocketFile {
+    /// Whether the name is gone: removed by somebody who cleans up. One that leads elsewhere now is somebody's who took it.
+    pub fn is_gone(&self) -> bool {
+        identity(&self.path).is_err_and(|error| error.kind() == ErrorKind::NotFound)
     }
 }
 
@@ -184,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_accepted_sends_at_once_and_notices_death() {
-        let listener = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen")
+    fn what_is_accepted_sends_at_once_notices_death_and_buffers_little() {
+        let listener = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen", &[])
             .unwrap()
             .remove(0);
         listener.set_nonblocking(false).unwrap();
@@ -194,6 +228,8 @@ mod tests {
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+        assert_eq!(accepted.send_buffer_size().unwrap(), 2 * BUFFER);
+        assert_eq!(accepted.recv_buffer_size().unwrap(), 2 * BUFFER);
     }
 
     #[test]
@@ -210,14 +246,18 @@ mod tests {
         let long = dir.path().join("x".repeat(120));
         assert!(unix(&long).unwrap_err().contains("too long"));
 
-        let taken = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen").unwrap();
+        let taken = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen", &[]).unwrap();
         let addr = taken[0].local_addr().unwrap();
-        let error = tcp(&[addr], "http.listen").unwrap_err();
+        let error = tcp(&[addr], "http.listen", &[addr.ip()]).unwrap_err();
         assert!(
             error.contains("the port is taken") && error.contains("http.listen"),
             "{error}"
         );
-        let elsewhere = tcp(&["192.0.2.1:0".parse().unwrap()], "http.listen").unwrap_err();
-        assert!(elsewhere.contains("no such address"), "{elsewhere}");
+        let elsewhere = ["192.0.2.1:0".parse().unwrap()];
+        let error = tcp(&elsewhere, "http.listen", &[]).unwrap_err();
+        assert!(error.contains("no such address"), "{error}");
+        // Its network may come later.
+        let early = tcp(&elsewhere, "http.listen", &[elsewhere[0].ip()]).unwrap();
+        assert_eq!(early[0].local_addr().unwrap().ip(), elsewhere[0].ip());
     }
 }

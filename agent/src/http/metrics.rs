@@ -4,7 +4,7 @@ use super::VERSION;
 use crate::handle::Counters;
 use baton_shared::clock::Mono;
 use baton_shared::status::Status;
-use baton_shared::view::{LinkState, PeerState, Published, PushState, RoleState, View};
+use baton_shared::view::{LinkState, PeerState, Published, PushState, RoleState, StreamState, View};
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -123,7 +123,7 @@ fn name_server(page: &mut Page, c: &baton_dnsd::Counters) {
         ("connections", "DNS connections taken.", &c.tcp_connections),
         (
             "connections_refused",
-            "DNS connections refused: one client had too many.",
+            "DNS connections closed to make room for others.",
             &c.tcp_refused,
         ),
     ] {
@@ -180,8 +180,13 @@ fn about(page: &mut Page, view: &View, now: Mono) {
     );
     page.gauge(
         "baton_ready",
-        "1 while in touch and caught up, as /ready says.",
+        "1 while in touch, caught up, voting and able to write, as /ready says.",
         flag(Status::ready_at(view, now)),
+    );
+    page.gauge(
+        "baton_disk_hangs",
+        "1 while writes to the data directory are not completed: this node is out of line.",
+        flag(view.disk_hangs),
     );
     page.gauge(
         "baton_initialised",
@@ -193,11 +198,13 @@ fn about(page: &mut Page, view: &View, now: Mono) {
         "1 while this node keeps the lines of succession.",
         flag(view.coordinator.as_ref() == Some(&view.me)),
     );
-    page.gauge(
-        "baton_paused",
-        "1 while automatic takeovers are paused.",
-        flag(view.paused),
-    );
+    if view.orders_known() {
+        page.gauge(
+            "baton_paused",
+            "1 while automatic takeovers are paused; missing until that is known.",
+            flag(view.paused),
+        );
+    }
     page.gauge(
         "baton_alarms",
         "Conditions that need a person; see `baton status`.",
@@ -279,7 +286,7 @@ fn nodes(page: &mut Page, view: &View) {
         "gauge",
         "1 while an operator keeps the node out of line.",
     );
-    for node in &view.nodes {
+    for node in view.nodes.iter().filter(|_| view.orders_known()) {
         family.sample(&[("node", &node.name)], flag(node.drained));
     }
     let mut family = page.family(
@@ -299,6 +306,16 @@ fn nodes(page: &mut Page, view: &View) {
     );
     for node in &view.nodes {
         family.sample(&[("node", &node.name)], node.skew_ms as f64 / 1e3);
+    }
+    let mut family = page.family(
+        "baton_node_cut_off",
+        "gauge",
+        "1 for each network by which clients come and do not reach the node.",
+    );
+    for node in &view.nodes {
+        for (network, _) in &node.cut_off {
+            family.sample(&[("node", &node.name), ("network", network)], 1.0);
+        }
     }
 }
 
@@ -355,6 +372,17 @@ fn links(page: &mut Page, view: &View, now: Mono) {
             );
         }
     }
+    let mut family = page.family(
+        "baton_stream_up",
+        "gauge",
+        "1 while consensus streams (TCP) pass there, large messages too, by the last try.",
+    );
+    for (node, link) in all() {
+        if link.stream.state != StreamState::Untried {
+            let up = flag(!link.stream.state.fails());
+            family.sample(&[("node", node), ("network", &link.network)], up);
+        }
+    }
 }
 
 fn counted(page: &mut Page, c: &Counters, now: Mono) {
@@ -394,7 +422,7 @@ fn counted(page: &mut Page, c: &Counters, now: Mono) {
     }
     page.counter(
         "baton_streams_refused_total",
-        "Streams without the cluster's key, or not for this node.",
+        "Streams without the cluster's key, not for this node, or closed to make room before that was known.",
         &c.bad_streams,
     );
     page.counter(
@@ -478,6 +506,28 @@ mod tests {
         );
         let later = page(&published, &Counters::default(), Mono(100));
         assert!(later.contains("\nbaton_active{role=\"main\"} 0\n"));
+    }
+
+    #[test]
+    fn streams_are_told_once_they_were_tried() {
+        let mut view = fixture::view();
+        let states = [StreamState::Up, StreamState::LargeLost];
+        for (link, state) in view.nodes[1].links.iter_mut().zip(states) {
+            link.stream.state = state;
+        }
+        let published = Published::new(view, [fixture::role("main")]);
+        let text = page(&published, &Counters::default(), Mono(50));
+        let told: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("baton_stream_up"))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "baton_stream_up{node=\"b\",network=\"front\"} 1",
+                "baton_stream_up{node=\"b\",network=\"back\"} 0"
+            ]
+        );
     }
 
     #[test]

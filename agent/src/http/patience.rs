@@ -39,6 +39,9 @@ impl Patience {
     };
 }
 
+/// Of what comes while an answer goes on by itself, so much is read at most, to see whether its reader is there.
+const MAX_AHEAD: usize = 512;
+
 /// What a connection is doing and since when, shared by its stream, its handler, and who must find room for others.
 #[derive(Clone)]
 pub(super) struct Phase(Arc<Doing>);
@@ -82,6 +85,8 @@ const ANSWERING: u32 = 1;
 const IDLE: u32 = 2;
 /// TLS is being agreed on.
 const HANDSHAKE: u32 = 3;
+/// An answer goes on by itself: a stream of events.
+const STREAMING: u32 = 4;
 /// HTTP/2, with nothing to answer; plus one for each answer that is being made.
 const MULTIPLEXED: u32 = 1 << 16;
 
@@ -115,7 +120,10 @@ impl Phase {
 
     /// No answer is being made.
     pub(super) fn is_at_rest(&self) -> bool {
-        matches!(self.0.what.load(Relaxed), HEADER | IDLE | HANDSHAKE | MULTIPLEXED)
+        matches!(
+            self.0.what.load(Relaxed),
+            HEADER | IDLE | HANDSHAKE | STREAMING | MULTIPLEXED
+        )
     }
 
     /// It speaks HTTP/2.
@@ -146,6 +154,11 @@ impl Phase {
     /// The answer is made.
     pub(super) fn answered(&self) {
         self.0.what.store(IDLE, Relaxed);
+    }
+
+    /// The answer is made, and goes on by itself.
+    pub(super) fn streaming(&self) {
+        self.0.what.store(STREAMING, Relaxed);
     }
 
     /// The connection speaks HTTP/2: requests overlap, and what comes in need not be one.
@@ -208,6 +221,8 @@ pub(super) struct Patient<S> {
     alarm: Pin<Box<Sleep>>,
     /// Of the alarm.
     rung: Rung,
+    /// What came while an answer went on by itself.
+    ahead: Vec<u8>,
 }
 
 impl<S> Patient<S> {
@@ -220,6 +235,7 @@ impl<S> Patient<S> {
             stuck: None,
             alarm: Box::pin(sleep_until(phase.since() + patience.header)),
             rung: Rung::default(),
+            ahead: Vec::new(),
             phase,
         }
     }
@@ -227,7 +243,7 @@ impl<S> Patient<S> {
     fn deadline(&self) -> Option<Instant> {
         let reading = match self.phase.0.what.load(Relaxed) {
             HEADER | HANDSHAKE => Some(self.phase.since() + self.patience.header),
-            IDLE | MULTIPLEXED => Some(self.phase.since() + self.patience.idle),
+            IDLE | STREAMING | MULTIPLEXED => Some(self.phase.since() + self.patience.idle),
             _ => None,
         };
         let writing = self.stuck.map(|since| since + self.patience.write);
@@ -282,11 +298,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let result = match self.ahead.is_empty() {
+            true => Pin::new(&mut self.stream).poll_read(cx, buf),
+            false => {
+                let length = self.ahead.len().min(buf.remaining());
+                buf.put_slice(&self.ahead[..length]);
+                self.ahead.drain(..length);
+                Poll::Ready(Ok(()))
+            }
+        };
         match &result {
             Poll::Ready(_) => {
                 let what = &self.phase.0.what;
-                if what.load(Relaxed) == IDLE {
+                if matches!(what.load(Relaxed), IDLE | STREAMING) {
                     what.store(HEADER, Relaxed);
                     self.fresh = true;
                 }
@@ -297,7 +321,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Fails once the reader of an answer that goes on by itself has closed its side. Other answers are given all the same, for
+    /// many who ask once close their side behind the question; hyper therefore looks for no end while it answers.
+    fn heed_the_end(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.phase.0.what.load(Relaxed) == STREAMING && self.ahead.len() < MAX_AHEAD {
+            let mut piece = [0; MAX_AHEAD];
+            let mut buf = ReadBuf::new(&mut piece);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Pending => break,
+                Poll::Ready(read) => read?,
+            }
+            if buf.filled().is_empty() {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            self.ahead.extend_from_slice(buf.filled());
+            cx.waker().wake_by_ref(); // whoever waits for this has not seen it
+        }
+        Ok(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(cx, result)
@@ -320,7 +365,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         // hyper may have found nothing to read while the answer was being made, and then reads no more before it is
         // woken; but it always flushes.
         self.endure(cx)?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.heed_the_end(cx)?;
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,10 @@
 
 use super::crowd::{Crowd, Peer, Visitor};
 use super::socket::Socket;
+use crate::accepting::{is_exhausted, is_passing};
 use crate::handle::Counters;
+use crate::memory::give_back;
+use baton_shared::crowd::client;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -14,13 +17,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// What connections get to finish in when the agent stops.
 const DRAIN: Duration = Duration::from_secs(1);
 /// After an error that will not go away by itself at once, such as a want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many connections leave memory behind that is worth giving back, when half of them are gone for so long.
+const FLOOD: usize = 512;
+const EBB: Duration = Duration::from_secs(2);
 /// A peer that was told the last word gets so long to close, and may send so many bytes until then.
 const PARTING: Duration = Duration::from_secs(1);
 const MAX_PARTING: u64 = 64 * 1024;
@@ -47,7 +53,7 @@ pub(super) trait Listener: Send + 'static {
 impl Listener for TcpListener {
     type Stream = Socket;
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
-        Socket::poll_accept(self, cx).map_ok(|(stream, from)| (stream, Some(from.ip())))
+        Socket::poll_accept(self, cx).map_ok(|(stream, from)| (stream, Some(client(from.ip()))))
     }
 }
 
@@ -66,6 +72,34 @@ pub(super) struct Limits {
     pub counters: Option<Arc<Counters>>,
 }
 
+/// A flood of connections that comes and goes.
+#[derive(Default)]
+struct Tide {
+    highest: usize,
+    /// When half of them had gone.
+    fell: Option<Instant>,
+}
+
+impl Tide {
+    fn rises(&mut self, now: usize) {
+        self.highest = self.highest.max(now);
+    }
+
+    fn falls(&mut self, now: usize) {
+        if self.highest >= FLOOD && now <= self.highest / 2 {
+            self.fell.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Ready some time after most have gone.
+    async fn is_out(&self) {
+        match self.fell {
+            Some(at) => sleep_until(at + EBB).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Serves all `listeners` until `shutdown`, then lets connections finish for a moment.
 pub(super) async fn serve<L: Listener>(
     listeners: Vec<L>,
@@ -79,12 +113,20 @@ pub(super) async fn serve<L: Listener>(
     let mut shutdown = pin!(shutdown);
     let mut turn: usize = 0;
     let mut failing = false;
+    let mut tide = Tide::default();
     loop {
         turn = turn.wrapping_add(1);
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
                 crowd.left(ended)?;
+                tide.falls(tasks.len());
+                continue;
+            }
+            () = tide.is_out() => {
+                tide = Tide::default();
+                crowd.shrink();
+                spawn_blocking(give_back);
                 continue;
             }
             accepted = accept(&listeners, turn) => accepted,
@@ -105,9 +147,10 @@ pub(super) async fn serve<L: Listener>(
                     serving.await;
                     drop(open);
                 });
-                crowd.came(phase, task);
+                crowd.came(phase, from, task);
+                tide.rises(tasks.len());
             }
-            Err(error) if passing(&error) => {}
+            Err(error) if is_passing(&error) => {}
             Err(error) => {
                 if is_exhausted(&error) && crowd.make_room(|_| true) > 0 {
                     // Theirs come back with them.
@@ -174,19 +217,6 @@ async fn accept<L: Listener>(listeners: &[L], turn: usize) -> io::Result<(L::Str
     .await
 }
 
-/// Errors of one connection that died while it waited, and not of the listener (accept(2)).
-fn passing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
-    )
-}
-
-/// No descriptor is left, to this process or to anybody.
-fn is_exhausted(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
 /// Ends a connection after the last word to it. Closed with bytes unread, it would be reset, and the word with it (RFC 9112
 /// §9.6): so what the peer still sends is read, within bounds.
 pub(super) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
@@ -237,6 +267,23 @@ mod tests {
             self.0.fetch_add(1, Relaxed);
             Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMFILE)))
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_given_back_once_after_each_flood_and_never_without_one() {
+        let mut tide = Tide::default();
+        let is_out = async |tide: &Tide| timeout(EBB * 2, tide.is_out()).await.is_ok();
+        tide.rises(FLOOD - 1);
+        tide.falls(0);
+        assert!(!is_out(&tide).await);
+        tide.rises(FLOOD);
+        tide.falls(FLOOD / 2 + 1);
+        assert!(!is_out(&tide).await);
+        tide.falls(FLOOD / 2);
+        let start = Instant::now();
+        tide.falls(0);
+        assert!(is_out(&tide).await);
+        assert!(start.elapsed() >= EBB);
     }
 
     #[tokio::test]

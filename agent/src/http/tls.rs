@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 1 << 20;
 /// Handshakes at once. Each costs a signature, and memory until it is done. For one more the longest under way is given up.
 const MAX_HANDSHAKES: usize = 1024;
-/// What is spoken inside, by preference (RFC 7301, RFC 9113 §3.2).
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+/// What is spoken inside, by preference (RFC 7301, RFC 9113 §3.2). A client that names none of them is refused.
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 
 /// The certificate in use, and where it comes from.
 pub struct Certificates {
@@ -167,18 +167,20 @@ fn stamp(files: &config::Tls) -> Stamp {
 
 fn read(files: &config::Tls) -> Result<Arc<ServerConfig>, String> {
     let (cert, key) = (files.cert.display(), files.key.display());
-    let pem = |path: &Path, what: &str, error: pem::Error| match error {
-        pem::Error::NoItemsFound => format!("{} holds no {what} in PEM", path.display()),
-        other => format!("{} is not PEM: {other}", path.display()),
-    };
-    let chain = CertificateDer::pem_slice_iter(&contents(&files.cert)?)
+    let (certs, keys) = (contents(&files.cert)?, contents(&files.key)?);
+    let chain = CertificateDer::pem_slice_iter(&certs)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| pem(&files.cert, "certificate", error))?;
+        .map_err(|error| unusable(&files.cert, &certs, What::Certificate, &error))?;
     if chain.is_empty() {
-        return Err(format!("{cert} holds no certificate in PEM"));
+        return Err(unusable(
+            &files.cert,
+            &certs,
+            What::Certificate,
+            &pem::Error::NoItemsFound,
+        ));
     }
-    let secret = PrivateKeyDer::from_pem_slice(&contents(&files.key)?)
-        .map_err(|error| pem(&files.key, "private key", error))?;
+    let secret = PrivateKeyDer::from_pem_slice(&keys)
+        .map_err(|error| unusable(&files.key, &keys, What::Key, &error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -193,6 +195,43 @@ fn read(files: &config::Tls) -> Result<Arc<ServerConfig>, String> {
         })?;
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     Ok(Arc::new(config))
+}
+
+/// What one of the files is to hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Certificate,
+    Key,
+}
+
+/// Why a file cannot be used, and what to do.
+fn unusable(path: &Path, bytes: &[u8], what: What, error: &pem::Error) -> String {
+    let has = |word: &str| bytes.windows(word.len()).any(|piece| piece == word.as_bytes());
+    let shown = path.display();
+    let name = match what {
+        What::Certificate => "certificate",
+        What::Key => "private key",
+    };
+    if what == What::Key && (has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED")) {
+        return format!(
+            "{shown} is encrypted, and nobody is there to type its passphrase; decrypt it: openssl pkey -in {shown} -out NEW (mode 0600)"
+        );
+    }
+    let swapped = match what {
+        What::Certificate => has("PRIVATE KEY-----"),
+        What::Key => has("BEGIN CERTIFICATE-----"),
+    };
+    match error {
+        pem::Error::NoItemsFound if swapped => format!(
+            "{shown} holds no {name}, but what the other file should hold; is http.tls.cert the key, and http.tls.key the certificate?"
+        ),
+        // DER and PKCS #12 begin with a long sequence (X.690).
+        _ if bytes.starts_with(&[0x30, 0x82]) => format!(
+            "{shown} is not PEM, but looks like DER or PKCS #12; convert it with openssl x509, pkey or pkcs12"
+        ),
+        pem::Error::NoItemsFound => format!("{shown} holds no {name} in PEM"),
+        other => format!("{shown} is not PEM: {other}"),
+    }
 }
 
 fn contents(path: &Path) -> Result<Vec<u8>, String> {

@@ -5,6 +5,7 @@
 //! somebody has given it to this user (chown). No file system is mounted. Guardian, agent and keepers stay where they are.
 
 use super::sweep::read_all;
+use crate::mount::Mount;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::write;
@@ -52,7 +53,10 @@ impl Base {
     /// Below which directory one could be made from here, or why there could be none; nothing is left behind.
     pub fn possible() -> Result<PathBuf, String> {
         let dir = directory_of(None)?;
-        let name = format!("baton-probe-{}", std::process::id());
+        // Another probe of this process may be under way.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let number = NEXT.fetch_add(1, Relaxed);
+        let name = format!("baton-probe-{}-{number}", std::process::id());
         let base = Base(dir.join(&name));
         let usable = Base::make(&name).map(drop);
         base.remove();
@@ -231,11 +235,10 @@ pub fn directory_of(process: Option<u32>) -> Result<PathBuf, String> {
 
 /// Where cgroup2 is mounted: what of it, and the directory.
 fn mount_point(mounts: &str) -> Option<(&str, &str)> {
-    mounts.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let mut fields = front.split(' ').skip(3);
-        (back.split(' ').next()? == "cgroup2").then_some((fields.next()?, fields.next()?))
-    })
+    let mut mounts = mounts.lines().filter_map(Mount::parse);
+    mounts
+        .find(|mount| mount.kind == "cgroup2")
+        .map(|mount| (mount.root, mount.at))
 }
 
 fn below(root: &str, mount: &str, path: &str) -> Option<PathBuf> {

@@ -204,6 +204,9 @@ async fn held_while_it_waits_it_is_not_started_again() {
     );
 }
 
+/// The kernel's word, and what is seen of the program.
+const NOT_THERE: &str = "no such file: there is no /bin/app; is it installed here, and its path complete?";
+
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_be_started_and_stays_is_told_as_ended_and_started_again() {
     let promote = config::Action {
@@ -224,7 +227,7 @@ async fn one_that_cannot_be_started_and_stays_is_told_as_ended_and_started_again
         })
         .await;
     // Before the promotion counts as done: the core must not take it for one that runs.
-    let failed = input::Process::Failed("no such file".into());
+    let failed = input::Process::Failed(NOT_THERE.into());
     assert_eq!(process_of(stage.news().await), failed);
     assert_eq!(promotion.await.unwrap(), Ok(()));
     assert_eq!(stage.started().await, Epoch(5));
@@ -262,7 +265,7 @@ async fn one_that_cannot_be_started_fails_the_promotion() {
             result: Err("no such file".into()),
         })
         .await;
-    assert_eq!(promotion.await.unwrap(), Err("no such file".into()));
+    assert_eq!(promotion.await.unwrap(), Err(NOT_THERE.into()));
 }
 
 #[tokio::test(start_paused = true)]

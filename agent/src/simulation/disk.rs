@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::time::sleep;
 
+/// Whoever waits for a disk that hangs looks so often whether it still does.
+const LOOK: Duration = Duration::from_millis(50);
 /// What a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
@@ -41,6 +43,8 @@ struct State {
     fuse: Option<u64>,
     /// Longest time that an operation waits.
     slow: Duration,
+    /// No operation ends before this instant of the world's time.
+    hung_until: Duration,
     /// Says "synced" and is not.
     lies: bool,
 }
@@ -139,6 +143,7 @@ impl Platter {
                 powered: true,
                 fuse: None,
                 slow: Duration::from_millis(2),
+                hung_until: Duration::ZERO,
                 lies: false,
             }),
             dice,
@@ -209,6 +214,16 @@ impl Platter {
     /// How long an operation may take.
     pub(super) fn slow(&self, slow: Duration) {
         self.state().slow = slow;
+    }
+
+    /// For so long no operation ends; what hung before ends as these do.
+    pub(super) fn hang(&self, long: Duration) {
+        self.state().hung_until = time::now() + long;
+    }
+
+    /// For how much longer it hangs.
+    fn hangs_for(&self) -> Duration {
+        self.state().hung_until.saturating_sub(time::now())
     }
 
     /// From now on syncs are acknowledged and do nothing: sabotage.
@@ -347,6 +362,9 @@ impl Folder for Mounted {
         let wait = self.platter.dice.up_to(self.platter.state().slow);
         Box::pin(async move {
             sleep(wait).await;
+            while !self.platter.hangs_for().is_zero() {
+                sleep(self.platter.hangs_for().min(LOOK)).await;
+            }
             work();
         })
     }

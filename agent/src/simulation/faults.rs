@@ -112,6 +112,10 @@ fn fault(w: &mut World) -> Result<(), Broken> {
         17 => w.latency(Duration::from_millis(10 + w.dice.roll(150))),
         18 => cut_network(w, n),
         19 => w.freeze(n, Duration::from_millis(w.dice.roll(3000))),
+        20 if w.dice.one_in(3) => {
+            let long = Duration::from_millis(w.dice.roll(9_000));
+            w.sites[n].disk.hang(long);
+        }
         20 => {
             let most = if w.dice.one_in(4) { 400 } else { 30 };
             w.sites[n].disk.slow(Duration::from_millis(w.dice.roll(most)));
@@ -253,6 +257,7 @@ fn peace(w: &mut World) -> Result<(), Broken> {
     for n in 0..w.sites.len() {
         w.freeze(n, Duration::ZERO);
         w.sites[n].disk.slow(Duration::from_millis(2));
+        w.sites[n].disk.hang(Duration::ZERO);
         w.sites[n].disk.hold();
     }
     for _ in 0..5 {

@@ -14,6 +14,7 @@ use crate::consensus::{self, Consensus, Identity, Store};
 use crate::control::driver::Driver;
 use crate::control::flush::Flush;
 use crate::control::ground::Clock;
+use crate::control::probe;
 use crate::control::{self, MAX_NOTICES, Notice, RoleStates, calls, feed};
 use crate::handle::{Counters, MAX_WAITING, Message};
 use baton_core::input::Coordinator;
@@ -153,6 +154,7 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
         take,
         notices.clone(),
     ));
+    tasks.spawn(probes(site.clone(), store.clone()));
     tasks.spawn(serve(site.clone(), consensus.clone(), ordered));
     let checks = checks::run(configs, state_changes, published.clone(), notices.clone());
     tokio::spawn(checks); // no checks: ends after its one word
@@ -165,6 +167,8 @@ async fn start(site: &Arc<Site>) -> Result<Node, String> {
             config: config.clone(),
             identity,
             durable: store.durable(),
+            disk: Some("the simulated disk".into()),
+            progress: store.progress(),
             page: None,
             unfinished: Default::default(),
             ports,
@@ -274,6 +278,20 @@ async fn write(
                 on_disk(&site, &store, Store::settle_durable).await?;
                 pending = take();
             }
+        }
+    }
+}
+
+/// The probes of the disk, as [`probe`] has them on a thread.
+async fn probes(site: Arc<Site>, store: Arc<Store>) -> Result<(), String> {
+    let progress = store.progress();
+    loop {
+        let under_way = progress.begin();
+        on_disk(&site, &store, Store::probe).await?;
+        under_way.completed();
+        let mut idle = probe::Idle::default();
+        while !idle.look(progress.read()) {
+            sleep(probe::STEP).await;
         }
     }
 }

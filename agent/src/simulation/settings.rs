@@ -43,6 +43,8 @@ pub(super) fn config(me: usize, kinds: &[Kind], ips: &[IpAddr]) -> Arc<Config> {
         name: NetworkName::new(&format!("net{n}")).unwrap(),
         port: PORT + n as u16,
         interface: None,
+        clients: false,
+        gateway: None,
     };
     Arc::new(Config {
         me: name(me),

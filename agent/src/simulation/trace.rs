@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Lines kept.
 const MAX_LINES: usize = 100_000;
@@ -38,12 +39,14 @@ impl Trace {
     /// Hears whatever is logged on this thread while it is the default.
     pub(super) fn subscriber(&self) -> impl Subscriber + Send + Sync + 'static {
         let filter = std::env::var(WANTED).unwrap_or_else(|_| FILTER.to_owned());
+        let filter: Targets = filter.parse().expect("a filter in the manner of --log");
         tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(filter))
+            .with_max_level(LevelFilter::TRACE)
             .with_ansi(false)
             .with_timer(self.clone())
             .with_writer(self.clone())
             .finish()
+            .with(filter)
     }
 
     /// True time goes on.

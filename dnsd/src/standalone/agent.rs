@@ -1,6 +1,6 @@
 //! Asking one agent, for ever: one connection, one question at a time, each held back there until there is news.
 
-use crate::resolve::look_up;
+use crate::names::look_up;
 use baton_shared::clock::Mono;
 use baton_shared::config::AgentAddress;
 use baton_shared::status::Status;
@@ -142,7 +142,7 @@ impl Question {
 }
 
 async fn connect(agent: &AgentAddress) -> Result<TcpStream, String> {
-    let mut reason = String::new();
+    let mut reason = format!("\"{}\" has no address", agent.host);
     for ip in look_up(&agent.host).await? {
         match within(CONNECT_LIMIT, TcpStream::connect((ip, agent.port))).await {
             Ok(stream) => {

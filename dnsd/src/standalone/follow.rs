@@ -1,8 +1,8 @@
 //! The thread that follows the cluster: agents' answers go through the [`Follower`] and are published; what changes is
 //! logged.
 
-use crate::agent::{Asker, News};
-use baton_dnsd::follow::{Follower, Heard};
+use super::agent::{Asker, News};
+use crate::follow::{Follower, Heard};
 use baton_shared::clock::Mono;
 use baton_shared::config::AgentAddress;
 use baton_shared::copy::CopyView;
@@ -176,7 +176,8 @@ pub fn nothing() -> Arc<Published> {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 0,
-        caught_up: false,
+        lacks: vec!["nothing is known yet".into()],
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(0),
@@ -186,6 +187,7 @@ pub fn nothing() -> Arc<Published> {
         nodes: Vec::new(),
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     };
     Published::new(view, [])
 }

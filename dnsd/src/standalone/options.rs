@@ -9,7 +9,7 @@ use std::path::PathBuf;
 ///
 /// Runs in the foreground, logs to standard error, and ends at once on SIGTERM or SIGINT.
 #[derive(Debug, clap::Parser)]
-#[command(name = "baton-dnsd", version, max_term_width = 100)]
+#[command(name = "baton-dnsd", bin_name = "baton-dnsd", version, max_term_width = 100)]
 #[command(after_help = "\
 The file:
   agents = [\"10.0.0.1:7480\", \"10.0.0.2:7480\", \"10.0.0.3:7480\"]   # their http.listen

@@ -24,7 +24,8 @@ fn published(role: &str) -> Arc<Published> {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 1,
-        caught_up: true,
+        lacks: Vec::new(),
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(1),
@@ -37,11 +38,13 @@ fn published(role: &str) -> Arc<Published> {
             holder: None,
             last: None,
             line: Vec::new(),
+            promoted: None,
             lease_until: Mono::ZERO,
         }],
         nodes: Vec::new(),
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     };
     Published::new(view, [role])
 }

@@ -37,6 +37,7 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         skew_ms: 0,
         other_config: false,
         hears: Vec::new(),
+        cut_off: Vec::new(),
     };
     let role = RoleView {
         role: main_role(),
@@ -45,6 +46,7 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         holder: None,
         last: None,
         line: Vec::new(),
+        promoted: None,
         lease_until: Mono::ZERO,
     };
     View {
@@ -58,7 +60,8 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 1,
-        caught_up: true,
+        lacks: Vec::new(),
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(1),
@@ -68,6 +71,7 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         nodes: nodes.iter().map(node).collect(),
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     }
 }
 

@@ -59,6 +59,13 @@ impl Config {
             format!("silent holder   {gap} + a disk flush + two round trips + promotion"),
         );
         page.line("", "orderly stop    demotion + a few round trips + promotion");
+        if self.networks.iter().any(|network| network.clients) {
+            let half = show_duration(self.cluster.window / 2);
+            page.line(
+                "",
+                format!("no clients      {half} + demotion + a few round trips + promotion"),
+            );
+        }
         let back = match self.cluster.preempt_after {
             Some(after) => format!(
                 "a better node takes over once healthy for {}",
@@ -189,7 +196,12 @@ fn describe_network(network: &Network) -> String {
         .as_ref()
         .map(|i| format!(" on {i}"))
         .unwrap_or_default();
-    format!("{} port {}{interface}", network.name, network.port)
+    let clients = match (network.clients, network.gateway) {
+        (false, _) => String::new(),
+        (true, None) => ", where clients come".to_owned(),
+        (true, Some(gateway)) => format!(", where clients come (gateway {gateway})"),
+    };
+    format!("{} port {}{interface}{clients}", network.name, network.port)
 }
 
 fn describe_role(role: &Role, window: Duration, page: &mut Page) {
@@ -209,6 +221,14 @@ fn describe_role(role: &Role, window: Duration, page: &mut Page) {
             None => {}
         }
     }
+    let told = match (role.promote_again, &role.notify) {
+        (true, _) => "promote is run again, and then it is shown",
+        (false, Some(_)) => "told by notify, and then it is shown",
+        (false, None) => {
+            "never told: the epoch of the promotion is shown for as long as the node stays active"
+        }
+    };
+    page.line("  new epoch", told);
     if let Some(process) = &role.process {
         let when = match process.mode {
             Mode::Cold => "only while active",

@@ -192,7 +192,7 @@ pub(super) fn sockets(all: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, String> {
             all.len()
         ));
     }
-    let twice = |(i, addr): (usize, &SocketAddr)| addr.port() != 0 && all[..i].contains(addr);
+    let twice = |(i, addr): (usize, &SocketAddr)| all[..i].contains(addr);
     if all.iter().enumerate().any(twice) {
         return Err("names an address twice; remove one".to_owned());
     }
@@ -248,13 +248,13 @@ pub(super) fn control(root: &mut Section, local: Option<&Local>) -> Option<(Cont
 
 fn parse_door(text: &str, local: &Local) -> Result<Door, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        return value::socket(&local.expand(text, true)?)
-            .map(Door::Tcp)
-            .map_err(|_| {
-                format!(
-                    "\"{text}\" is neither \"unix:PATH\" nor IP:PORT; write \"unix:/run/baton/{{node}}.sock\""
-                )
-            });
+        let text = local.expand(text, true)?;
+        return match text.parse::<SocketAddr>() {
+            Ok(_) => value::socket(&text).map(Door::Tcp),
+            Err(_) => Err(format!(
+                "\"{text}\" is neither \"unix:PATH\" nor IP:PORT; write \"unix:/run/baton/{{node}}.sock\""
+            )),
+        };
     };
     let path = local.expand(path, false)?;
     let full = local.base.join(&path);
@@ -323,5 +323,5 @@ pub(super) fn clashes(root: &Section, local: &Local, listeners: &[(&'static str,
 
 fn clash(a: SocketAddr, b: SocketAddr) -> bool {
     let wild = a.is_ipv4() == b.is_ipv4() && (a.ip().is_unspecified() || b.ip().is_unspecified());
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || wild)
+    a.port() == b.port() && (a.ip() == b.ip() || wild)
 }

@@ -23,7 +23,7 @@ mod tree;
 mod value;
 
 pub use error::ConfigError;
-pub use parse::Loaded;
+pub use parse::{Loaded, Text};
 pub use pattern::Pattern;
 pub use secret::variables as secret_variables;
 pub use standalone::{Agent as AgentAddress, Standalone};
@@ -90,6 +90,11 @@ pub struct Network {
     pub port: u16,
     /// Sockets are bound to this interface.
     pub interface: Option<String>,
+    /// Clients reach the active node by it, so a holder that loses it hands over. Default: the networks on which the members' `serves`
+    /// are ([`Config::clients_by_serves`]), unless the file has the key anywhere.
+    pub clients: bool,
+    /// A router there that nodes look at, to know whether they reach anything; only on a network of clients.
+    pub gateway: Option<IpAddr>,
 }
 
 /// One of `[nodes]`.
@@ -135,7 +140,10 @@ pub struct Role {
     /// Run by the guardian when the agent died or is frozen while its application may act; a command. It must make sure that
     /// the application acts no more. Without it the demote command is run then; a fence that stands alone is the demote command.
     pub fence: Option<Action>,
-    /// Run after each change of this node's state in the role; nothing waits for it.
+    /// Promote is run again when the node stays active at a greater epoch.
+    pub promote_again: bool,
+    /// Run after each change of this node's state in the role; nothing waits for it, unless the node stays active at a greater epoch and
+    /// promote is not run again: then faces show that epoch once it has succeeded.
     pub notify: Option<Action>,
     /// The application itself, as a child of the sidecar.
     pub process: Option<Process>,
@@ -566,6 +574,49 @@ impl Config {
         &self.nodes[&self.me]
     }
 
+    /// Every command that a role may run, with its key in the file.
+    pub fn commands(&self) -> Vec<(String, &[String])> {
+        let mut all: Vec<(String, &[String])> = Vec::new();
+        for (name, role) in &self.roles {
+            let key = |key: &str| self.key_of(name, key);
+            if let Some(Probe::Command(command)) = role.check.as_ref().map(|check| &check.probe) {
+                all.push((key("check.command"), command));
+            }
+            // A fence that stands alone is the demote command, too.
+            let demote = role.demote.as_ref();
+            let demote =
+                demote.filter(|demote| role.fence.as_ref().map(|fence| &fence.call) != Some(&demote.call));
+            for (action, what) in [
+                (role.promote.as_ref(), "actions.promote.command"),
+                (demote, "actions.demote.command"),
+                (role.fence.as_ref(), "actions.fence.command"),
+                (role.notify.as_ref(), "actions.notify.command"),
+            ] {
+                if let Some(Call::Command(command)) = action.map(|action| &action.call) {
+                    all.push((key(what), command));
+                }
+            }
+            if let Some(process) = &role.process {
+                all.push((key("process.command"), &process.command));
+            }
+        }
+        all
+    }
+
+    /// How the file names a key of a role: a single `main` needs no `[roles]`.
+    fn key_of(&self, role: &RoleName, key: &str) -> String {
+        match self.roles.len() {
+            1 if role.as_str() == "main" => key.to_owned(),
+            _ => format!("roles.{role}.{key}"),
+        }
+    }
+
+    /// For each network whether all members serve clients on it, as far as `serves` tells: where each of a member's `serves` is its address
+    /// on exactly one network, and those networks are the same for every member. Otherwise none.
+    pub fn clients_by_serves(&self) -> Vec<bool> {
+        nodes::clients_by_serves(self.networks.len(), self.nodes.values())
+    }
+
     /// Names of the voters.
     pub fn voters(&self) -> impl Iterator<Item = &NodeName> {
         self.nodes
@@ -577,7 +628,8 @@ impl Config {
 
 impl Config {
     /// Digest of what must be the same on every node: cluster name, window, preemption, networks (in their order, for
-    /// heartbeats name them by place), nodes and roles' names. Key, interfaces, listeners, checks and actions may differ.
+    /// heartbeats name them by place) and by which of them clients come, nodes and roles' names. Key, interfaces, listeners, checks and
+    /// actions may differ.
     ///
     /// The first 8 bytes of SHA-256 over length-prefixed parts; stable across versions of the program.
     pub fn digest(&self) -> u64 {
@@ -594,9 +646,17 @@ impl Config {
             self.cluster.preempt_after.map(|after| after.as_nanos())
         ));
         part(&self.networks.len().to_string());
-        for network in &self.networks {
+        let by_serves = self.clients_by_serves();
+        for (network, usual) in self.networks.iter().zip(by_serves) {
             part(network.name.as_str());
             part(&network.port.to_string());
+            // What follows from the rest is not said twice.
+            if network.clients != usual {
+                part(&format!("clients {}", network.clients));
+            }
+            if let Some(gateway) = network.gateway {
+                part(&format!("gateway {gateway}"));
+            }
         }
         part(&self.nodes.len().to_string());
         for (name, node) in &self.nodes {

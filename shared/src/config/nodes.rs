@@ -2,7 +2,7 @@
 
 use super::error::{Place, Problems, nearest};
 use super::section::Section;
-use super::tree::Entry;
+use super::tree::{Entry, Value};
 use super::{Host, Network, Node, value};
 use crate::id::{Kind, NetworkName, NodeName};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ const MAX_PRIORITY: i128 = 1_000_000;
 /// UDP and TCP port of the sidecars.
 const DEFAULT_PORT: u16 = 7400;
 
-/// `[networks]`, in the order of the file.
+/// `[networks]`, in the order of the file. By which of them clients come is known once the nodes are: see [`clients`].
 pub(super) fn networks(root: &mut Section) -> Option<Vec<Network>> {
     let problems = root.problems;
     let example = "add a table [networks] with a line like: front = { port = 7400 }";
@@ -72,12 +72,85 @@ fn network(entry: &Entry, problems: &Problems) -> Option<Network> {
     let mut section = Section::of(path, &entry.item, problems)?;
     let port = section.take("port", |item| value::integer(item, 1, 65_535));
     let interface = section.take("interface", value::interface);
+    let clients = section.take("clients", value::boolean);
+    let gateway = section.take("gateway", value::gateway);
     section.finish();
     Some(Network {
         name: name?,
         port: port.unwrap_or(DEFAULT_PORT),
         interface,
+        clients: clients.unwrap_or(false),
+        gateway,
     })
+}
+
+/// Settles by which networks clients come, and what must hold for those.
+pub(super) fn clients(root: &mut Section, networks: &mut [Network], nodes: &[(NodeName, Node)]) {
+    let Some(mut section) = root.table("networks") else {
+        return;
+    };
+    let said = section.all().iter().any(|network| match &network.item.value {
+        Value::Table(keys) => keys.iter().any(|key| key.key == "clients"),
+        _ => false,
+    });
+    if !said {
+        let usual = clients_by_serves(networks.len(), nodes.iter().map(|(_, node)| node));
+        for (network, usual) in networks.iter_mut().zip(usual) {
+            network.clients = usual;
+        }
+    }
+    for (index, network) in networks.iter().enumerate() {
+        let problem = |text: &str| section.problem(network.name.as_str(), text);
+        let mut members = nodes.iter().filter(|(_, node)| node.kind.may_act());
+        if network.clients && !members.any(|(_, node)| node.addresses[index].is_some()) {
+            problem(
+                "clients = true, and no member has an address on it; give the members one, or take the key out",
+            );
+        }
+        let Some(gateway) = network.gateway else { continue };
+        if !network.clients {
+            problem(
+                "gateway is looked at on a network of clients alone; add clients = true, or take gateway out",
+            );
+        }
+        let host = Host::Ip(gateway);
+        for (name, node) in nodes {
+            let Some(address) = &node.addresses[index] else {
+                continue;
+            };
+            if *address == host {
+                problem(&format!(
+                    "gateway {gateway} is the address of node {name}; give the address of the network's router"
+                ));
+            } else if ip_version(address).is_some_and(|version| Some(version) != ip_version(&host)) {
+                problem(&format!(
+                    "gateway {gateway} and {address} (nodes.{name}) are IPv4 and IPv6; give the router's address of the nodes' version"
+                ));
+                break;
+            }
+        }
+    }
+}
+
+/// See [`Config::clients_by_serves`](super::Config::clients_by_serves).
+pub(super) fn clients_by_serves<'a>(networks: usize, nodes: impl Iterator<Item = &'a Node>) -> Vec<bool> {
+    let none = vec![false; networks];
+    let mut common: Option<Vec<bool>> = None;
+    for node in nodes.filter(|node| node.kind.may_act()) {
+        let mut here = none.clone();
+        for host in &node.serves {
+            let mut on = (0..networks).filter(|n| node.addresses[*n].as_ref() == Some(host));
+            match (on.next(), on.next()) {
+                (Some(only), None) => here[only] = true,
+                _ => return none,
+            }
+        }
+        match &common {
+            Some(common) if *common != here => return none,
+            _ => common = Some(here),
+        }
+    }
+    common.unwrap_or(none)
 }
 
 /// `[nodes]`, in the order of the file. Without known networks only the form is checked.

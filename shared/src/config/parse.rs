@@ -9,7 +9,7 @@ use super::{Cluster, Config, ConfigError, Network, Node, dns, faces, risks, role
 use crate::id::NodeName;
 use crate::timing::{MAX_WINDOW, MIN_WINDOW};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Longest file that is read, in bytes.
@@ -27,7 +27,50 @@ pub struct Loaded {
     pub warnings: Vec<String>,
 }
 
+/// The text of a configuration, which is read once however often it is parsed: a pipe gives it only once.
+#[derive(Clone, Debug)]
+pub struct Text {
+    text: String,
+    name: String,
+}
+
+impl Text {
+    /// Reads the file; see [`Config::load`].
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read.
+    pub fn read(path: &Path) -> Result<Text, ConfigError> {
+        let text = match inline(path) {
+            Some(text) => text.to_owned(),
+            None => read_file(path)?,
+        };
+        let name = Config::source(path);
+        Ok(Text { text, name })
+    }
+
+    /// Parses it; see [`Config::parse`].
+    ///
+    /// # Errors
+    ///
+    /// [`Config::parse`] refuses it.
+    pub fn parse(&self, me: Option<&NodeName>, sets: &[String]) -> Result<Loaded, ConfigError> {
+        Config::parse(&self.text, &self.name, me, sets)
+    }
+}
+
 impl Config {
+    /// What [`Config::load`] can be given more than once: the path of a file, or, in the place of what can be read only once
+    /// (a pipe: `baton agent --config <(...)`), its text. What cannot be read stays a path, for `load` to say why.
+    pub fn lasting(path: &Path) -> PathBuf {
+        let once = inline(path).is_none() && std::fs::metadata(path).is_ok_and(|file| !file.is_file());
+        match Text::read(path) {
+            // A line break more tells it from a path.
+            Ok(Text { text, .. }) if once => (text + "\n").into(),
+            _ => path.to_owned(),
+        }
+    }
+
     /// Reads and parses the file; see [`Config::parse`]. What has a line break or a `[` in it is no path: it is the configuration
     /// itself, as containers are given it in `BATON_CONFIG`. Relative paths in it begin in the working directory.
     ///
@@ -35,11 +78,7 @@ impl Config {
     ///
     /// The file cannot be read, or [`Config::parse`] refuses it.
     pub fn load(path: &Path, me: Option<&NodeName>, sets: &[String]) -> Result<Loaded, ConfigError> {
-        let name = Config::source(path);
-        match inline(path) {
-            Some(text) => Config::parse(text, &name, me, sets),
-            None => Config::parse(&read_file(path)?, &name, me, sets),
-        }
+        Text::read(path)?.parse(me, sets)
     }
 
     /// Whether [`Config::load`] takes this for the text of a configuration, and not for the path of a file.
@@ -76,7 +115,7 @@ impl Config {
         for (index, set) in sets.iter().enumerate() {
             tree::set(&mut tree, index, set, &problems);
         }
-        let base = Path::new(file).parent().unwrap_or(Path::new(""));
+        let base = base(Path::new(file));
         let loaded = read(Section::root(&tree, &problems), me, base);
         problems.into_result()?;
         loaded.ok_or_else(|| {
@@ -85,6 +124,15 @@ impl Config {
                 "refused for a reason that was not recorded; please report this",
             )
         })
+    }
+}
+
+/// Where relative paths begin: beside the file, or, if it has no place of its own (a pipe), in the working directory.
+fn base(file: &Path) -> &Path {
+    let pipe = ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter();
+    match file.parent() {
+        Some(dir) if !pipe.into_iter().any(|pipe| file.starts_with(pipe)) => dir,
+        _ => Path::new(""),
     }
 }
 
@@ -120,8 +168,11 @@ pub(super) fn read_file(path: &Path) -> Result<String, ConfigError> {
 
 fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded> {
     let cluster = cluster(&mut root, base);
-    let networks = nodes::networks(&mut root);
+    let mut networks = nodes::networks(&mut root);
     let nodes = nodes::nodes(&mut root, networks.as_deref());
+    if let (Some(networks), Some(nodes)) = (&mut networks, &nodes) {
+        nodes::clients(&mut root, networks, nodes);
+    }
     let me = nodes.as_ref().and_then(|nodes| own(me, nodes, &root));
     let local = local(me.as_ref(), nodes.as_deref(), networks.as_deref(), base);
     let storage = faces::storage(&mut root, local.as_ref());

@@ -130,6 +130,13 @@ fn role(section: &mut Section, window: Duration) -> Role {
         role.demote = read("demote", part(4), &STOP, &AFTER_DEMOTE);
         role.fence = read("fence", part(2), &FENCE, &AFTER_FENCE);
         role.notify = read("notify", DEFAULT_ACTION_TIMEOUT, &TELL, &[]);
+        role.promote_again = actions.take("promote_again", value::boolean).unwrap_or_default();
+        if role.promote_again && role.promote.is_none() {
+            actions.problem(
+                "promote_again",
+                "there is no promote that could be run again; add one, or remove this",
+            );
+        }
         actions.finish();
     }
     let told = |process: &Process| process.mode == Mode::Cold || process.demote_signal.is_some();

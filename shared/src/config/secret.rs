@@ -36,11 +36,12 @@ pub(super) struct Secret<T> {
 
 /// The cluster key from its source.
 pub(super) fn key(source: &str, base: &Path) -> Result<Secret<ClusterKey>, String> {
-    let (secret, at) = read(source, base)?;
+    let (secret, at) = read(source, base, Kind::Cluster)?;
+    // Whoever has other nodes must not be led to make another key.
     let value = ClusterKey::parse(&secret.value).map_err(|_| {
         format!(
-            "{at} is not a key of 32 bytes in base64 (44 characters); {}",
-            at.remedy()
+            "{at} is not a key of 32 bytes in base64 (44 characters); copy it from another node, for all need the same one \
+             (for a new cluster, `baton keygen` prints one)"
         )
     })?;
     Ok(Secret {
@@ -51,11 +52,11 @@ pub(super) fn key(source: &str, base: &Path) -> Result<Secret<ClusterKey>, Strin
 
 /// The control listener's token from its source.
 pub(super) fn token(source: &str, base: &Path) -> Result<Secret<String>, String> {
-    let (secret, at) = read(source, base)?;
+    let (secret, at) = read(source, base, Kind::Token)?;
     let value = secret.value.trim().to_owned();
     if value.len() < SHORTEST_TOKEN || !value.bytes().all(|b| b.is_ascii_graphic()) {
         let form = format!("must be {SHORTEST_TOKEN} or more printable characters without spaces");
-        return Err(format!("the token in {at} {form}; {}", at.remedy()));
+        return Err(format!("the token in {at} {form}; {}", Kind::Token.remedy(&at)));
     }
     Ok(Secret {
         value,
@@ -65,7 +66,7 @@ pub(super) fn token(source: &str, base: &Path) -> Result<Secret<String>, String>
 
 /// A key of TSIG: base64, as name servers' configurations have it.
 pub(super) fn tsig(source: &str, base: &Path) -> Result<Secret<Vec<u8>>, String> {
-    let (secret, at) = read(source, base)?;
+    let (secret, at) = read(source, base, Kind::Tsig)?;
     let bytes = BASE64_STANDARD.decode(secret.value.trim());
     match bytes {
         Ok(value) if value.len() >= SHORTEST_TSIG => Ok(Secret {
@@ -73,8 +74,8 @@ pub(super) fn tsig(source: &str, base: &Path) -> Result<Secret<Vec<u8>>, String>
             risk: secret.risk,
         }),
         Ok(_) => Err(format!(
-            "the key in {at} is too short: {SHORTEST_TSIG} bytes or more are safe; {}",
-            at.remedy()
+            "the key in {at} is too short: {SHORTEST_TSIG} bytes or more are safe; give both sides a longer one, such as \
+             `baton keygen` prints"
         )),
         Err(_) => Err(format!(
             "{at} is not base64; it holds the key's secret, and nothing else"
@@ -84,7 +85,7 @@ pub(super) fn tsig(source: &str, base: &Path) -> Result<Secret<Vec<u8>>, String>
 
 /// The secret that server cookies are made with.
 pub(super) fn cookies(source: &str, base: &Path) -> Result<Secret<[u8; COOKIE_DIGITS / 2]>, String> {
-    let (secret, at) = read(source, base)?;
+    let (secret, at) = read(source, base, Kind::Cookies)?;
     let text = secret.value.trim();
     let number = (text.len() == COOKIE_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit()))
         .then(|| u128::from_str_radix(text, 16).ok())
@@ -95,8 +96,8 @@ pub(super) fn cookies(source: &str, base: &Path) -> Result<Secret<[u8; COOKIE_DI
             risk: secret.risk,
         }),
         None => Err(format!(
-            "{at} does not hold {COOKIE_DIGITS} hexadecimal digits; make them with: openssl rand -hex {}",
-            COOKIE_DIGITS / 2
+            "{at} does not hold {COOKIE_DIGITS} hexadecimal digits; {}",
+            Kind::Cookies.remedy(&at)
         )),
     }
 }
@@ -107,11 +108,41 @@ enum Source {
     Env(String),
 }
 
-impl Source {
-    fn remedy(&self) -> String {
-        match self {
-            Source::File(path) => format!("make one with: baton keygen > {}", path.display()),
-            Source::Env(_) => "set it to what `baton keygen` prints".to_owned(),
+/// What a secret is for: who else must have the same one.
+#[derive(Clone, Copy)]
+enum Kind {
+    Cluster,
+    Token,
+    Tsig,
+    Cookies,
+}
+
+impl Kind {
+    /// Where one that is missing comes from.
+    fn remedy(self, at: &Source) -> String {
+        let half = COOKIE_DIGITS / 2;
+        match (self, at) {
+            (Kind::Cluster, Source::File(path)) => format!(
+                "copy it from another node; for a new cluster make one with: baton keygen > {}",
+                path.display()
+            ),
+            (Kind::Cluster, Source::Env(_)) => {
+                "set it to the key of the other nodes; for a new cluster, to what `baton keygen` prints"
+                    .to_owned()
+            }
+            (Kind::Token, Source::File(path)) => format!("make one with: baton keygen > {}", path.display()),
+            (Kind::Token, Source::Env(_)) => "set it to what `baton keygen` prints".to_owned(),
+            (Kind::Tsig, Source::File(_)) => "copy the key's secret from the other server".to_owned(),
+            (Kind::Tsig, Source::Env(_)) => "set it to the key's secret on the other server".to_owned(),
+            (Kind::Cookies, Source::File(path)) => format!(
+                "copy it from another server of the zone, or for the first make it with: openssl rand -hex {half} > {}",
+                path.display()
+            ),
+            (Kind::Cookies, Source::Env(_)) => {
+                format!(
+                    "set it to that of the zone's other servers, or to what `openssl rand -hex {half}` prints"
+                )
+            }
         }
     }
 }
@@ -125,16 +156,16 @@ impl std::fmt::Display for Source {
     }
 }
 
-fn read(source: &str, base: &Path) -> Result<(Secret<String>, Source), String> {
+fn read(source: &str, base: &Path, kind: Kind) -> Result<(Secret<String>, Source), String> {
     match source.split_once(':') {
-        Some(("file", path)) if !path.is_empty() => read_file(base.join(path)),
-        Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0']) => read_env(name),
+        Some(("file", path)) if !path.is_empty() => read_file(base.join(path), kind),
+        Some(("env", name)) if !name.is_empty() && !name.contains(['=', '\0']) => read_env(name, kind),
         // The value is not repeated: somebody may have put the secret itself there.
         _ => Err("must say where the secret is: \"file:/path\" or \"env:NAME\"".to_owned()),
     }
 }
 
-fn read_env(name: &str) -> Result<(Secret<String>, Source), String> {
+fn read_env(name: &str, kind: Kind) -> Result<(Secret<String>, Source), String> {
     let at = Source::Env(name.to_owned());
     VARIABLES
         .lock()
@@ -142,21 +173,20 @@ fn read_env(name: &str) -> Result<(Secret<String>, Source), String> {
         .insert(name.to_owned());
     match std::env::var(name) {
         Ok(value) => Ok((Secret { value, risk: None }, at)),
-        Err(_) => Err(format!("{at} is not set; {}", at.remedy())),
+        Err(_) => Err(format!("{at} is not set; {}", kind.remedy(&at))),
     }
 }
 
-fn read_file(path: std::path::PathBuf) -> Result<(Secret<String>, Source), String> {
+fn read_file(path: std::path::PathBuf, kind: Kind) -> Result<(Secret<String>, Source), String> {
     let at = Source::File(path.clone());
     let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => {
-            let shared = "; all nodes need the same one";
-            format!("{at} does not exist; {}{shared}", at.remedy())
-        }
+        ErrorKind::NotFound => format!("{at} does not exist; {}", kind.remedy(&at)),
         ErrorKind::PermissionDenied => {
             format!("{at} may not be read by this user; change its owner with chown, or run as another user")
         }
-        _ => format!("{at} cannot be read: {error}; {}", at.remedy()),
+        _ => format!(
+            "{at} cannot be read: {error}; see to the disk, or copy the file from where it still can be read"
+        ),
     };
     // Looked at before it is opened: opening a pipe would wait for somebody to write into it.
     let metadata = fs::metadata(&path).map_err(failed)?;

@@ -39,6 +39,11 @@ impl Role {
         self
     }
 
+    /// Whether the application can be told of a greater epoch while it is active. If not, it acts, and is shown, at that of its promotion.
+    pub fn tells_epochs(&self) -> bool {
+        self.promote_again || self.notify.is_some()
+    }
+
     /// Whether stopping this application takes any time: else the lease may be used to its very end.
     pub fn stops(&self) -> bool {
         self.demote.is_some() || self.fence.is_some() || self.process.is_some()

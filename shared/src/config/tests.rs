@@ -66,6 +66,44 @@ fn the_example_is_good_and_not_risky() {
     }
 }
 
+/// A key that no table knows: the error says which it does.
+const UNKNOWN: &str = "zzzzzzzzzzzz";
+
+#[test]
+fn the_example_has_every_key_that_the_parser_knows() {
+    let dir = Dir::new();
+    let tables = "cluster networks.front nodes.a storage check process actions actions.promote actions.fence http http.codes http.tls \
+                  control dns agent";
+    let (mut known, mut missing) = (0, Vec::new());
+    for table in tables.split_whitespace() {
+        let set = format!("{table}.{UNKNOWN}=1");
+        let error = dir
+            .parse(EXAMPLE, Some("a"), &["cluster.key=file:k", &set])
+            .unwrap_err()
+            .to_string();
+        let list = |line: &str| {
+            let keys = line
+                .split_once("known are ")
+                .or_else(|| line.split_once("keys are "));
+            keys.map(|(_, keys)| keys.to_owned())
+        };
+        let keys = error.lines().filter(|line| line.contains(UNKNOWN)).find_map(list);
+        let keys = keys.unwrap_or_else(|| panic!("{table}: {error}"));
+        for key in keys.split(", ") {
+            known += 1;
+            let word = |text: &str| {
+                text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                    .any(|word| word == key)
+            };
+            if !EXAMPLE.lines().any(word) {
+                missing.push(format!("{table}.{key}"));
+            }
+        }
+    }
+    assert!(known > 60, "only {known} are known");
+    assert_eq!(missing, Vec::<String>::new());
+}
+
 #[test]
 fn what_the_example_leaves_commented_out_is_right_too() {
     let dir = Dir::new();
@@ -131,7 +169,7 @@ fn the_example_means_what_it_says() {
     let check = role.check.as_ref().unwrap();
     assert_eq!(
         (check.interval, check.timeout),
-        (Duration::from_millis(250), Duration::from_millis(250))
+        (Duration::from_secs(1), Duration::from_secs(3))
     );
     assert_eq!((check.rise, check.fall, check.standby), (1, 2, true));
     let Probe::Http(http) = &check.probe else {
@@ -409,7 +447,9 @@ fn what_follows_a_failed_action_has_a_default_for_each() {
         [OnFailure::Release, OnFailure::Retry, OnFailure::Retry]
     );
     assert!(role.notify.is_some());
+    assert!(role.tells_epochs() && !role.promote_again);
     let other = [
+        "actions.promote_again=true",
         "actions.promote.on_failure=stay",
         "actions.demote.on_failure=release",
         "actions.fence.on_failure=release",
@@ -424,6 +464,7 @@ fn what_follows_a_failed_action_has_a_default_for_each() {
         "  promote    POST http://localhost:8080/promote?x=1, at most 5s\n             if it fails: the node becomes active all the same",
         "  demote     true, at most 400ms\n             if it fails: the role is given up as if",
         "  notify     POST http://[::1]:80/state, at most 5s",
+        "  new epoch  promote is run again, and then it is shown",
     ] {
         assert!(text.contains(part), "no {part:?} in\n{text}");
     }
@@ -444,6 +485,7 @@ fn the_digest_sees_what_all_must_share_and_nothing_else() {
         "cluster.join_wait=1s",
         "http.listen=[::]:1",
         "networks.front.interface=eth1",
+        "networks.front.clients=true",
         "check.tcp=a:1",
     ] {
         assert_eq!(digest(same), plain, "{same}");
@@ -453,6 +495,8 @@ fn the_digest_sees_what_all_must_share_and_nothing_else() {
         "cluster.window=2s",
         "cluster.preempt_after=1s",
         "networks.front.port=1",
+        "networks.front.clients=false",
+        "networks.front.gateway=10.0.0.9",
         "networks.back={}",
         "nodes.a.front=10.0.0.2",
         "nodes.a.priority=1",
@@ -462,6 +506,49 @@ fn the_digest_sees_what_all_must_share_and_nothing_else() {
     ] {
         assert_ne!(digest(other), plain, "{other}");
     }
+}
+
+#[test]
+fn clients_come_by_the_network_of_serves_unless_the_file_says_otherwise_or_that_is_not_one() {
+    let two = r#"
+cluster = { name = "x", key = "file:k" }
+networks = { front = {}, back = {}, wide = {} }
+nodes.a = { front = "10.0.0.1", back = "10.0.1.1" }
+nodes.b = { front = "10.0.0.2", back = "10.0.1.2", wide = "10.0.2.2" }
+nodes.w = { kind = "witness", back = "10.0.1.3" }
+"#;
+    let dir = Dir::new();
+    let clients = |sets: &[&str]| {
+        let config = dir.config(two, sets);
+        let networks = config.networks.iter().filter(|network| network.clients);
+        networks
+            .map(|network| network.name.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(clients(&[]), ["front"]);
+    let back = ["nodes.a.serves=10.0.1.1", "nodes.b.serves=10.0.1.2"];
+    assert_eq!(clients(&back), ["back"]);
+    let both = r#"nodes.a.serves=["10.0.0.1", "10.0.1.1"]"#;
+    assert_eq!(
+        clients(&[both, r#"nodes.b.serves=["10.0.1.2", "10.0.0.2"]"#]),
+        ["front", "back"]
+    );
+    for unclear in [
+        &back[..1],
+        &["nodes.a.serves=192.0.2.1"],
+        &["nodes.a.serves=vip.example", "nodes.b.serves=vip.example"],
+        &[both],
+    ] {
+        assert!(clients(unclear).is_empty(), "{unclear:?}");
+    }
+    assert_eq!(clients(&["networks.back.clients=true"]), ["back"], "and no other");
+    assert!(clients(&["networks.back.clients=false"]).is_empty());
+    let text = dir.config(two, &["networks.front.gateway=10.0.0.9"]).describe();
+    assert!(
+        text.contains("front port 7400, where clients come (gateway 10.0.0.9); back port 7400; wide"),
+        "{text}"
+    );
+    assert!(text.contains("no clients      500ms + demotion"), "{text}");
 }
 
 #[test]

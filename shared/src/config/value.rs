@@ -264,11 +264,27 @@ pub(super) fn host_port(text: &str, default: Option<u16>) -> Result<(String, u16
     }
 }
 
-/// A literal `IP:PORT` to listen on. Port 0 lets the system choose.
+/// A literal `IP:PORT` to listen on or to send to. Port 0 would be another one at each start, which nobody could ask.
 pub(super) fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("\"{text}\" is not IP:PORT; write it like \"0.0.0.0:7480\" or \"[::]:7480\", not a host name")
-    })
+    let form = "write it like \"0.0.0.0:7480\" or \"[::]:7480\"";
+    match text.parse::<SocketAddr>() {
+        Ok(addr) if addr.port() == 0 => Err(format!("\"{text}\" has port 0, which is none; {form}")),
+        Ok(addr) => Ok(addr),
+        Err(_) => Err(format!("\"{text}\" is not IP:PORT; {form}, not a host name")),
+    }
+}
+
+/// The address of a router: one machine's, and not this one's.
+pub(super) fn gateway(item: &Item) -> Result<IpAddr, String> {
+    let form = "write the router's address on this network, like \"10.0.1.1\"";
+    let given = text(item)?;
+    let ip: IpAddr = given
+        .parse()
+        .map_err(|_| format!("\"{given}\" is not an IP address; {form}"))?;
+    if ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
+        return Err(format!("{ip} is no router's address; {form}"));
+    }
+    Ok(ip)
 }
 
 /// The name of a network interface (Linux: at most 15 bytes).

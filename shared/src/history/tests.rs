@@ -79,6 +79,13 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         (stage::GRANTED, 601_000),
         (stage::SERVING, 601_000),
     ];
+    let attempts = [
+        (stage::LAST_ACTIVE, 0),
+        (stage::ATTEMPTS, 12_000_000),
+        (stage::FIT, 14_000_000),
+        (stage::PROMOTED, 14_300_000),
+        (stage::SERVING, 14_300_000),
+    ];
     let table: &[Takeover] = &[
         (
             Some("a"),
@@ -90,10 +97,10 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         ),
         (
             Some("a"),
-            "a stepped down: the application is not healthy: GET /ready says 503; c was passed over: it is not heard",
+            "a stepped down: the application is not healthy: GET /ready says 503; c was passed over: not heard",
             &orderly,
             "main: b took over from a, which stepped down: the application is not healthy: GET /ready says 503; c was \
-             passed over: it is not heard. Back after 14 ms: application stopped there 12 ms, granted 1.2 ms. (epoch 12)",
+             passed over: not heard. Back after 14 ms: application stopped there 12 ms, granted 1.2 ms. (epoch 12)",
         ),
         (
             Some("a"),
@@ -162,6 +169,13 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         (None, "", &[], "main: b became active. (epoch 12)"),
         (
             Some("a"),
+            "a died: killed; promotion failed on c: exit status 3",
+            &attempts,
+            "main: b took over from a, which died: killed; promotion failed on c: exit status 3. Back after 14.30 s: \
+             attempts failed 12.00 s, had to wait 2.00 s, promoted 300 ms. (epoch 12)",
+        ),
+        (
+            Some("a"),
             "as it pleased",
             &[
                 (stage::LAST_HEARD, 0),
@@ -223,6 +237,37 @@ fn whatever_else_happened_is_a_sentence_too() {
             "the cluster was founded by the voters a and b",
             "The cluster was founded by the voters a and b.",
         ),
+        (
+            what::LOST,
+            Some("a"),
+            "its lease ended",
+            "a is no longer active: its lease ended.",
+        ),
+        (
+            what::NOBODY,
+            Some("a"),
+            "paused",
+            "nobody is active since a was: paused.",
+        ),
+        (what::NOBODY, None, "paused", "nobody is active: paused."),
+        (
+            what::FAILED,
+            Some("b"),
+            "promotion failed: exit status 3",
+            "b: promotion failed: exit status 3.",
+        ),
+        (
+            what::DOWN,
+            Some("c"),
+            "was stopped in order",
+            "c was stopped in order.",
+        ),
+        (
+            what::LINK_DOWN,
+            None,
+            "on front, a does not hear b",
+            "On front, a does not hear b.",
+        ),
         ("eclipse", Some("a"), "of the sun.", "eclipse a: of the sun."),
         ("eclipse", None, "", "eclipse."),
     ];
@@ -273,4 +318,25 @@ fn lists_are_spoken() {
     assert_eq!(list(&["a"]), "a");
     assert_eq!(list(&["a", "b"]), "a and b");
     assert_eq!(list(&["a", "b", "c"]), "a, b and c");
+}
+
+#[test]
+fn downtime_counts_from_when_anybody_was_last_active() {
+    let took = |stages: &[(&str, u64)]| downtime(&event(what::TAKEOVER, Some("b"), None, "", stages));
+    let serving = (stage::SERVING, 9_000);
+    assert_eq!(
+        took(&[
+            (stage::LAST_ACTIVE, 0),
+            (stage::STEPPED_DOWN, 7_000),
+            (stage::LAST_HEARD, 8_000),
+            serving
+        ]),
+        Some(Duration::from_millis(9))
+    );
+    assert_eq!(
+        took(&[(stage::STEPPED_DOWN, 7_000), (stage::LAST_HEARD, 8_000), serving]),
+        Some(Duration::from_millis(2))
+    );
+    assert_eq!(took(&[(stage::CLAIMED, 0), serving]), None);
+    assert_eq!(took(&[(stage::LAST_ACTIVE, 0)]), None);
 }

@@ -67,8 +67,7 @@ impl Disks {
         let log = Disk::mount(&logs);
         std::os::unix::fs::symlink(logs.join("log"), cluster.log(name))
             .expect("the directory can be written");
-        let store = Disk::mount(&cluster.dir().join(name));
-        let _ = std::fs::remove_dir(cluster.dir().join(name).join("lost+found"));
+        let store = Disk::for_data(&cluster.dir().join(name));
         Disks { log, store }
     }
 }

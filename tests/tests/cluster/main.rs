@@ -6,15 +6,22 @@
 
 mod balancers;
 mod beside;
+mod clients;
 mod coordinator;
+mod disks;
 mod doctor;
 mod examples;
 mod lost;
+mod missing;
+mod outages;
 mod partition;
 mod planned;
 mod resize;
 mod restart;
 mod storm;
+mod strangers;
+mod streams;
+mod twin;
 mod witness;
 
 use baton_tests::cluster::Cluster;

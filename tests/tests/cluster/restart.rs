@@ -5,9 +5,10 @@ use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, hold, until};
+use baton_tests::watch::Viewpoint;
 
 /// A node's consensus id, as its own status has it.
-fn identity(cluster: &Cluster, node: &str) -> String {
+pub fn identity(cluster: &Cluster, node: &str) -> String {
     let status = cluster.status(node).expect("the node answers");
     let entry = status.nodes.into_iter().find(|n| n.name.as_str() == node);
     entry.expect("a node knows itself").id
@@ -103,6 +104,50 @@ fn all_stopped_and_started_in_every_order_nothing_is_lost() {
         let number = |event: Option<baton_shared::view::Event>| event.map_or(0, |event| event.number);
         assert!(number(after.last_event) >= number(before.last_event), "{order:?}");
         assert!(cluster.watch.was_active_since(&holder, since));
+        cluster.verify();
+    }
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn one_after_the_other_restarted_as_ready_says_costs_one_switchover_for_each_that_held_the_role() {
+    let mut cluster = three();
+    for first in NAMES {
+        cluster.place(first);
+        let since = now();
+        let mut held = 0;
+        for name in NAMES {
+            held += usize::from(cluster.status(name).is_ok_and(|status| {
+                let role = status.roles.first();
+                role.is_some_and(|role| role.active.as_ref() == Some(&status.node))
+            }));
+            cluster.stop(name);
+            cluster.start(name);
+            cluster.await_ready(name, GENEROUS);
+        }
+        cluster.settled();
+        // Who answered 200, one after the other: a holder that only moved up to a greater epoch is the same one.
+        let mut actives: Vec<String> = Vec::new();
+        for span in cluster
+            .watch
+            .spans()
+            .into_iter()
+            .filter(|span| span.last_received >= since)
+        {
+            if actives.last() != Some(&span.node) {
+                actives.push(span.node);
+            }
+        }
+        let moves = actives.len() - 1;
+        let gap = cluster.watch.outage(Viewpoint::Client, since);
+        let gap = gap.expect("somebody was active before");
+        eprintln!("{actives:?}: {held} held the role, and the longest gap was {gap:?}");
+        assert!(
+            moves <= held,
+            "{moves} moves, for {held} that held the role: {}",
+            cluster.watch.timeline()
+        );
+        assert!(gap <= cluster.orderly_bound(), "a gap of {gap:?}");
         cluster.verify();
     }
 }

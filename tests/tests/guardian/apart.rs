@@ -1,6 +1,6 @@
 //! Every application in every trouble and mode: by pairs, which the gate runs, or all of them.
 //!
-//! `BATON_MATRIX=full cargo test -p baton-tests --test guardian -- --ignored apart` plays all; one kind alone is named like
+//! `BATON_MATRIX=full cargo test --workspace --test guardian -- --ignored apart` plays all; one kind alone is named like
 //! `BATON_CASES=Postgres,AgentKilled,Tree`: any of application, trouble and mode.
 
 use crate::WINDOW;

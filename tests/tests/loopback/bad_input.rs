@@ -4,12 +4,14 @@ use crate::WINDOW;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::namespace::Namespace;
-use baton_tests::plan::Plan;
+use baton_tests::plan::{PORT, Plan};
 use baton_tests::process::Process;
-use std::net::TcpListener;
+use rustix::process::{Pid, Signal, kill_process};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 /// A cluster that is configured, and of which nothing runs.
 pub fn configured() -> Cluster {
@@ -137,6 +139,69 @@ fn a_port_in_use_is_named_with_status_1() {
     let taken = cluster.node("a").http;
     let _holder = TcpListener::bind(taken).expect("nobody else uses it");
     assert_refused(&cluster, &["--node", "a"], 1, &[&taken.to_string()]);
+}
+
+/// Of two networks one is enough to go on with; none is not.
+#[test]
+fn addresses_that_this_machine_does_not_have_are_named_with_status_1_if_it_has_none() {
+    let mut cluster = configured();
+    let seat = cluster.node("a").seat.clone();
+    let (front, back) = (seat.front.to_string(), seat.back.to_string());
+    edit(&cluster, &format!("\"{front}\""), "\"192.0.2.11\"");
+    let listen = format!("http.listen={}", cluster.node("a").http); // where the test asks
+    cluster.start_with("a", &["--set", &listen]);
+    cluster.await_logged("a", "no interface of this machine has the address 192.0.2.11");
+    until(GENEROUS, "a answers", || cluster.status("a"));
+    cluster.stop("a");
+    edit(&cluster, &format!("\"{back}\""), "\"192.0.2.12\"");
+    assert_refused(
+        &cluster,
+        &["--node", "a"],
+        1,
+        &["192.0.2.11", "correct this node's address"],
+    );
+}
+
+/// Kills a's agent and takes its ports before the next one does; whoever comes too late kills again, and has longer then.
+#[track_caller]
+fn take_from_the_dead(cluster: &Cluster, ips: &[Ipv4Addr]) -> Vec<UdpSocket> {
+    until(GENEROUS, "the ports are taken", || {
+        let agent = cluster.process("a").agent();
+        if let Some(agent) = agent.and_then(|agent| Pid::from_raw(agent.cast_signed())) {
+            kill_process(agent, Signal::KILL).map_err(|error| error.to_string())?;
+        }
+        let deadline = Instant::now() + Duration::from_millis(500);
+        loop {
+            let bound = ips.iter().map(|ip| UdpSocket::bind((*ip, PORT)));
+            match bound.collect::<Result<Vec<_>, _>>() {
+                Ok(taken) => return Ok(taken),
+                Err(error) if Instant::now() >= deadline => return Err(error.to_string()),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    })
+}
+
+/// A stranger takes the node's ports while no agent has them; the node comes back when they are free, or over what is left.
+#[test]
+fn ports_that_are_taken_while_the_agent_is_started_again_do_not_end_the_node() {
+    let mut cluster = configured();
+    cluster.start("a");
+    until(GENEROUS, "a answers", || cluster.status("a"));
+    let seat = cluster.node("a").seat.clone();
+    for ips in [vec![seat.front, seat.back], vec![seat.front]] {
+        let taken = take_from_the_dead(&cluster, &ips);
+        if ips.len() == 2 {
+            cluster.await_logged("a", "another program uses it");
+        } else {
+            until(GENEROUS, "a answers over the other network", || {
+                cluster.status("a")
+            });
+        }
+        drop(taken);
+        until(GENEROUS, "a answers again", || cluster.status("a"));
+    }
+    cluster.stop("a");
 }
 
 #[test]

@@ -11,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::path::Path;
 
 /// What the command says when it starts: its process id, and whom it is to talk to.
-const SHOW: &str = "echo $$ ${BATON_ACTIVE:-nobody} ${BATON_ADDRESS-none}";
+pub(crate) const SHOW: &str = "echo $$ ${BATON_ACTIVE:-nobody} ${BATON_ADDRESS-none}";
 
 #[track_caller]
-fn follow(dir: &Path, arguments: &[&str], script: &str) -> Process {
+pub(crate) fn follow(dir: &Path, arguments: &[&str], script: &str) -> Process {
     let mut all = vec!["follow"];
     all.extend(arguments);
     all.extend(["--", "sh", "-c", script]);
@@ -23,7 +23,7 @@ fn follow(dir: &Path, arguments: &[&str], script: &str) -> Process {
 
 /// Waits for the `n`th start, and gives the command's process id and the rest of the line.
 #[track_caller]
-fn started(dir: &Path, n: usize) -> (Pid, String) {
+pub(crate) fn started(dir: &Path, n: usize) -> (Pid, String) {
     let log = dir.join("follow.log");
     until(GENEROUS, "the command has started", || {
         let text = std::fs::read_to_string(&log).unwrap_or_default();

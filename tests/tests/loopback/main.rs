@@ -3,12 +3,15 @@
 mod activated;
 mod bad_input;
 mod beside;
+mod completions;
 mod confirm;
 mod crowds;
 mod damaged;
 mod doctor;
+mod epochs;
 mod failover;
 mod follow;
+mod greedy;
 mod operator;
 mod permission;
 mod reload;
@@ -21,12 +24,19 @@ mod waking;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RData;
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Short enough for a quick test, long enough for a machine that runs many of them at once.
 const WINDOW: Duration = Duration::from_millis(500);
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// One flood at a time: each opens as many connections as this process may, and keeps the machine busy.
+fn flooding() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a name server said: a response code, and addresses.
 type Said = (ResponseCode, Vec<Ipv4Addr>);

@@ -31,7 +31,7 @@ fn paused_nobody_takes_over_from_a_killed_holder_until_resumed() {
     cluster.operate("b", &["pause"]);
     until(GENEROUS, "all nodes know of the pause", || {
         for name in NAMES {
-            if !cluster.status(name)?.paused {
+            if cluster.status(name)?.paused != Some(true) {
                 return Err(format!("{name} does not"));
             }
         }

@@ -76,7 +76,12 @@ fn a_port_that_needs_a_right_is_named_with_status_1() {
     assert_refused(
         &cluster,
         &namespace,
-        &["--set", "networks.front.port=700"],
+        &[
+            "--set",
+            "networks.front.port=700",
+            "--set",
+            "networks.back.port=700",
+        ],
         &[&format!("{front}:700"), "CAP_NET_BIND_SERVICE"],
     );
 }

@@ -175,6 +175,7 @@ fn published() -> std::sync::Arc<Published> {
         }),
         last: None,
         line: Vec::new(),
+        promoted: None,
         lease_until: Mono::ZERO,
     };
     let member = |name: &str, serves: &[&str]| NodeView {
@@ -195,6 +196,7 @@ fn published() -> std::sync::Arc<Published> {
         skew_ms: 0,
         other_config: false,
         hears: Vec::new(),
+        cut_off: Vec::new(),
     };
     let view = View {
         serial: 1,
@@ -207,7 +209,8 @@ fn published() -> std::sync::Arc<Published> {
         waiting_for: Vec::new(),
         coordinator: None,
         applied: 7,
-        caught_up: true,
+        lacks: Vec::new(),
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(1),
@@ -221,6 +224,7 @@ fn published() -> std::sync::Arc<Published> {
         ],
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     };
     Published::new(view, ["batch", "main"].map(role))
 }

@@ -50,7 +50,7 @@ impl Guardian {
             return Some(Ok(running.id?));
         }
         let kill = self.plan(place).map_or(Duration::ZERO, |plan| plan.kill_lead);
-        let lent = page.slot(place).and_then(RoleSlot::lent);
+        let lent = page.slot(place).and_then(RoleSlot::binds);
         let fenced = lent.is_some() && self.fenced.get(&place) == lent.as_ref();
         if !idle && (fenced || lent.is_none_or(|until| now + kill >= until)) {
             return Some(Err("the lease is over".into()));

@@ -229,9 +229,6 @@ impl Guardian {
             // The next agent's to stop: it demotes first.
             all = false;
             slot.left_behind();
-            if let Some(until) = slot.lent() {
-                self.fenced.insert(place, until);
-            }
         }
         if all && !broken!(NoticeBeforeFence) {
             self.announce(burial.why, now);

@@ -98,7 +98,7 @@ impl Guardian {
 
     /// When the time of a role comes, if there is anything to do then that was not done for this lease.
     fn moment(&self, place: usize, plan: &FencePlan, slot: &RoleSlot) -> Option<(Mono, Due)> {
-        let until = slot.lent()?;
+        let until = slot.binds()?;
         let stopping = slot.is_stopping();
         let due = Due {
             place,
@@ -106,8 +106,10 @@ impl Guardian {
             stopping,
         };
         let running = self.applications.get(&place).is_some_and(|one| !one.killed);
+        // Where nothing acts but faces, they end with the lease by themselves.
+        let acts = running || plan.fence.is_some() || plan.unproven;
         // What the agent is stopping, and nothing here stops harder, is the agent's.
-        let useful = !stopping || running || (plan.fences(stopping) && plan.fence.is_some());
+        let useful = acts && (!stopping || running || (plan.fences(stopping) && plan.fence.is_some()));
         let new = self.fenced.get(&place) != Some(&until);
         (useful && new).then(|| (until - plan.lead(stopping), due))
     }

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 /// Most roles (`config::roles`).
 pub const SLOTS: usize = 16;
 
+/// The end of a lease of which nothing is known but that it is over.
+const LONG_AGO: u64 = 1;
+
 /// What is shared for one role; written by the agent alone, but for what is said of a fence.
 #[derive(Debug, Default)]
 #[repr(C)]
@@ -39,8 +42,17 @@ impl RoleSlot {
         before == 0 && until.is_some()
     }
 
-    /// An agent begins: no promotion is under way.
-    pub fn begin_anew(&self) {
+    /// An agent begins: no promotion is under way. `left_over`: it knows from its own disk that the application may still act since a run
+    /// before, of which this page may know nothing; if it dies before it has stopped it, that is the guardian's to do (H4).
+    pub fn begin(&self, left_over: bool) {
+        self.no_promotion();
+        if left_over && self.until.load(SeqCst) == 0 {
+            self.past.store(LONG_AGO, SeqCst);
+            self.until.store(LONG_AGO, SeqCst);
+        }
+    }
+
+    fn no_promotion(&self) {
         self.over.store(self.begun.load(SeqCst), SeqCst);
         self.promotion.store(0, SeqCst);
     }
@@ -116,7 +128,7 @@ impl RoleSlot {
     pub(super) fn buried(&self) {
         self.until.store(0, SeqCst);
         self.stopping.store(false, SeqCst);
-        self.begin_anew(); // what promoted it is dead, too
+        self.no_promotion(); // what promoted it is dead, too
         self.fence_done(self.begun.load(SeqCst));
     }
 
@@ -225,7 +237,7 @@ mod tests {
         // An agent that died during a promotion leaves none under way.
         let _ = slot.promoted(Epoch(2));
         assert_eq!(slot.quiet(), None);
-        slot.begin_anew();
+        slot.begin(false);
         done(&slot, slot.quiet());
         assert!(slot.is_fenced());
     }
@@ -238,6 +250,21 @@ mod tests {
         slot.left_behind();
         assert_eq!((slot.lent(), slot.binds()), (Some(Mono(5)), None));
         let _ = slot.lend(Some(Mono(9)));
+        assert_eq!(slot.binds(), Some(Mono(9)));
+    }
+
+    #[test]
+    fn what_an_agent_finds_left_over_is_lent_until_it_is_stopped_and_binds_nothing() {
+        let slot = RoleSlot::default();
+        slot.begin(false);
+        assert_eq!(slot.lent(), None);
+        slot.begin(true);
+        assert!(slot.lent().is_some() && slot.binds().is_none());
+        let _ = slot.lend(None);
+        assert_eq!(slot.lent(), None);
+        // What the page knows better stands.
+        let _ = slot.lend(Some(Mono(9)));
+        slot.begin(true);
         assert_eq!(slot.binds(), Some(Mono(9)));
     }
 }

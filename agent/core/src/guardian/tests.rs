@@ -17,6 +17,8 @@ enum By {
     Command,
     ProcessAndFence,
     Nothing,
+    /// Nothing was started here that would have to be: faces alone say who is active.
+    Faces,
 }
 
 fn plan(name: &str, by: By) -> FencePlan {
@@ -291,6 +293,27 @@ fn a_fence_that_fails_three_times_leaves_the_role_to_the_next_agent_and_nobody_i
     room.tell(Input::AgentStarted);
     room.instruct(instructions(&[By::Command]));
     assert!(fences(&room.pass(ms(500))).is_empty());
+}
+
+#[test]
+fn a_lease_that_ends_where_nothing_acts_but_faces_is_nothing_to_the_guardian() {
+    let mut room = Room::of(&[By::Faces]);
+    room.lend(0, 2000);
+    assert!(room.at(3000).is_empty(), "{:?}", room.done);
+}
+
+/// Guardian and agent of the run before died together; this agent found on its disk that its application may still act, and dies in turn.
+#[test]
+fn an_agent_that_dies_while_it_stops_what_a_run_before_left_is_not_announced_before_that_has_stopped() {
+    let mut room = Room::of(&[By::Command]);
+    room.slot(0).begin(true);
+    let _ = room.slot(0).stopping(true);
+    assert!(fences(&room.pass(ms(500))).is_empty(), "the agent is at it");
+    room.dies();
+    let begun = room.cleared();
+    assert!(fences(&begun) == [0] && !announced(&begun));
+    assert!(announced(&room.fenced(0, 0)));
+    assert!(!room.page.left_over(0));
 }
 
 #[test]

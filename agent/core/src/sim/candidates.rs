@@ -4,6 +4,7 @@ use super::MS;
 use super::world::{config_of, idle_beat, name};
 use crate::input::Coordinator;
 use crate::output::Durable;
+use crate::peer::Arrival;
 use crate::{Command, Core, Input, Output, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::id::{Boot, ClusterId, Kind, NodeId, NodeName};
@@ -85,6 +86,7 @@ fn proposed(nodes: &[Somebody]) -> Vec<Vec<NodeId>> {
         cluster: CLUSTER,
         durable: Durable::default(),
         unfinished: Default::default(),
+        disk: None,
     };
     let mut now = Mono(1_000 * MS);
     let mut core = Core::new(start, now);
@@ -120,7 +122,10 @@ fn proposed(nodes: &[Somebody]) -> Vec<Vec<NodeId>> {
             };
             let heartbeat = Box::new(heartbeat(name(n), node, digest, beat, mine));
             let input = Input::Heartbeat {
-                network: 0,
+                arrival: Arrival {
+                    network: 0,
+                    from: [10, 0, 0, 1 + n as u8].into(),
+                },
                 header,
                 heartbeat,
             };
@@ -168,6 +173,8 @@ fn heartbeat(from: NodeName, node: &Somebody, digest: u64, count: u64, mine: u64
             ..idle_beat()
         }],
         lines: Vec::new(),
+        writes: true,
+        reach: Default::default(),
     }
 }
 

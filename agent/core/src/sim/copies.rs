@@ -36,6 +36,7 @@ impl Lone {
             cluster: ClusterId(77),
             durable: Durable::default(),
             unfinished: Default::default(),
+            disk: None,
         };
         let now = Mono(1_000 * MS);
         let mut lone = Lone {

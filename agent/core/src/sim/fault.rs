@@ -6,7 +6,7 @@
 use super::MS;
 use super::dice::Dice;
 use super::life::Shape;
-use super::world::{Way, World, config, name};
+use super::world::{Double, Way, World, config, name};
 use crate::Request;
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,34 @@ pub(super) enum Fault {
     /// Its managed process ends: too often if that is set. It runs again after so many milliseconds, or (0) a long while; its
     /// agent hears of its end so many milliseconds late.
     ProcessEnds(Who, usize, bool, u64, u64),
+    /// Another process runs as this node, and is reached in its place: a bit for each sender and network.
+    Doubled(Who, Double, u64),
+    /// The doubles that there are are reached so from now on.
+    DoublesReached(u64),
+    DoublesLeave,
+    /// In the peace that follows doubles go on, and nobody reaches them.
+    DoublesStay,
+    /// Killed, its disk lost, and started again after so many milliseconds, with a clock that is behind.
+    ReplacedBehind(Who, u64),
+    /// The disk completes nothing; it answers again.
+    DiskHangs(Who),
+    DiskAnswers(Who),
+    /// Some disks hang and answer again, and nobody outside may notice more than an orderly handover.
+    DisksTried(u64),
+    /// The first network is lost one way: what the node sends there (if that is set), or what is sent to it.
+    OneWay(Who, bool),
+    /// The node's cable on the first network is pulled.
+    Unplugged(Who),
+    /// It is pulled and plugged in again so many times, each for half a second.
+    Flaps(Who, u64),
+    /// The first network is lost for everybody; if that is set with all carriers, not all at once.
+    SwitchGone(bool),
+    /// A clone is heard in a node's place and votes, unknown to a third; then it is gone, and the node is back (V7).
+    CloneOutlived(u64),
 }
+
+/// Doubles of one life, at most.
+const MAX_DOUBLES: usize = 3;
 
 const BOTH: &[usize] = &[0, 1];
 
@@ -209,6 +236,58 @@ impl Fault {
             5 => Fault::DiesAndIsStarted(who),
             6 => Fault::LogStuck(who, long(dice)),
             _ => Fault::Lingers(who, long(dice)),
+        }
+    }
+
+    /// One that has to do with several runs under one name. No clones: whose disk is lost to one, and when, is beyond the account that
+    /// random faults keep.
+    pub fn of_doubles(dice: &mut Dice, who: Who) -> Fault {
+        let what = match dice.roll(3) {
+            0 => Double::TwinBehind,
+            _ => Double::Twin,
+        };
+        let bits = match dice.roll(3) {
+            0 => 0,
+            1 => u64::MAX,
+            _ => dice.roll(1 << 20),
+        };
+        match dice.roll(6) {
+            0 | 1 => Fault::Doubled(who, what, bits),
+            2 => Fault::DoublesReached(bits),
+            3 => Fault::DoublesLeave,
+            _ => Fault::ReplacedBehind(who, dice.roll(600)),
+        }
+    }
+
+    /// One that has to do with disks.
+    pub fn of_disks(dice: &mut Dice, who: Who) -> Fault {
+        match dice.roll(8) {
+            0..=3 => Fault::DiskHangs(who),
+            4 | 5 => Fault::DiskAnswers(who),
+            6 => Fault::Flush(dice.roll(5000)),
+            _ => Fault::Depose,
+        }
+    }
+
+    /// One that has to do with the network by which clients come. Nobody is killed: of a node that was, nobody can say why it hands over.
+    pub fn of_clients(dice: &mut Dice) -> Fault {
+        let who = match dice.roll(3) {
+            0 | 1 => Who::Holder(0),
+            _ => Who::Node(dice.roll(5) as usize),
+        };
+        match dice.roll(18) {
+            0..=3 => Fault::NetworkLost(who, 0),
+            4 => Fault::NetworkLost(who, 1),
+            5 => Fault::OneWay(who, dice.roll(2) == 0),
+            6 | 7 => Fault::Unplugged(who),
+            8 => Fault::Flaps(who, 1 + dice.roll(4)),
+            9 | 10 => Fault::SwitchGone(dice.roll(2) == 0),
+            11 => Fault::Loss(dice.roll(40)),
+            12 => Fault::Late(dice.roll(100)),
+            13 => Fault::Switchover(who, 0),
+            14 => Fault::Freeze(who),
+            15 => Fault::Wake,
+            _ => Fault::Heal,
         }
     }
 
@@ -378,6 +457,39 @@ impl Fault {
                 let n = find(w, who);
                 w.nodes[n].lingers = ms(pause);
             }
+            Fault::Doubled(who, what, bits) => {
+                if w.doubles() < MAX_DOUBLES {
+                    w.double(find(w, who), what);
+                    w.reach_doubles(bits);
+                }
+            }
+            Fault::DoublesReached(bits) => w.reach_doubles(bits),
+            Fault::DoublesLeave => w.doubles_leave(),
+            Fault::DoublesStay => w.doubles_stay = true,
+            Fault::ReplacedBehind(who, pause) => {
+                let n = find(w, who);
+                if w.nodes[n].up && w.majority_without(|m| m == n) {
+                    w.replace_behind(n);
+                    w.run(ms(pause));
+                    w.start(n);
+                }
+            }
+            Fault::DiskHangs(who) => w.hang(find(w, who)),
+            Fault::DiskAnswers(who) => w.answer(find(w, who)),
+            Fault::DisksTried(seed) => super::disks::trial(w, seed),
+            Fault::OneWay(who, outgoing) => w.one_way(find(w, who), &[0], outgoing, !outgoing),
+            Fault::Unplugged(who) => w.plug(find(w, who), 0, false),
+            Fault::Flaps(who, times) => {
+                let n = find(w, who);
+                for _ in 0..times {
+                    for plugged in [false, true] {
+                        w.plug(n, 0, plugged);
+                        w.run(ms(500));
+                    }
+                }
+            }
+            Fault::SwitchGone(carriers) => switch_gone(w, carriers),
+            Fault::CloneOutlived(seed) => plot(w, seed, clone_outlived),
             Fault::Drizzle(seconds) => super::peace::drizzle(w, ms(1000 * seconds)),
         }
     }
@@ -393,6 +505,19 @@ fn find(w: &World, who: Who) -> usize {
         }
         Who::Leader => w.log.leader.filter(|n| w.configured(*n)).unwrap_or(members[0]),
         Who::Node(n) => members[n % members.len()],
+    }
+}
+
+/// The first network is lost for everybody, and with it perhaps their carriers, within a tenth of a second.
+pub(super) fn switch_gone(w: &mut World, carriers: bool) {
+    for n in w.members() {
+        w.silence(n, &[0]);
+    }
+    if carriers {
+        for n in w.members() {
+            w.plug(n, 0, false);
+            w.run(ms(30));
+        }
     }
 }
 
@@ -652,4 +777,31 @@ fn voter_stalled(w: &mut World, p: &mut Plot) {
     w.run(ms(3));
     w.silence(p.holder, BOTH);
     w.run(ms(1500));
+}
+
+fn clone_outlived(w: &mut World, p: &mut Plot) {
+    let Some((node, late)) = heirs(w, p) else { return };
+    if !w.majority_without(|n| n == node) {
+        return;
+    }
+    // The line stays as it is: it names the node's own run, before the late one.
+    for node in &mut w.nodes {
+        node.log_cut = true;
+    }
+    w.no_lines = true;
+    w.double(node, Double::Clone);
+    w.reach_doubles(u64::MAX);
+    w.run(ms(2500));
+    p.pause(w, 500);
+    w.silence(p.holder, BOTH);
+    w.run(ms(1500));
+    p.pause(w, 500);
+    // The late one has the role, by the clone's vote; and both are gone.
+    w.kill(late, false);
+    w.doubles_leave();
+    w.cut.clear();
+    w.run(ms(4500));
+    p.pause(w, 500);
+    w.heal();
+    w.start(late);
 }

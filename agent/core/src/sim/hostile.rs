@@ -7,6 +7,7 @@
 use super::MS;
 use super::world::{config_of, idle_beat, name, role};
 use crate::output::{Durable, GuardChange};
+use crate::peer::Arrival;
 use crate::{Command, Core, Input, Output, Request, Start, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
@@ -138,6 +139,8 @@ fn grant() -> Box<Heartbeat> {
             ..idle_beat()
         }],
         lines: Vec::new(),
+        writes: true,
+        reach: Default::default(),
     })
 }
 
@@ -196,6 +199,7 @@ impl Trial {
             cluster: CLUSTER,
             durable: Durable::default(),
             unfinished: Default::default(),
+            disk: None,
         };
         let now = Mono(1_000 * MS);
         let mut trial = Trial {
@@ -237,7 +241,10 @@ impl Trial {
                         seq: self.seq,
                     };
                     self.give(Input::Heartbeat {
-                        network: usize::from(network % 3),
+                        arrival: Arrival {
+                            network: usize::from(network % 3),
+                            from: [10, 0, 0, 1 + peer as u8].into(),
+                        },
                         header,
                         heartbeat: Box::new(self.make_good(&heartbeat, peer, made_good)),
                     });

@@ -4,7 +4,7 @@ use super::dice::Dice;
 use super::fault::{Fault, Who};
 use super::invariants::Violation;
 use super::peace;
-use super::world::{Way, World, config};
+use super::world::{Double, Way, World, config};
 use baton_shared::config::{Action, Call, Mode, OnFailure, Process, Role};
 use baton_shared::id::Kind;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,12 @@ const MAX_DRIFT_PPM: u64 = 4_900;
 const FAULTS: usize = 14;
 /// In one of so many lives guardians have a hard time, whatever the shape.
 const GUARDED: u64 = 16;
+/// In one of so many, clients come by one network, which is lost in many ways.
+const CLIENTS: u64 = 16;
+/// In one of so many, several processes run under one node's name, and replaced machines have clocks that are behind.
+const DOUBLED: u64 = 16;
+/// In one of so many, disks hang and answer again.
+const HUNG: u64 = 16;
 
 /// The shape of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +46,8 @@ pub(super) enum Shape {
     Stopping,
     /// Five members; a command stops the application, a harder one the guardian has.
     Fenced,
+    /// Three members; clients come by the first of two networks.
+    Clients,
 }
 
 const SHAPES: [Shape; 9] = [
@@ -59,7 +67,7 @@ impl Shape {
     pub fn nodes(self) -> Vec<(usize, Kind)> {
         use Kind::{Member, Observer, Witness};
         let kinds: &[Kind] = match self {
-            Shape::Three | Shape::OneNetwork | Shape::Stopping => &[Member; 3],
+            Shape::Three | Shape::OneNetwork | Shape::Stopping | Shape::Clients => &[Member; 3],
             Shape::TwoAndWitness => &[Member, Member, Witness],
             Shape::Two => &[Member; 2],
             Shape::Changing | Shape::Five | Shape::Fenced => &[Member; 5],
@@ -98,8 +106,12 @@ impl Shape {
         let mut nodes = self.nodes();
         nodes.truncate(nodes.len() - self.spare());
         let mut config = config(&nodes, self.networks(), self.roles(), W);
+        config.networks[0].clients = self == Shape::Clients;
         for (place, role) in config.roles.values_mut().enumerate() {
-            *role = self.settings(place);
+            *role = Role {
+                notify: action(3000, OnFailure::Stay),
+                ..self.settings(place)
+            };
             if !broken!(FenceAloneIsNoDemote) {
                 *role = std::mem::take(role).with_demote();
             }
@@ -187,7 +199,26 @@ impl Life {
         if seed % GUARDED == GUARDED - 1 {
             return Life::guarded(shape, seed);
         }
+        if seed % DOUBLED == DOUBLED / 2 && shape.spare() == 0 {
+            return Life::doubled(shape, seed);
+        }
+        if seed % HUNG == HUNG / 4 {
+            return Life::hung(shape, seed);
+        }
+        if seed % CLIENTS == CLIENTS / 4 {
+            return Life::with_clients(seed);
+        }
         Life::of(shape, seed)
+    }
+
+    /// Draws a life in which much happens to the network by which clients come, and nobody dies.
+    pub fn with_clients(seed: u64) -> Life {
+        let mut life = Life::of(Shape::Clients, seed);
+        let mut dice = Dice::new(!seed);
+        for fault in &mut life.faults {
+            *fault = (Fault::of_clients(&mut dice), pause(&mut dice));
+        }
+        life
     }
 
     /// Draws a life of a shape.
@@ -265,15 +296,81 @@ impl Life {
         }
     }
 
-    /// A life in which much happens to guardians, alone and with their agents, and to what is below them.
-    pub fn guarded(shape: Shape, seed: u64) -> Life {
+    /// A life of a shape in which every other fault, and how long it is left alone, is drawn by `draw`.
+    fn every_other(shape: Shape, seed: u64, mut draw: impl FnMut(&mut Dice) -> (Fault, u64)) -> Life {
         let mut life = Life::of(shape, seed);
         let mut dice = Dice::new(!seed);
-        for at in (0..life.faults.len()).step_by(2) {
-            let who = Who::Holder(dice.roll(shape.roles() as u64) as usize);
-            life.faults[at] = (Fault::of_guardian(&mut dice, who), pause(&mut dice));
+        for fault in life.faults.iter_mut().step_by(2) {
+            *fault = draw(&mut dice);
         }
         life
+    }
+
+    /// A life in which much happens to guardians, alone and with their agents, and to what is below them.
+    pub fn guarded(shape: Shape, seed: u64) -> Life {
+        Life::every_other(shape, seed, |dice| {
+            let who = Who::Holder(dice.roll(shape.roles() as u64) as usize);
+            (Fault::of_guardian(dice, who), pause(dice))
+        })
+    }
+
+    /// A life in which every other fault has to do with several runs under one name. In peace none of them is left.
+    pub fn doubled(shape: Shape, seed: u64) -> Life {
+        Life::every_other(shape, seed, |dice| {
+            let who = holder_or_any(dice);
+            (Fault::of_doubles(dice, who), pause(dice))
+        })
+    }
+
+    /// A life in which every other fault has to do with disks that hang, some of them for long enough that it is noticed.
+    pub fn hung(shape: Shape, seed: u64) -> Life {
+        Life::every_other(shape, seed, |dice| {
+            let who = holder_or_any(dice);
+            (Fault::of_disks(dice, who), dice.roll(6000))
+        })
+    }
+
+    /// A life in which disks hang and nothing else is wrong, twice.
+    pub fn with_hung_disks(seed: u64) -> Life {
+        let shapes = [Shape::Three, Shape::Five, Shape::TwoAndWitness, Shape::Stopping];
+        let shape = shapes[(seed % 4) as usize];
+        let mut dice = Dice::new(seed);
+        let faults = (0..2).map(|_| (Fault::DisksTried(dice.roll(1 << 32)), 1000));
+        Life {
+            shape,
+            seed,
+            drift: vec![0; shape.nodes().len()],
+            faults: faults.collect(),
+        }
+    }
+
+    /// A life of a node with a twin that is heard in its place for a while, and then leaves, or is heard on without hearing anybody.
+    pub fn with_twins(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let who = [Who::Holder(0), Who::Node(1), Who::Node(2)][dice.roll(3) as usize];
+        let what = [Double::Twin, Double::TwinBehind][dice.roll(2) as usize];
+        let mut faults = vec![(Fault::Doubled(who, what, u64::MAX), 1500 + dice.roll(3000))];
+        if dice.roll(2) == 0 {
+            faults.push((Fault::DoublesStay, 0));
+        }
+        Life {
+            shape: [Shape::Three, Shape::OneNetwork][dice.roll(2) as usize],
+            seed,
+            drift: vec![0; 3],
+            faults,
+        }
+    }
+
+    /// A life of a node whose disk was copied.
+    pub fn with_clones(seed: u64) -> Life {
+        let mut dice = Dice::new(seed);
+        let shape = [Shape::Three, Shape::OneNetwork][dice.roll(2) as usize];
+        Life {
+            shape,
+            seed,
+            drift: vec![0; 3],
+            faults: vec![(Fault::CloneOutlived(dice.roll(1 << 32)), dice.roll(1000))],
+        }
     }
 
     /// A life in which agents are killed, or stand still, while nobody reads what their guardians say.
@@ -361,10 +458,19 @@ impl Life {
             }
         }
         peace::peace(w, self.seed);
+        let doubled = |(fault, _): &(Fault, u64)| {
+            matches!(
+                fault,
+                Fault::Doubled(..) | Fault::ReplacedBehind(..) | Fault::CloneOutlived(_)
+            )
+        };
+        if w.violation.is_none() && self.faults.iter().any(doubled) {
+            peace::visit(w, self.seed);
+        }
     }
 }
 
-fn action(timeout_ms: u64, on_failure: OnFailure) -> Option<Action> {
+pub(super) fn action(timeout_ms: u64, on_failure: OnFailure) -> Option<Action> {
     Some(Action {
         call: Call::Command(vec!["true".into()]),
         timeout: Duration::from_millis(timeout_ms),
@@ -384,6 +490,13 @@ pub(super) fn process(stop_timeout_ms: u64) -> Option<Process> {
         restarts: 0,
         restart_delay: Duration::from_millis(1),
     })
+}
+
+fn holder_or_any(dice: &mut Dice) -> Who {
+    match dice.roll(2) {
+        0 => Who::Holder(0),
+        _ => Who::Node(dice.roll(5) as usize),
+    }
 }
 
 fn pause(dice: &mut Dice) -> u64 {

@@ -12,24 +12,29 @@
 //! - `BATON_SEED=17 cargo simulate` replays one with its log, and shortens it if it fails.
 
 mod candidates;
+mod clients;
 mod copies;
 mod corpus;
 mod dice;
+mod disks;
+mod epochs;
 mod fault;
 mod guarded;
 mod hostile;
 mod invariants;
 mod life;
 mod log;
+mod outages;
 mod peace;
 mod sabotage;
 mod scenarios;
 mod seeds;
 mod shrink;
 mod told;
+mod twins;
 mod world;
 
 /// A millisecond, in nanoseconds: the unit of true time here.
 pub(crate) const MS: u64 = 1_000_000;
 
-pub(crate) use world::config_of;
+pub(crate) use world::{config_of, idle_beat};

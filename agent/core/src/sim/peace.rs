@@ -2,16 +2,16 @@
 //! anything, or a failover that must keep the bound of DESIGN §2.
 
 use super::MS;
-use super::fault::wake;
+use super::fault::{switch_gone, wake};
 use super::life::W;
-use super::world::{App, World, name};
+use super::world::{App, Double, World, name};
 use crate::Request;
 use baton_shared::id::{Epoch, Kind, RoleName};
 use std::time::Duration;
 
 /// From the loss of a holder to the next that is active: 1.03 W, a flush of 2 ms, two round trips of 0.6 ms, the promotion of
 /// 1 ms; and as much again for what the steps of virtual time round up.
-const BOUND: u64 = 1030 * MS + 10 * MS;
+pub(super) const BOUND: u64 = 1030 * MS + 10 * MS;
 const BOTH: &[usize] = &[0, 1];
 
 fn ms(ms: u64) -> Duration {
@@ -22,6 +22,11 @@ fn ms(ms: u64) -> Duration {
 pub(super) fn peace(w: &mut World, seed: u64) {
     w.announce("the faults stop".into());
     w.heal();
+    if w.doubles_stay {
+        w.reach_doubles(0);
+    } else {
+        w.doubles_leave();
+    }
     wake(w);
     w.flush = ms(2);
     let (members, roles) = (w.members(), w.roles());
@@ -31,17 +36,7 @@ pub(super) fn peace(w: &mut World, seed: u64) {
         }
     }
     w.run(ms(2500));
-    let mut calm_for = 0;
-    for step in 0..200 {
-        if step % 20 == 0 {
-            take_back(w);
-        }
-        w.run(ms(100));
-        calm_for = if calm(w) { calm_for + 1 } else { 0 };
-        if calm_for >= 20 || w.violation.is_some() {
-            break;
-        }
-    }
+    until_calm(w);
     let before = reigns(w);
     w.run(ms(2000));
     quiet(w, &before, "after the faults");
@@ -53,9 +48,113 @@ pub(super) fn peace(w: &mut World, seed: u64) {
             format!("the voters are not those configured: {electorate:?}"),
         );
     }
-    if w.violation.is_none() {
+    if w.violation.is_none() && w.config.networks[0].clients {
+        clients(w, seed / 7 % 9);
+    } else if w.violation.is_none() {
         trial(w, seed / 7 % 12);
     }
+}
+
+/// The holder loses the network by which clients come, and hands over in time; or everybody does, or a part of what is sent, and nothing
+/// changes.
+fn clients(w: &mut World, which: u64) {
+    if which <= 4 {
+        // Whatever was handed over in those days, it may be once more.
+        w.run(ms(62_000));
+    }
+    let before = reigns(w);
+    let holder = w.active_now()[0].0;
+    w.announce(format!("trial {which} of clients"));
+    let since = w.now;
+    let half = W.as_nanos() as u64 / 2 + 30 * MS;
+    match which {
+        0 | 1 => w.silence(holder, &[0]),
+        2 => w.one_way(holder, &[0], true, false),
+        3 => w.one_way(holder, &[0], false, true),
+        4 => w.plug(holder, 0, false),
+        5 | 6 => switch_gone(w, which == 6),
+        7 => {
+            for n in w.members() {
+                if n != holder {
+                    w.silence(n, &[0]);
+                }
+            }
+        }
+        _ => w.loss = 30,
+    }
+    if which <= 4 {
+        succeeded(w, holder, since, half, "the holder was cut off from clients");
+        w.run(ms(5_000));
+        w.heal();
+        w.run(ms(5_000));
+        if w.active_now().iter().any(|(n, _)| *n == holder) {
+            w.picture();
+            w.fail("live", "the role went back by itself".into());
+        }
+    } else {
+        w.run(ms(if which == 8 { 30_000 } else { 5_000 }));
+        quiet(
+            w,
+            &before,
+            "while nobody had the network of clients, or all had some of it",
+        );
+    }
+    w.heal();
+}
+
+/// Runs until all has been as it should for two seconds; for so long that a node that was replaced
+/// has its vote (10 s), or one whose disk hung is fit again (15 s), and more.
+pub(super) fn until_calm(w: &mut World) {
+    let mut calm_for = 0;
+    for step in 0..260 {
+        if step % 20 == 0 {
+            take_back(w);
+        }
+        w.run(ms(100));
+        calm_for = if calm(w) { calm_for + 1 } else { 0 };
+        if calm_for >= 20 || w.violation.is_some() {
+            break;
+        }
+    }
+}
+
+/// Another process runs as a node for a while, hears nobody, and leaves. Everybody notices, nobody outside does.
+pub(super) fn visit(w: &mut World, seed: u64) {
+    wake(w);
+    w.heal();
+    w.run(ms(2500));
+    until_calm(w);
+    let before = reigns(w);
+    quiet(w, &before, "before another process ran under a node's name");
+    if w.violation.is_some() {
+        return;
+    }
+    let members = w.members();
+    let of = match seed % 2 {
+        0 => w.active_now()[0].0,
+        _ => members[(seed / 2) as usize % members.len()],
+    };
+    let double = match seed % 3 {
+        0 => w.double(of, Double::TwinBehind),
+        _ => w.double(of, Double::Twin),
+    };
+    w.run(ms(3500));
+    let when = "while another process ran under a node's name";
+    quiet(w, &before, when);
+    let told = |n: &usize| {
+        let alarms = w.nodes[*n].view.iter().flat_map(|view| &view.alarms);
+        let twice = format!("node \"{}\" runs twice", name(of));
+        alarms.filter(|alarm| alarm.contains(&twice)).count() > 0
+    };
+    // Witnesses and members speak to everybody; observers leave each other alone.
+    let votes = |n: &usize| w.config.nodes[&name(*n)].kind.votes();
+    if let Some(deaf) = members.iter().find(|n| **n != of && votes(n) && !told(n)) {
+        let text = format!("{} does not say that {} runs twice", name(*deaf), name(of));
+        w.fail("live", text);
+    }
+    w.kill(double, false);
+    w.run(ms(3000));
+    quiet(w, &before, when);
 }
 
 /// What operators did in those days is taken back, and taken back again if no leader heard it.
@@ -89,7 +188,12 @@ fn calm(w: &World) -> bool {
         let holder = w.active(role);
         holder.len() == 1 && handover.is_none_or(|at| at < holder[0].1) && acts(w, role)
     });
-    active && voters_are_right(w) && !state.paused && state.drained.is_empty()
+    let writes = |n: usize| w.nodes[n].core.as_ref().is_none_or(|core| core.disk_answers());
+    active
+        && w.members().into_iter().all(writes)
+        && voters_are_right(w)
+        && !state.paused
+        && state.drained.is_empty()
 }
 
 /// The application of whoever is active acts, and no other one does, nor does a guardian think so. Nodes that were taken away may be
@@ -112,7 +216,7 @@ fn voters_are_right(w: &World) -> bool {
 }
 
 /// How often each role changed hands. A holder that moves up to a greater epoch stays the holder; a gap ends its reign.
-fn reigns(w: &World) -> Vec<usize> {
+pub(super) fn reigns(w: &World) -> Vec<usize> {
     let of = |role: &RoleName| {
         let spans = w.invariants().spans(role);
         let goes_on =
@@ -123,7 +227,7 @@ fn reigns(w: &World) -> Vec<usize> {
 }
 
 /// One is active for every role, and nothing has changed since.
-fn quiet(w: &mut World, before: &[usize], when: &str) {
+pub(super) fn quiet(w: &mut World, before: &[usize], when: &str) {
     let after = reigns(w);
     for (n, role) in w.roles().iter().enumerate() {
         if w.active(role).len() != 1 {
@@ -227,13 +331,13 @@ pub(super) fn drizzle(w: &mut World, long: Duration) {
 }
 
 /// Whether somebody else could take over.
-fn has_heir(w: &World) -> bool {
+pub(super) fn has_heir(w: &World) -> bool {
     let members = w.config.nodes.values().filter(|node| node.kind.may_act()).count();
     members >= 2
 }
 
 /// Runs until another than `holder` is active for `main`, and checks how long that took from `since`.
-fn succeeded(w: &mut World, holder: usize, since: u64, bound: u64, what: &str) {
+pub(super) fn succeeded(w: &mut World, holder: usize, since: u64, bound: u64, what: &str) {
     let deadline = since + bound + 5000 * MS;
     while w.violation.is_none() && w.now < deadline {
         if let Some((_, _, next, _)) = w.spans().last().copied()
@@ -277,7 +381,7 @@ fn deaf_holder(w: &mut World, holder: usize) {
 
 /// How long this node may take to stop its applications: its guardian, one after the other, before it says that the agent is dead; or
 /// its agent before it releases.
-fn stopping(w: &World, n: usize, fenced: bool) -> u64 {
+pub(super) fn stopping(w: &World, n: usize, fenced: bool) -> u64 {
     let roles = w.roles();
     let settings = roles.iter().filter_map(|role| w.nodes[n].settings(role));
     let long = settings.map(|role| {

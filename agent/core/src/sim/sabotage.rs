@@ -1,14 +1,15 @@
 //! The simulator's own test: the rules of the core are broken one at a time, and each time lives must end badly, within so many
 //! seeds and in the name of the invariant that the rule is there for. A rule whose removal no seed catches is a hole in the simulator.
 //!
-//! `cargo test -p baton-core sabotage -- --nocapture` prints how many lives each took.
+//! `cargo test -p baton-core sabotage -- --nocapture` prints how many lives each took; with `BATON_RULE=Twin`, only of rules so called.
 
 use super::invariants::ALL;
 use super::invariants::names::{
-    APPLICATION, CONFIRM, DISK, FLOOR, GUARDED, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE, WORD,
+    APPLICATION, CLIENTS, CONFIRM, DISK, FLOOR, GUARDED, LINE, PROMISE, RELEASED, S1, S2, S4, SEQUENCE,
+    STILL, TOLD, VOTE, WORD,
 };
 use super::life::{Life, Shape};
-use super::seeds::quiet_panics;
+use super::seeds::{number, quiet_panics};
 use crate::broken::{Rule, with};
 use std::collections::BTreeSet;
 
@@ -107,6 +108,15 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::FloorLeftOpen], FLOOR, any, 100),
     sabotage(&[Rule::WipedKeepsId], FLOOR, any, 400),
     sabotage(&[Rule::WipedKeepsId], S2, aimed!(Three, 1), 400),
+    // One of the two would be enough: a clone's original that hears of it ends.
+    sabotage(
+        &[Rule::CloneHeardAgain, Rule::SupersededStays],
+        S2,
+        Life::with_clones,
+        100,
+    ),
+    sabotage(&[Rule::SupersededStays], LIVE, Life::with_clones, 100),
+    sabotage(&[Rule::VoteForTwin], VOTE, Life::with_twins, 100),
     sabotage(&[Rule::Minority], S4, any, 100),
     sabotage(&[Rule::Minority], S1, any, 100),
     sabotage(&[Rule::LowerEpochClaimed], S2, any, 100),
@@ -143,10 +153,19 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::ConfirmedByOldGrants], CONFIRM, Life::with_pauses, 100),
     sabotage(&[Rule::WordFromReceipt], WORD, any, 400),
     sabotage(&[Rule::UnfitInLine], LINE, any, 100),
+    sabotage(&[Rule::HandoverStorm], CLIENTS, Life::with_clients, 100),
+    sabotage(&[Rule::UnprovenHeir], CLIENTS, Life::with_clients, 100),
+    sabotage(&[Rule::MovesUpForNothing], STILL, any, 100),
+    sabotage(&[Rule::ShownBeforeTold], TOLD, any, 400),
+    sabotage(&[Rule::CutHolderStays], LIVE, Life::with_clients, 100),
+    sabotage(&[Rule::TwinShutsOut], LIVE, Life::with_twins, 100),
+    sabotage(&[Rule::PresentRunAddressed], LIVE, Life::with_twins, 100),
     sabotage(&[Rule::RestartClosesFloor], LIVE, any, 400),
     sabotage(&[Rule::LoneStandbyClaims], LIVE, any, 100),
     sabotage(&[Rule::DeafGranted], LIVE, any, 400),
     sabotage(&[Rule::OneRefusalWithdraws], LIVE, any, 400),
+    sabotage(&[Rule::HungInLine], LIVE, Life::with_hung_disks, 100),
+    sabotage(&[Rule::StepsDownUnwritten], LIVE, Life::with_hung_disks, 100),
     sabotage(&[Rule::GrantSaidOnce], LIVE, Life::in_the_rain, 100),
 ];
 
@@ -170,8 +189,12 @@ fn found(sabotage: &Sabotage) -> Option<u64> {
 fn all_found(part: usize, parts: usize) {
     quiet_panics();
     let mut missed = Vec::new();
+    let only = std::env::var("BATON_RULE").ok();
     for sabotage in SABOTAGES.iter().skip(part).step_by(parts) {
         let what = format!("{:?} by \"{}\"", sabotage.broken, sabotage.finds);
+        if only.as_ref().is_some_and(|only| !what.contains(only)) {
+            continue;
+        }
         match found(sabotage) {
             Some(seed) => println!("{what}: life {seed}"),
             None => {
@@ -247,6 +270,46 @@ fn what_dead_agents_left_is_stopped_by_the_next_ones() {
     quiet_panics();
     for seed in 0..20 {
         if let Err(died) = Life::with_leftovers(seed).live(None) {
+            panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
+        }
+    }
+}
+
+/// One disk hangs, or several, or all: an active node stays active.
+#[test]
+fn disks_hang_and_an_active_node_stays_active() {
+    quiet_panics();
+    for seed in 0..number("BATON_SEEDS").unwrap_or(20) {
+        if let Err(died) = Life::with_hung_disks(seed).live(None) {
+            panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
+        }
+    }
+}
+
+/// Twins come and go, machines are replaced by ones whose clock is behind, and a disk is copied: nobody is shut out in the end.
+#[test]
+fn what_ran_twice_is_whole_again_in_the_end() {
+    quiet_panics();
+    for seed in 0..number("BATON_SEEDS").unwrap_or(20) {
+        let shape = [Shape::Three, Shape::Five, Shape::OneNetwork, Shape::TwoRoles][seed as usize % 4];
+        for life in [
+            Life::doubled(shape, seed),
+            Life::with_twins(seed),
+            Life::with_clones(seed),
+        ] {
+            if let Err(died) = life.live(None) {
+                panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
+            }
+        }
+    }
+}
+
+/// The network by which clients come is lost in many ways: whoever holds the role hands it over in time, or has reason not to.
+#[test]
+fn what_was_cut_off_from_clients_is_elsewhere_in_the_end() {
+    quiet_panics();
+    for seed in 0..number("BATON_SEEDS").unwrap_or(30) {
+        if let Err(died) = Life::with_clients(seed).live(None) {
             panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
         }
     }

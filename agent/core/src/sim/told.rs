@@ -12,10 +12,11 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The newest takeover, once it is recorded.
-fn takeover_by(w: &mut Scene, to: usize) -> Event {
+pub(super) fn takeover_by(w: &mut Scene, to: usize) -> Event {
     for _ in 0..100 {
-        let newest = w.log.state().events.back().cloned();
-        if let Some(event) = newest.filter(|e| e.what == what::TAKEOVER && e.node == Some(name(to))) {
+        let events = &w.log.state().events;
+        let newest = events.iter().rfind(|e| e.what == what::TAKEOVER).cloned();
+        if let Some(event) = newest.filter(|e| e.node == Some(name(to))) {
             assert!(
                 event.stages.windows(2).all(|two| two[0].1 <= two[1].1) && event.stages[0].1 == 0,
                 "in order, from the first: {:?}",
@@ -38,9 +39,14 @@ fn between(event: &Event, from: &str, to: &str) -> u64 {
     (at(to) - at(from)) / 1000
 }
 
+/// Orders, the founding and changes of nodes.
 fn others(w: &Scene) -> Vec<(String, Option<NodeName>, String)> {
     let events = w.log.state().events.clone();
-    let others = events.into_iter().filter(|event| event.what != what::TAKEOVER);
+    use what::*;
+    let kinds = [START, NODE, ELECTORATE, DRAIN, UNDRAIN, PAUSE, RESUME];
+    let others = events
+        .into_iter()
+        .filter(|event| kinds.contains(&event.what.as_str()));
     others
         .map(|event| (event.what, event.node, event.cause))
         .collect()
@@ -190,7 +196,7 @@ fn stop_in_order_and_a_sick_application_are_told_with_their_reason() {
     assert_eq!(
         tell(&event).headline(),
         "main: c took over from a, which stepped down: the application is not healthy: as the simulator says; b was \
-         passed over: its application is not healthy."
+         passed over: the application is not healthy: as the simulator says."
     );
 }
 
@@ -289,7 +295,7 @@ fn role_that_comes_back_to_the_same_node_says_so() {
             .state()
             .events
             .iter()
-            .filter(|e| e.node == Some(name(0)))
+            .filter(|e| e.what == what::TAKEOVER && e.node == Some(name(0)))
             .nth(1)
             .cloned();
         if again.is_some() {

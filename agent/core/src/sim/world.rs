@@ -6,12 +6,15 @@
 mod above;
 mod application;
 mod consensus;
+mod disks;
+mod doubles;
 mod keepers;
 mod machine;
 mod nodes;
 mod orders;
 mod wire;
 
+pub(super) use doubles::Double;
 pub(super) use machine::{App, Machine, Way};
 
 use above::Above;
@@ -23,8 +26,9 @@ use super::dice::Dice;
 use super::invariants::{Invariants, Violation};
 use super::log::Log;
 use crate::broken::{Rule, is};
+use crate::fitness::Writes;
 use crate::guardian;
-use crate::input::{Action, Health};
+use crate::input::{Action, Health, Side};
 use crate::output::{Durable, EngineChange, GuardChange};
 use crate::state::State;
 use crate::{Command, Core, Input, Output, Request};
@@ -44,6 +48,8 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+/// Boots are counted from here, so that there is room below for clocks that are behind.
+const FIRST_BOOT: u64 = 10_000;
 /// When the world begins, in its own time.
 pub(super) const BEGINNING: u64 = 1_000_000 * MS;
 /// Datagrams that one node sends in a tenth of a second at most: usual are eight to thirty-two.
@@ -59,6 +65,8 @@ enum What {
     Ready(usize, u64),
     /// An action of this number ends.
     Done(usize, RoleName, u64),
+    /// This run's application was told of an epoch, or was not.
+    Told(usize, u64, RoleName, Epoch),
     /// A fence of this number ends.
     Fenced(usize, usize, u64),
     /// A process that ended is due to run again.
@@ -83,6 +91,8 @@ enum What {
     LeaderEnds(usize, usize, u64),
     Dies(usize, usize, u64, usize),
     Forks(usize, usize, u64),
+    /// A small write is due.
+    Probe(usize),
     Elect,
     Leads,
 }
@@ -100,6 +110,14 @@ pub(super) struct World {
     count: u64,
     /// (from, to, network) that loses everything.
     pub cut: BTreeSet<(usize, usize, usize)>,
+    /// Whose interface on which network has no carrier.
+    pub unplugged: BTreeSet<(usize, usize)>,
+    /// Doubles, and the nodes as which they run.
+    originals: BTreeMap<usize, usize>,
+    /// The double that is at the address which (a sender, of a node, on a network) has.
+    reached: BTreeMap<(usize, usize, usize), usize>,
+    /// In peace doubles go on, and nobody reaches them.
+    pub doubles_stay: bool,
     /// Share of datagrams lost, in percent.
     pub loss: u64,
     /// Share of datagrams that come twice, in percent; the copy is late.
@@ -133,7 +151,7 @@ pub(super) fn role() -> RoleName {
 }
 
 /// What a node says of the role `main` that is well and has nothing to do with it.
-pub(super) fn idle_beat() -> RoleBeat {
+pub(crate) fn idle_beat() -> RoleBeat {
     RoleBeat {
         role: role(),
         line: 0,
@@ -150,6 +168,9 @@ pub(super) fn idle_beat() -> RoleBeat {
         healthy: true,
         willing: true,
         load: 0,
+        ahead: Epoch(0),
+        handed: None,
+        condition: Default::default(),
     }
 }
 
@@ -166,6 +187,8 @@ pub(super) fn config(nodes: &[(usize, Kind)], networks: usize, roles: usize, win
             name: NetworkName::new(n).unwrap(),
             port: 7400,
             interface: None,
+            clients: false,
+            gateway: None,
         })
         .collect();
     let host = |net: usize, n: usize| Some(Host::Ip([10, 0, net as u8, n as u8 + 1].into()));
@@ -223,6 +246,10 @@ impl World {
             what: BTreeMap::new(),
             count: 0,
             cut: BTreeSet::new(),
+            unplugged: BTreeSet::new(),
+            originals: BTreeMap::new(),
+            reached: BTreeMap::new(),
+            doubles_stay: false,
             loss: 0,
             twice: 0,
             late: Duration::ZERO,
@@ -254,15 +281,22 @@ impl World {
         self.nodes.push(Machine {
             name: name(n),
             id: NodeId(100 + n as u64),
-            boot: 0,
+            boot: FIRST_BOOT,
+            lowest: FIRST_BOOT,
+            superseded: false,
+            cloned: false,
             up: false,
             core: None,
             frozen: false,
             config: Arc::new(self.config.clone()),
             guards: BTreeMap::new(),
             apps: BTreeMap::new(),
+            told: BTreeMap::new(),
             stopped_acting: BTreeMap::new(),
             disk: Durable::default(),
+            hung: false,
+            writes: Writes::default(),
+            probing: false,
             view: None,
             cluster: ClusterId(0),
             healthy: roles.iter().map(|role| (role.clone(), true)).collect(),
@@ -279,6 +313,7 @@ impl World {
             doing: BTreeMap::new(),
             above: Above::default(),
             runs: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             minded: BTreeSet::new(),
             at_wits_end: BTreeSet::new(),
             start_after: false,
@@ -358,6 +393,9 @@ impl World {
                 Some(What::Ready(n, boot)) if self.nodes[n].boot == boot => self.ready(n),
                 Some(What::Flushed(n, boot)) if self.nodes[n].boot == boot => self.flushed(n),
                 Some(What::Done(n, role, number)) => self.action_ends(n, &role, number),
+                Some(What::Told(n, boot, role, epoch)) if self.nodes[n].boot == boot => {
+                    self.told(n, role, epoch);
+                }
                 Some(What::Fenced(n, place, number)) => self.fence_ends(n, place, number),
                 Some(What::Again(n, role, number)) => self.process_again(n, &role, number),
                 Some(What::Guardian(n, which, input)) if self.nodes[n].above.which == which => {
@@ -379,6 +417,7 @@ impl World {
                 Some(What::LeaderEnds(n, place, number)) => self.leader_ends(n, place, Some(number)),
                 Some(What::Dies(n, place, number, at)) => self.process_dies(n, place, number, at),
                 Some(What::Forks(n, place, number)) => self.process_forks(n, place, number),
+                Some(What::Probe(n)) => self.probe(n),
                 Some(What::Elect) => self.elect(),
                 Some(What::Leads) => self.beat(),
                 _ => {}

@@ -1,5 +1,7 @@
 use super::*;
 use baton_shared::config::{Action, Call, OnFailure};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -150,4 +152,30 @@ async fn without_storage_nothing_is_kept_and_nothing_waits() {
     acting.begin(&name("mail"), Epoch(7)).await;
     acting.end(&name("mail"));
     assert!(!acting.trouble.0.load(Relaxed));
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_the_file_leads_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    let victim = outside.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    symlink(&victim, dir.path().join("acting.new")).unwrap();
+    symlink(&victim, dir.path().join(NAME)).unwrap();
+    let (acting, left) = open(dir.path());
+    assert_eq!(left, ["mail", "orders"], "what it says is not known");
+    acting.begin(&name("mail"), Epoch(7)).await;
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    assert!(text.contains("mail 7"), "{text}");
+    assert!(!fs::symlink_metadata(dir.path().join(NAME)).unwrap().is_symlink());
+}
+
+#[tokio::test]
+async fn a_directory_that_others_may_write_is_not_written() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let (acting, _) = open(dir.path());
+    acting.begin(&name("mail"), Epoch(7)).await;
+    assert!(acting.trouble.0.load(Relaxed) && !dir.path().join(NAME).exists());
 }

@@ -78,6 +78,8 @@ impl World {
         let mut view = View::clone(&self.published.view.load());
         view.roles[0].state = state;
         view.roles[0].reason = reason.into();
+        let mine = holder.filter(|(name, _)| *name == "a");
+        view.roles[0].promoted = mine.map(|(_, epoch)| Epoch(epoch));
         view.roles[0].holder = holder.map(|(name, epoch)| HolderView {
             node: node(name),
             id: NodeId(1),

@@ -45,10 +45,10 @@ async fn post(url: &Url, limit: Duration) -> Result<(), Stopped> {
 async fn reason(answer: &[u8], hang: bool) -> String {
     let (url, _told, _tasks) = server(answer, hang).await;
     match post(&url, LIMIT).await {
-        Err(Stopped::Failed(reason)) => {
-            let start = format!("POST {url}: ");
-            assert!(reason.starts_with(&start), "{reason}");
-            reason[start.len()..].to_owned()
+        Err(Stopped::Failed(failed)) => {
+            let start = format!("POST http://127.0.0.1:{}/promote: ", url.port);
+            assert!(failed.reason.starts_with(&start), "{failed}");
+            failed.to_string()[start.len()..].to_owned()
         }
         other => panic!("{other:?}"),
     }
@@ -90,6 +90,13 @@ async fn anything_else_fails_with_the_status_and_the_first_line() {
         reason(answer.as_bytes(), true).await,
         "status 503 Service Unavailable: not ready: no disk"
     );
+    let (url, _told, _tasks) = server(answer.as_bytes(), true).await;
+    let Err(Stopped::Failed(failed)) = post(&url, LIMIT).await else {
+        panic!("it succeeded");
+    };
+    let public = failed.public();
+    assert!(!public.contains("disk") && !public.contains("x=1"), "{public}");
+    assert!(public.contains("status 503 Service Unavailable (what it said is in its node's log)"));
     let moved = "HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n";
     assert_eq!(reason(moved.as_bytes(), true).await, "status 302 Found");
     // A line that is far too long, in a body that never ends.
@@ -118,7 +125,7 @@ async fn what_is_not_http_or_breaks_off_fails() {
 #[tokio::test]
 async fn silence_fails_at_the_limit_and_a_cancelled_one_at_once() {
     let (url, told, _tasks) = server(b"", true).await;
-    let Err(Stopped::Failed(reason)) = post(&url, Duration::from_millis(100)).await else {
+    let Err(Stopped::Failed(Failed { reason, .. })) = post(&url, Duration::from_millis(100)).await else {
         panic!("answered");
     };
     assert!(reason.ends_with("no answer within 100ms"), "{reason}");
@@ -154,7 +161,7 @@ async fn a_name_is_tried_at_each_of_its_addresses() {
     };
     connect(&url, Instant::now() + LIMIT).await.unwrap();
     drop(listener);
-    let Err(Stopped::Failed(reason)) = post(&url, LIMIT).await else {
+    let Err(Stopped::Failed(Failed { reason, .. })) = post(&url, LIMIT).await else {
         panic!("answered");
     };
     assert!(reason.contains("cannot connect to ::1 port"), "{reason}");

@@ -35,6 +35,8 @@ fn config() -> Config {
             name: NetworkName::new("front").unwrap(),
             port: 7400,
             interface: None,
+            clients: false,
+            gateway: None,
         }],
         nodes: nodes.into_iter().map(|(n, last)| (name(n), node(last))).collect(),
         storage: None,

@@ -77,12 +77,33 @@ async fn it_lives_until_it_is_dead_reaped_or_not() {
     until("the zombie", || !alive(&app.child.id().to_string())).await;
     let expected = Failure {
         reason: dead(&app),
+        output: String::new(),
         proven: true,
     };
     assert_eq!(asker.ask().await, Err(expected.clone()), "held, and a zombie");
     assert_eq!(ask(&check).await, Err(expected.clone()), "a zombie");
     app.child.wait().unwrap();
     assert_eq!(ask(&check).await, Err(expected), "gone");
+}
+
+/// As PostgreSQL writes it: `postmaster.pid`, the status in its last line while it starts and after.
+#[tokio::test]
+async fn a_file_of_several_lines_names_the_process_in_its_first() {
+    let mut app = App::start();
+    let pid = app.child.id();
+    let text = |status: &str| {
+        format!(
+            "{pid}\n/var/lib/postgresql/17/main\n1764424800\n5432\n/run/postgresql\nlocalhost\n   123     45\n{status}\n"
+        )
+    };
+    let mut asker = Asker::new(&app.check());
+    for status in ["starting", "ready   ", "stopping"] {
+        app.write(&text(status));
+        assert_eq!(asker.ask().await.unwrap(), format!("process {pid} lives"));
+    }
+    app.kill();
+    until("the zombie", || !alive(&pid.to_string())).await;
+    assert!(asker.ask().await.unwrap_err().proven);
 }
 
 #[tokio::test]
@@ -121,14 +142,14 @@ async fn a_file_that_says_nothing_is_a_failure_that_must_fall() {
     check.fall = 1000;
     for (text, expected) in [
         ("", "empty; it must hold the number of a process"),
-        ("orders", "\"orders\" is not the number of a process"),
-        ("1 2", "\"1 2\" is not the number of a process"),
-        ("-5", "\"-5\" is not the number of a process"),
+        ("orders", "it does not hold the number of a process"),
+        ("1 2", "it does not hold the number of a process"),
+        ("-5", "it does not hold the number of a process"),
+        ("99999999999999999999", "it does not hold the number of a process"),
         (
-            "99999999999999999999",
-            "\"99999999999999999999\" is not the number of a process",
+            &"1".repeat(5000),
+            "its first line is longer than 64 bytes; that must hold one number",
         ),
-        (&"1".repeat(5000), "longer than 64 bytes; it must hold one number"),
     ] {
         app.write(text);
         let failure = ask(&check).await.unwrap_err();

@@ -6,8 +6,8 @@
 //! [`judge`]: super::judge
 
 use crate::cli::stopped::Proof;
+use crate::netlink::{Interface, Subnet};
 use baton_shared::id::{NodeName, RoleName};
-use baton_shared::prefix::Prefix;
 use baton_shared::status::Status;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -111,6 +111,8 @@ pub(super) struct Network {
     pub port: u16,
     /// The interface that sockets are bound to.
     pub interface: Option<String>,
+    /// The router that nodes look at there.
+    pub gateway: Option<IpAddr>,
 }
 
 /// Something to listen on.
@@ -172,39 +174,6 @@ impl Spread {
             median_ms: *all.get(all.len() / 2)?,
             worst_ms: *all.last()?,
         })
-    }
-}
-
-/// A network interface.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Interface {
-    /// The kernel's number for it.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// Switched on, and with a carrier.
-    pub up: bool,
-    /// The loopback.
-    pub loopback: bool,
-    /// Bytes of the longest packet.
-    pub mtu: u32,
-    /// `bridge`, `bond`, `vlan` and the like; empty for a plain one.
-    pub kind: String,
-    /// The interface that carries it, for a VLAN and the like.
-    pub carrier: Option<u32>,
-    /// The bridge or bond that it is a port of.
-    pub master: Option<u32>,
-    /// Its addresses, with their networks.
-    pub addresses: Vec<(IpAddr, Subnet)>,
-}
-
-/// A network of addresses, printed as `10.0.0.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Subnet(pub Prefix);
-
-impl Serialize for Subnet {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&self.0)
     }
 }
 
@@ -308,6 +277,8 @@ pub(super) struct Rights {
     pub low_ports: bool,
     /// The first port that anybody may bind.
     pub first_free_port: u16,
+    /// The doctor may send ICMP echoes; none if nothing asks a gateway.
+    pub echo: Option<bool>,
 }
 
 /// What the guardian stands on: where what it keeps lives, and who would start it again.

@@ -2,7 +2,6 @@
 
 mod ground;
 mod machine;
-mod netlink;
 mod paths;
 mod settings;
 mod sockets;
@@ -11,8 +10,8 @@ pub(super) use paths::whose;
 pub(super) use settings::{named, settings};
 
 use super::facts::{Agent, AppPort, Facts, Holder, Rights, Settings, Spread, Storage, Traffic, Unseen};
-use crate::addresses::resolver;
 use crate::cli::client::{Client, Place};
+use baton_dnsd::names;
 use baton_shared::config::Host;
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
@@ -65,7 +64,6 @@ pub(super) async fn look(subject: Subject) -> Facts {
     let (watched, end) = (begun + WATCHED, begun + WHOLE);
     let start = machine::Reading::now();
     let wakeups = apart(machine::wakeups);
-    let disk = subject.storage.clone().map(|dir| Disk::look(&dir));
 
     let mut facts = Facts {
         agent: agent(&subject.client).await,
@@ -73,11 +71,16 @@ pub(super) async fn look(subject: Subject) -> Facts {
         ..Facts::default()
     };
     let answers = facts.status().is_some();
+    let hangs = facts.status().is_some_and(|status| status.disk_hangs);
+    let disk = subject.storage.clone().map(|dir| Disk::look(&dir, hangs));
     if let Some(settings) = &mut facts.settings {
         let missed = resolve(subject.named, settings).await;
         facts.unseen.extend(missed);
     }
     facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts).await;
+    let networks = facts.settings.iter().flat_map(|settings| &settings.networks);
+    let gateway = networks.filter_map(|network| network.gateway).next();
+    facts.rights.echo = gateway.map(|ip| crate::sides::permitted(ip.is_ipv6()));
     let node = facts
         .status()
         .map(|status| (status.cluster.clone(), status.node.clone()));
@@ -120,7 +123,7 @@ async fn resolve(named: Vec<(NodeName, usize, Host)>, settings: &mut Settings) -
     let mut under_way = JoinSet::new();
     for (node, n, host) in named.into_iter().take(MAX_NAMES) {
         under_way.spawn(async move {
-            let asked = timeout(ASK, resolver::look_up(&host)).await;
+            let asked = timeout(ASK, names::look_up(&host)).await;
             let ips = asked.ok().and_then(Result::ok).unwrap_or_default();
             (node, n, host, ips)
         });
@@ -173,16 +176,17 @@ async fn loop_late_ms(place: &Place) -> Option<f64> {
 struct Disk {
     dir: PathBuf,
     storage: oneshot::Receiver<std::io::Result<Storage>>,
-    flush: oneshot::Receiver<std::io::Result<Option<Spread>>>,
+    /// Not timed if the agent says that it hangs: whoever writes there does not come back, and no program ends while a thread of it waits.
+    flush: Option<oneshot::Receiver<std::io::Result<Option<Spread>>>>,
 }
 
 impl Disk {
-    fn look(dir: &Path) -> Disk {
+    fn look(dir: &Path, hangs: bool) -> Disk {
         let (one, other) = (dir.to_owned(), dir.to_owned());
         Disk {
             dir: dir.to_owned(),
             storage: apart(move || machine::storage(&one)),
-            flush: apart(move || machine::flushes(&other)),
+            flush: (!hangs).then(|| apart(move || machine::flushes(&other))),
         }
     }
 
@@ -194,7 +198,10 @@ impl Disk {
             Ok(Ok(Err(error))) => facts.miss("the storage directory", format!("{dir}: {error}")),
             _ => facts.miss("the storage directory", hangs()),
         }
-        let why = match timeout_at(end, self.flush).await {
+        let Some(flush) = self.flush else {
+            return; // the agent's alarm says it
+        };
+        let why = match timeout_at(end, flush).await {
             Ok(Ok(Ok(spread))) => {
                 facts.flush = spread;
                 return;

@@ -3,6 +3,7 @@
 
 use super::super::out::Failure;
 use super::decide::{Active, by_signal};
+use crate::keeper::program::cannot_run;
 use crate::keeper::running::Running;
 use crate::keeper::{self, Start, environment};
 use baton_core::guardian::Rest;
@@ -171,7 +172,7 @@ fn cannot(program: &OsString, error: &io::Error) -> Failure {
             ErrorKind::NotFound => 127,
             _ => 126,
         },
-        text: format!("cannot run {}: {error}", program.display()),
+        text: cannot_run(&program.to_string_lossy(), error),
     }
 }
 

@@ -37,6 +37,15 @@ impl Active {
                 .is_some_and(|ip| now.addresses.contains(ip))
     }
 
+    /// Whether nothing but its epoch has changed, now that `now` is known: it stays active, at a greater one.
+    fn stays(&self, now: &Active) -> bool {
+        let moved_up = Active {
+            epoch: now.epoch,
+            ..self.clone()
+        };
+        self.epoch < now.epoch && moved_up.good(now)
+    }
+
     /// Whether `self` is of the past, to somebody who has followed `newest`.
     fn older(&self, newest: &Active) -> bool {
         self.cluster_id == newest.cluster_id && self.epoch < newest.epoch
@@ -124,7 +133,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 enum Run {
     Idle,
-    /// It runs, and was told this.
+    /// It runs, and was told this; but for the epoch of a node that stays active, which is the newest.
     Running(Option<Active>),
     Stopping,
 }
@@ -199,6 +208,17 @@ impl Follower {
                 active.node, active.epoch, newest.node, newest.epoch
             );
             return self.missing(why, now);
+        }
+        // Its connections stand, and so does the command. After a gap it may have been started anew.
+        if self.known.as_ref().is_some_and(|known| known.stays(&active))
+            && let Run::Running(Some(told)) = &mut self.run
+            && told.stays(&active)
+        {
+            told.epoch = active.epoch;
+            self.say(format!(
+                "{}, and stays so: the command goes on",
+                active.sentence()
+            ));
         }
         let told = match &self.run {
             Run::Running(told) => told.as_ref(),

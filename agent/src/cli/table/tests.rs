@@ -3,9 +3,9 @@
 use super::*;
 use crate::http::fixture::{self, event, node, role};
 use baton_shared::clock::Mono;
-use baton_shared::id::{Epoch, Owner};
+use baton_shared::id::{ClusterId, Epoch, Owner};
 use baton_shared::succession::Place;
-use baton_shared::view::{Checked, Published, View};
+use baton_shared::view::{Checked, Published, StreamState, View};
 use std::sync::Arc;
 
 const PLAIN: Style = Style {
@@ -27,6 +27,7 @@ fn b_is_active_and_a_is_next() {
     let mut view = fixture::view_with_b_active(Mono::MAX);
     view.nodes[0].drained = true;
     view.nodes[1].skew_ms = -1500;
+    view.nodes[1].cut_off = vec![(view.nodes[1].links[0].network.clone(), "no carrier".into())];
     let place = Place {
         epoch: Epoch(8),
         owner: Owner {
@@ -43,7 +44,7 @@ role main: b is ACTIVE at epoch 7
 
   NODE   KIND      ROLE      HEALTH    SEEN      front    back
 * a      member    standby   healthy   answers   -        -        drained
-  b      member    ACTIVE    healthy   up        400 µs   400 µs   clock 1.50 s behind
+  b      member    ACTIVE    healthy   up        400 µs   400 µs   cut off from clients on front, clock 1.50 s behind
   w      witness   -         -         up        400 µs   400 µs
 
 next for main: a
@@ -92,6 +93,51 @@ last event: 11 s ago: main: b took over from a, which fell silent on front and b
 }
 
 #[test]
+fn streams_that_fail_where_heartbeats_pass_are_shown_with_the_cause() {
+    let mut view = fixture::view();
+    for (node, network, state) in [
+        (1, 0, StreamState::Refused),
+        (1, 1, StreamState::Up),
+        (2, 0, StreamState::LargeLost),
+        (2, 1, StreamState::Silent),
+    ] {
+        let stream = &mut view.nodes[node].links[network].stream;
+        stream.state = state;
+        if state.fails() {
+            stream.why = "10.0.1.12:7400 is\u{7} odd".into();
+        }
+    }
+    view.nodes[2].links[1].state = LinkState::Down;
+    let text = drawn(view, Mono(2), None);
+    let lines: Vec<&str> = text.lines().collect();
+    let row = |start: &str| {
+        let line = lines.iter().find(|line| line.starts_with(start));
+        line.map(|line| {
+            line.split("   ")
+                .map(str::trim)
+                .filter(|cell| !cell.is_empty())
+                .collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(row("  b").unwrap()[5..], ["400 µs, TCP refused", "400 µs"]);
+    assert_eq!(
+        row("  w").unwrap()[5..],
+        ["400 µs, TCP loses large messages", "DOWN"]
+    );
+    let said: Vec<&&str> = lines
+        .iter()
+        .filter(|line| line.starts_with("streams to"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            &"streams to b on front: 10.0.1.12:7400 is? odd",
+            &"streams to w on front: 10.0.1.12:7400 is? odd"
+        ]
+    );
+}
+
+#[test]
 fn a_check_that_fails_says_why() {
     let published = Published::new(fixture::view(), [role("main")]);
     for (good, healthy, expected) in [
@@ -116,12 +162,57 @@ fn a_check_that_fails_says_why() {
             good,
             healthy,
             reason: "HTTP status 503\u{7}".into(),
+            output: String::new(),
+            took: None,
             at: Mono(0),
         })));
         let text = render(&Status::new(&published, "0", Mono(250_000_000)), PLAIN);
         let line = text.lines().find(|line| line.starts_with("check of"));
         assert_eq!(line.unwrap_or_default(), expected.trim_end(), "{text}");
     }
+}
+
+#[test]
+fn what_a_failing_check_printed_is_shown_to_operators() {
+    let published = Published::new(fixture::view(), [role("main")]);
+    published.checks[&role("main")].store(Some(Arc::new(fixture::secretive())));
+    let now = Mono::now();
+    let text = render(&Status::for_operators(&published, "0", now), PLAIN);
+    let expected = format!("exit status 2: {}\n", fixture::SECRET);
+    assert!(text.contains(&expected), "{text}");
+    assert!(!render(&Status::new(&published, "0", now), PLAIN).contains(fixture::SECRET));
+}
+
+#[test]
+fn nobody_is_active_and_the_table_says_why_and_what_failed_where() {
+    let mut view = fixture::view();
+    let cause = "no node is fit; a and b: promotion failed: exit status 3\u{7}";
+    view.why
+        .nobody
+        .insert(role("main"), (cause.into(), Some(Mono(2))));
+    for name in ["a", "b"] {
+        let of_role = (role("main"), "promotion failed: exit status 3".to_owned());
+        view.why.troubles.insert(node(name), [of_role].into());
+    }
+    let published = Published::new(view, [role("main")]);
+    let words = Some(Arc::new(fixture::SECRET.to_owned()));
+    published.last_words[&role("main")].store(words);
+    let now = Mono(1_500_000_002);
+    let text = render(&Status::for_operators(&published, "0", now), PLAIN);
+    let secret = fixture::SECRET;
+    for part in [
+        "role main: NOBODY is active for 1.50 s: no node is fit; a and b: promotion failed: exit status 3?\n",
+        &format!("main on a: promotion failed: exit status 3: {secret}\n"),
+        "main on b: promotion failed: exit status 3\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let open = Status::new(&published, "0", now);
+    assert!(!render(&open, PLAIN).contains(secret));
+    assert!(!serde_json::to_string(&open).unwrap().contains(secret));
+    // Somebody is active: why nobody is, is no answer any more.
+    published.guards[&role("main")].open(Epoch(9), Mono(2_000_000_000));
+    assert_eq!(Status::new(&published, "0", now).roles[0].nobody, None);
 }
 
 #[test]
@@ -197,4 +288,18 @@ fn colours_change_no_width() {
     }
     assert_ne!(coloured, bare);
     assert_eq!(bare, render(&status, PLAIN));
+}
+
+#[test]
+fn nothing_is_said_of_orders_before_they_are_known() {
+    let status = |cluster| {
+        let mut view = fixture::view();
+        view.cluster_id = ClusterId(cluster);
+        let published = Published::new(view, [role("main")]);
+        let status = Status::new(&published, "0", Mono(0));
+        let drained: Vec<Option<bool>> = status.nodes.iter().map(|node| node.drained).collect();
+        (status.paused, drained)
+    };
+    assert_eq!(status(0), (None, vec![None; 3]));
+    assert_eq!(status(1), (Some(false), vec![Some(false); 3]));
 }

@@ -52,7 +52,7 @@ fn ends() -> Ends {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connect = async { initiate(TcpStream::connect(address).await.unwrap().into(), &KEY).await };
-        let accept = async { respond(listener.accept().await.unwrap().0.into(), &KEY).await };
+        let accept = async { respond(listener.accept().await.unwrap().0.into(), &KEY, || {}).await };
         let (connected, accepted) = tokio::join!(connect, accept);
         Ends {
             reader: accepted.unwrap().0,

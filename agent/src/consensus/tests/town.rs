@@ -1,5 +1,6 @@
 //! Sidecars in one process, and networks between them that can be cut.
 
+use super::super::entrance::{Entrance, Site};
 use super::super::*;
 use baton_shared::config::{Cluster, Host, Network as ConfigNetwork, Node};
 use baton_shared::id::{ClusterName, NetworkName};
@@ -34,6 +35,8 @@ pub(super) fn config(me: &str, names: &[&str], networks: usize) -> Arc<Config> {
         name: NetworkName::new(&format!("net{n}")).unwrap(),
         port: 0,
         interface: None,
+        clients: false,
+        gateway: None,
     };
     Arc::new(Config {
         me: name(me),
@@ -95,10 +98,15 @@ impl Town {
 
     pub(super) async fn start_node(&mut self, text: &'static str) {
         let store = Store::open(Some(&self.dir.path().join(text))).unwrap();
-        let listeners: Vec<std::net::TcpListener> = (0..self.networks)
-            .map(|n| std::net::TcpListener::bind((ip(n), 0)).unwrap())
+        let site = |network| Site {
+            name: format!("network {network}"),
+            network,
+            interface: None,
+        };
+        let listeners: Vec<Entrance> = (0..self.networks)
+            .map(|n| Entrance::bind(site(n), SocketAddr::new(ip(n).into(), 0)).unwrap())
             .collect();
-        let places = listeners.iter().map(|l| Some(l.local_addr().unwrap())).collect();
+        let places = listeners.iter().map(Entrance::addr).collect();
         self.table.insert(name(text), places);
         self.addresses.set(self.table.clone());
         let counters = Arc::<Counters>::default();
@@ -108,7 +116,10 @@ impl Town {
             store: store.clone(),
             addresses: self.addresses.clone(),
             net: Arc::new(net::Kernel),
-            listeners: listeners.into_iter().map(|l| net::listener(l).unwrap()).collect(),
+            listeners: listeners
+                .into_iter()
+                .map(|entrance| entrance.open(name(text), self.addresses.clone()).unwrap())
+                .collect(),
             counters: counters.clone(),
             reload,
         })

@@ -45,6 +45,8 @@ pub(crate) fn config(promote: Option<config::Action>) -> Config {
             name: NetworkName::new("front").unwrap(),
             port: 0,
             interface: None,
+            clients: false,
+            gateway: None,
         }],
         nodes: ["a", "b", "c"].map(|n| (name(n), node())).into(),
         storage: None,
@@ -86,9 +88,9 @@ fn rig() -> Rig {
     );
     let addresses = Arc::new(Addresses::default());
     addresses.set(BTreeMap::from([
-        (name("a"), vec![Some(mine.addr())]),
-        (name("b"), vec![Some(peer.addr())]),
-        (name("c"), vec![Some(peer.addr())]),
+        (name("a"), vec![mine.addr()]),
+        (name("b"), vec![peer.addr()]),
+        (name("c"), vec![peer.addr()]),
     ]));
     addresses.set_serves(BTreeMap::from([(name("a"), vec![HERE])]));
     let view = crate::agent::first_view::first_view(&config, &Addresses::default(), Mono(1));
@@ -111,6 +113,8 @@ fn rig() -> Rig {
             cluster: ClusterId(0),
         },
         durable: Durable::default(),
+        disk: None,
+        progress: Arc::default(),
         page: None,
         unfinished: Default::default(),
         ports: vec![Some(mine)],
@@ -157,6 +161,8 @@ fn heartbeat(to: &str) -> Heartbeat {
         leaving: false,
         roles: Vec::new(),
         lines: Vec::new(),
+        writes: true,
+        reach: Default::default(),
     }
 }
 

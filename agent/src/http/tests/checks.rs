@@ -227,6 +227,31 @@ async fn active_redirects_to_the_active_node_or_nowhere() {
     assert_eq!(run.get("/active?prot=1").await.status, 400);
 }
 
+/// Nobody needs a password for this listener, and an application's output may hold one.
+#[tokio::test]
+async fn what_the_application_printed_is_on_no_public_page() {
+    let run = checks(published());
+    run.published.checks[&role("main")].store(Some(Arc::new(fixture::secretive())));
+    let words = Some(Arc::new(fixture::SECRET.to_owned()));
+    run.published.last_words[&role("main")].store(words);
+    let check = run.get("/status").await.json()["roles"][0]["check"].clone();
+    assert_eq!(
+        (&check["reason"], &check["took_ms"]),
+        (&"exit status 2".into(), &35.0.into())
+    );
+    for page in [
+        "/status",
+        "/health",
+        "/ready",
+        "/metrics",
+        "/events?format=json",
+        "/",
+    ] {
+        let reply = run.get(page).await;
+        assert!(!reply.body.contains("hunter2"), "{page}: {}", reply.body);
+    }
+}
+
 #[tokio::test]
 async fn status_metrics_and_history_are_readable() {
     let run = checks(published());
@@ -240,6 +265,8 @@ async fn status_metrics_and_history_are_readable() {
         good: false,
         healthy: true,
         reason: "HTTP status 503".into(),
+        output: String::new(),
+        took: None,
         at: Mono::now(),
     })));
     let check = run.get("/status").await.json()["roles"][0]["check"].clone();

@@ -2,11 +2,16 @@
 
 use super::super::Control;
 use super::fixture::{self, handle, node, published, role};
-use super::talk;
+use super::{heard, talk};
 use crate::handle::Message;
 use baton_core::Request as Ask;
 use baton_shared::config::{self, ControlListen};
+use baton_shared::view::Published;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 
@@ -20,6 +25,10 @@ struct Door {
 }
 
 fn unix_door() -> Door {
+    unix_door_to(published())
+}
+
+fn unix_door_to(published: Arc<Published>) -> Door {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.sock");
     let control = Control::bind(&config::Control {
@@ -27,7 +36,7 @@ fn unix_door() -> Door {
     })
     .unwrap();
     assert_eq!(control.address(), format!("unix:{}", path.display()));
-    let (handle, core) = handle(published());
+    let (handle, core) = handle(published);
     let (stop, stopped) = oneshot::channel();
     tokio::spawn(control.run(handle, fixture::config(), stopped));
     Door {
@@ -125,6 +134,65 @@ async fn operators_requests_reach_the_core_and_its_answer_them() {
     }
 }
 
+/// Everybody may read the checks listener; it leaves this out, see its own tests.
+#[tokio::test]
+async fn what_the_application_printed_is_told_to_operators() {
+    let published = published();
+    published.checks[&role("main")].store(Some(Arc::new(fixture::secretive())));
+    let door = unix_door_to(published);
+    let get = "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let reply = talk(UnixStream::connect(&door.path).await.unwrap(), get).await;
+    let check = &reply.json()["roles"][0]["check"];
+    assert_eq!(check["output"], fixture::SECRET);
+    assert_eq!(check["took_ms"], 35.0);
+    let mut stream = UnixStream::connect(&door.path).await.unwrap();
+    let get = "GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(get.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    while !text.contains(fixture::SECRET) {
+        let mut chunk = [0; 4096];
+        let read = tokio::time::timeout(super::LIMIT, stream.read(&mut chunk));
+        let length = read.await.expect("the stream says nothing of it").unwrap();
+        assert!(length > 0, "it ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&chunk[..length]));
+    }
+}
+
+/// As those do who clean up /tmp.
+#[tokio::test]
+async fn a_socket_that_is_removed_comes_back() {
+    let door = unix_door();
+    let get = "GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let kept = UnixStream::connect(&door.path).await.unwrap();
+    let dir = door.path.parent().unwrap();
+    for whole in [false, true] {
+        if whole {
+            std::fs::remove_dir_all(dir).unwrap();
+        } else {
+            std::fs::remove_file(&door.path).unwrap();
+        }
+        let back = async {
+            loop {
+                match UnixStream::connect(&door.path).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let stream = tokio::time::timeout(super::LIMIT, back)
+            .await
+            .expect("it does not come back");
+        assert_eq!(talk(stream, get).await.status, 200);
+    }
+    assert_eq!(talk(kept, get).await.status, 200, "who was there was let go");
+    // Another one's name stays theirs.
+    std::fs::remove_file(&door.path).unwrap();
+    let _theirs = std::os::unix::net::UnixListener::bind(&door.path).unwrap();
+    let theirs = std::fs::symlink_metadata(&door.path).unwrap().ino();
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(std::fs::symlink_metadata(&door.path).unwrap().ino(), theirs);
+}
+
 #[tokio::test]
 async fn requests_that_are_not_understood_are_refused_with_a_reason() {
     let door = unix_door();
@@ -182,4 +250,25 @@ async fn tcp_needs_the_token() {
         let reply = talk(TcpStream::connect(&addr).await.unwrap(), &request).await;
         assert_eq!(reply.status, status, "{header}");
     }
+}
+
+/// As `socat` and scripts do: an order that is carried out must be answered.
+#[tokio::test]
+async fn who_closes_its_side_behind_an_order_is_answered() {
+    let mut door = unix_door();
+    let mut stream = std::os::unix::net::UnixStream::connect(&door.path).unwrap();
+    stream.write_all(post("/v1/pause", "").as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let core = async {
+        let Some(Message::Ask { answer, .. }) = door.core.asked.recv().await else {
+            panic!("nothing was asked");
+        };
+        // It takes longer than it takes to see the end of what the operator sends.
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        answer.send(Ok("done".into())).unwrap();
+    };
+    let stream = UnixStream::from_std(stream).unwrap();
+    let (reply, ()) = tokio::join!(heard(stream), core);
+    assert_eq!(reply.status, 200, "{}", reply.body);
 }

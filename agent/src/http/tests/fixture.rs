@@ -27,6 +27,7 @@ fn link(network: &str) -> LinkView {
         jitter: Duration::from_micros(30),
         loss: 0.0,
         heard: Mono(1),
+        stream: StreamView::default(),
     }
 }
 
@@ -50,6 +51,7 @@ fn node_view(name: &str, kind: Kind, state: PeerState, last: u8) -> NodeView {
         skew_ms: 0,
         other_config: false,
         hears: Vec::new(),
+        cut_off: Vec::new(),
     }
 }
 
@@ -66,7 +68,8 @@ pub(crate) fn view() -> View {
         waiting_for: Vec::new(),
         coordinator: Some(node("b")),
         applied: 12,
-        caught_up: true,
+        lacks: Vec::new(),
+        disk_hangs: false,
         paused: false,
         leaving: false,
         electorate: ElectorateId(1),
@@ -79,6 +82,7 @@ pub(crate) fn view() -> View {
             holder: None,
             last: None,
             line: Vec::new(),
+            promoted: None,
             lease_until: Mono::ZERO,
         }],
         nodes: vec![
@@ -88,6 +92,7 @@ pub(crate) fn view() -> View {
         ],
         copy: CopyView::default(),
         alarms: Vec::new(),
+        why: Default::default(),
     }
 }
 
@@ -124,6 +129,21 @@ pub(crate) fn event(number: u64) -> Event {
             ("granted".into(), 1_020_000),
             ("serving".into(), 1_024_500),
         ],
+    }
+}
+
+/// What a command check printed.
+pub(crate) const SECRET: &str = "postgres://root:hunter2@db/";
+
+/// The result of a check whose command printed [`SECRET`].
+pub(crate) fn secretive() -> Checked {
+    Checked {
+        good: false,
+        healthy: false,
+        reason: "exit status 2".into(),
+        output: SECRET.into(),
+        took: Some(Duration::from_millis(35)),
+        at: Mono::now(),
     }
 }
 

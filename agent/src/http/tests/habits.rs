@@ -6,24 +6,29 @@ use super::super::crowd::Visitor;
 use super::super::patience::Patience;
 use super::super::serve::Serve;
 use super::super::tls::Certificates;
-use super::balancers::Client;
+use super::balancers::{Client, two_roles};
 use super::checks::{checks_with, http};
 use super::fixture::{handle, published, role};
-use super::{LIMIT, talk, tls};
+use super::{LIMIT, heard, talk, tls};
 use crate::grpc::CHECK;
+use crate::handle::Counters;
 use baton_shared::clock::Mono;
 use baton_shared::id::Epoch;
+use baton_shared::status::Status;
 use http_body_util::BodyExt;
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// HAProxy's `option httpchk` without a word more asks `OPTIONS / HTTP/1.0`.
 #[tokio::test]
@@ -184,4 +189,80 @@ async fn a_grpc_answer_leaves_in_one_write() {
     }
     drop(client);
     timeout(LIMIT, serving).await.unwrap().unwrap();
+}
+
+/// A connection on which this is said, and whose sending side is closed, before anybody can look at it.
+fn closed_behind(addr: SocketAddr, request: &str) -> TcpStream {
+    let mut stream = std::net::TcpStream::connect(addr).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    TcpStream::from_std(stream).unwrap()
+}
+
+/// `nc -N`, and monitoring plugins of old.
+#[tokio::test]
+async fn who_closes_its_side_behind_the_question_is_answered() {
+    let mut config = http(false, 100);
+    config.agent_check = vec!["127.0.0.1:0".parse().unwrap()];
+    let run = checks_with(two_roles(), config, Patience::USUAL);
+    let gist = Status::new(&run.published, "", Mono::now()).gist;
+    for (request, status, answers) in [
+        ("GET /health HTTP/1.0\r\n\r\n".to_owned(), 503, 1),
+        ("GET /health HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 503, 1),
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3), 200, 3),
+        ("GET /metrics HTTP/1.0\r\n\r\n".to_owned(), 200, 1),
+        (
+            format!("GET /status?after={gist}&wait=100ms HTTP/1.0\r\n\r\n"),
+            200,
+            1,
+        ),
+    ] {
+        for _ in 0..20 {
+            let reply = heard(closed_behind(run.addr, &request)).await;
+            assert_eq!(reply.status, status, "{request}");
+            let others = reply.body.matches("HTTP/1.1 ").count();
+            assert_eq!(1 + others, answers, "{request}");
+        }
+    }
+    let line = heard(closed_behind(run.agent, "reports\n")).await;
+    assert!(line.head.starts_with("down "), "{}", line.head);
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_when_its_reader_has_closed_its_side() {
+    let run = checks_with(published(), http(false, 100), Patience::USUAL);
+    let request = "GET /events HTTP/1.1\r\nHost: x\r\n\r\n";
+    // It gets what there is. That it ends, and before it would be told anything again, `heard` sees to.
+    let reply = heard(closed_behind(run.addr, request)).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.contains("event: status"), "{}", reply.body);
+    let counters = &run.handle.counters;
+    timeout(LIMIT, all_gone(counters))
+        .await
+        .expect("its place is free");
+
+    // What comes meanwhile is not the end.
+    let mut stream = TcpStream::connect(run.addr).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    let mut until = async |stream: &mut TcpStream, words: &str| {
+        while !String::from_utf8_lossy(&seen).contains(words) {
+            let read = timeout(LIMIT, stream.read_buf(&mut seen)).await.unwrap();
+            assert_ne!(read.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+        }
+    };
+    until(&mut stream, "event: status").await;
+    stream.write_all(b"GET /health HTTP/1.1\r\n").await.unwrap();
+    until(&mut stream, "\n:\n").await;
+    drop(stream);
+    timeout(LIMIT, all_gone(counters))
+        .await
+        .expect("its place is free");
+}
+
+async fn all_gone(counters: &Counters) {
+    while counters.http_connections.load(Relaxed) > 0 {
+        sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -171,7 +171,7 @@ async fn ten_thousand_resting_and_a_hundred_hostile_clients_do_not_delay_health(
         assert!(
             grpc::ask("127.0.0.1", addr.port(), "")
                 .await
-                .is_err_and(|said| said.contains("NOT_SERVING"))
+                .is_err_and(|said| said.reason.contains("NOT_SERVING"))
         );
         let by_grpc = start.elapsed();
         println!(

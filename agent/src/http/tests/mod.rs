@@ -5,6 +5,7 @@ mod checks;
 mod control;
 pub(crate) mod fixture;
 mod fuzz;
+mod greedy;
 mod habits;
 mod load;
 mod real;
@@ -37,6 +38,11 @@ impl Reply {
 
 async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> Reply {
     stream.write_all(request.as_bytes()).await.unwrap();
+    heard(stream).await
+}
+
+/// What is said on a connection until its end.
+async fn heard(mut stream: impl AsyncRead + Unpin) -> Reply {
     let mut text = Vec::new();
     tokio::time::timeout(LIMIT, stream.read_to_end(&mut text))
         .await

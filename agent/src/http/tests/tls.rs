@@ -23,6 +23,12 @@ use tokio_rustls::client::TlsStream;
 pub(super) const FIRST: [&str; 2] = [include_str!("tls/first.crt"), include_str!("tls/first.key")];
 const SECOND: [&str; 2] = [include_str!("tls/second.crt"), include_str!("tls/second.key")];
 
+/// A key as `openssl genpkey -aes256` writes it, and as older programs do; cut, for nothing is read of it.
+const ENCRYPTED: &str =
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIJtTBf\n-----END ENCRYPTED PRIVATE KEY-----\n";
+const ENCRYPTED_OLD: &str = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0123456789ABCDEF\n\n\
+                             MIIJtTBf\n-----END RSA PRIVATE KEY-----\n";
+
 pub(super) fn write(dir: &Path, [cert, key]: [&str; 2]) -> config::Tls {
     let files = config::Tls {
         cert: dir.join("crt"),
@@ -96,9 +102,11 @@ async fn https_has_the_same_answers_in_both_protocols() {
     let run = run(write(dir.path(), FIRST), Patience::USUAL, |http| {
         http.proxy_protocol = true
     });
-    let mut stream = connect(&run, FIRST[0], "http/1.1", b"").await.unwrap();
-    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
-    assert_eq!(status(&mut stream).await, "HTTP/1.1 503 Service Unavailable");
+    for protocol in ["http/1.1", "http/1.0"] {
+        let mut stream = connect(&run, FIRST[0], protocol, b"").await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()));
+        assert_eq!(status(&mut stream).await, "HTTP/1.1 503 Service Unavailable");
+    }
 
     let header = b"PROXY TCP4 10.0.0.1 10.0.0.2 5000 443\r\n";
     let mut stream = connect(&run, FIRST[0], "h2", header).await.unwrap();
@@ -193,12 +201,24 @@ fn errors_say_which_file_and_what_to_do() {
         ([FIRST[0], SECOND[1]], "is not the key of the certificate"),
         (["", FIRST[1]], "crt holds no certificate in PEM"),
         ([FIRST[0], "nonsense"], "key holds no private key in PEM"),
-        (swapped, "crt holds no certificate in PEM"),
+        (
+            swapped,
+            "crt holds no certificate, but what the other file should hold",
+        ),
+        (
+            [FIRST[0], FIRST[0]],
+            "key holds no private key, but what the other file should hold",
+        ),
+        ([FIRST[0], ENCRYPTED], "key is encrypted"),
+        ([FIRST[0], ENCRYPTED_OLD], "openssl pkey -in "),
     ] {
         let error = Certificates::load(&write(dir.path(), pair)).unwrap_err();
         assert!(error.contains(says), "{error}");
     }
     let files = write(dir.path(), FIRST);
+    std::fs::write(&files.cert, [0x30, 0x82, 0x03, 0x00, 0xff]).unwrap();
+    let error = Certificates::load(&files).unwrap_err();
+    assert!(error.contains("looks like DER"), "{error}");
     std::fs::remove_file(&files.cert).unwrap();
     let error = Certificates::load(&files).unwrap_err();
     assert!(error.contains("crt") && error.contains("may read it"), "{error}");

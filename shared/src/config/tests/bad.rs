@@ -11,6 +11,38 @@ fn bad_values_say_what_would_be_right() {
             r#"unknown key "windw" in [cluster]; did you mean "window"?"#,
         ),
         (
+            "networks.front.client=true",
+            r#"unknown key "client" in [networks.front]; did you mean "clients"?"#,
+        ),
+        (
+            "networks.front.clients=yes",
+            "networks.front.clients: must be true or false without quotes, not a string",
+        ),
+        (
+            "networks.front.gateway=router",
+            r#"networks.front.gateway: "router" is not an IP address; write the router's address on this network, like "10.0.1.1""#,
+        ),
+        (
+            "networks.front.gateway=224.0.0.1",
+            r#"networks.front.gateway: 224.0.0.1 is no router's address; write the router's address on this network, like "10.0.1.1""#,
+        ),
+        (
+            "networks.front.gateway=10.0.0.1",
+            "c.toml:3: networks.front: gateway 10.0.0.1 is the address of node a; give the address of the network's router",
+        ),
+        (
+            "networks.front.gateway=fd00::1",
+            "c.toml:3: networks.front: gateway fd00::1 and 10.0.0.1 (nodes.a) are IPv4 and IPv6; give the router's address of the nodes' version",
+        ),
+        (
+            "networks.front={ clients = false, gateway = \"10.0.0.9\" }",
+            "networks.front: gateway is looked at on a network of clients alone; add clients = true, or take gateway out",
+        ),
+        (
+            "networks.back={ clients = true }",
+            "networks.back: clients = true, and no member has an address on it; give the members one, or take the key out",
+        ),
+        (
             "cluster.window=500",
             r#"cluster.window: 500 has no unit; write "500ms", "500s" or another of ms, s, m, h, d"#,
         ),
@@ -52,11 +84,11 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "cluster.key=file:none",
-            "cluster.key: none does not exist; make one with: baton keygen > none; all nodes need the same one",
+            "cluster.key: none does not exist; copy it from another node; for a new cluster make one with: baton keygen > none",
         ),
         (
             "cluster.key=file:short",
-            "cluster.key: short is not a key of 32 bytes in base64 (44 characters); make one with: baton keygen > short",
+            "cluster.key: short is not a key of 32 bytes in base64 (44 characters); copy it from another node, for all need the same one (for a new cluster, `baton keygen` prints one)",
         ),
         (
             "cluster.key=file:.",
@@ -64,11 +96,11 @@ fn bad_values_say_what_would_be_right() {
         ),
         (
             "cluster.key=env:BATON_NO_SUCH_VARIABLE",
-            "cluster.key: environment variable BATON_NO_SUCH_VARIABLE is not set; set it to what `baton keygen` prints",
+            "cluster.key: environment variable BATON_NO_SUCH_VARIABLE is not set; set it to the key of the other nodes; for a new cluster, to what `baton keygen` prints",
         ),
         (
             "cluster.key=env:PATH",
-            "cluster.key: environment variable PATH is not a key of 32 bytes in base64 (44 characters); set it to what `baton keygen` prints",
+            "cluster.key: environment variable PATH is not a key of 32 bytes in base64 (44 characters); copy it from another node, for all need the same one (for a new cluster, `baton keygen` prints one)",
         ),
         (
             "cluster.key=BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
@@ -422,6 +454,10 @@ fn bad_values_say_what_would_be_right() {
             "actions.notify.on_failure: nothing follows if it fails; remove it",
         ),
         (
+            "actions.promote_again=true",
+            "actions.promote_again: there is no promote that could be run again; add one, or remove this",
+        ),
+        (
             "actions.promote=/bin/true",
             "actions.promote: must be a table, [actions.promote] or { ... }, not a string",
         ),
@@ -448,6 +484,14 @@ fn bad_values_say_what_would_be_right() {
         (
             "http.listen=localhost:80",
             r#"http.listen: "localhost:80" is not IP:PORT; write it like "0.0.0.0:7480" or "[::]:7480", not a host name"#,
+        ),
+        (
+            "http.listen=0.0.0.0:0",
+            r#"http.listen: "0.0.0.0:0" has port 0, which is none; write it like "0.0.0.0:7480" or "[::]:7480""#,
+        ),
+        (
+            "control.listen=127.0.0.1:0",
+            r#"control.listen: "127.0.0.1:0" has port 0, which is none; write it like "0.0.0.0:7480" or "[::]:7480""#,
         ),
         (
             "http.listen=7480",

@@ -33,7 +33,7 @@ fn agent_dies(more: &str, signal: Signal, word: &str) {
 /// The last events name the cause.
 #[track_caller]
 fn assert_cause(cluster: &Cluster, at: &str, word: &str) {
-    let said = cluster.operate(at, &["events", "--last", "5"]);
+    let said = cluster.operate(at, &["events", "--last", "9"]);
     assert!(said.contains(word), "no {word:?} in:\n{said}");
 }
 
@@ -116,12 +116,6 @@ fn node_ends(beside: &str, signal: impl Fn(&Process)) {
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn agent_frozen_application_is_dead_before_the_standbys_starts() {
-    agent_stands_still(PROCESS);
-}
-
-#[test]
-#[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_frozen_parent_runs_the_demote_command_in_time() {
     agent_stands_still(DAEMON);
 }
@@ -172,21 +166,6 @@ fn guardian_killed_application_and_agent_end_too() {
                 false => Ok(()),
             },
         );
-        cluster.start(holder);
-        assert_eq!(cluster.settled(), to);
-    }
-    end(cluster);
-}
-
-#[test]
-#[ignore = "needs root and network namespaces: run by .ci/run"]
-fn guardian_and_agent_killed_standby_takes_over_after_the_window() {
-    let mut cluster = three_with(PROCESS);
-    for holder in NAMES {
-        cluster.place(holder);
-        let since = now();
-        cluster.kill(holder);
-        let to = taken_over(&cluster, since, holder, Apart::NOBODY, cluster.silent_bound());
         cluster.start(holder);
         assert_eq!(cluster.settled(), to);
     }

@@ -167,7 +167,7 @@ impl Room {
         std::fs::remove_dir_all(dir).expect("its node does not run");
         std::fs::create_dir(dir).expect("the directory can be written");
         let done = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs"])
             .arg(dir)
             .status();
         assert!(

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "floors";
 
-/// The greatest floor that each voter had.
+/// The greatest floor that each voter had; a clone is a voter of its own.
 #[derive(Default)]
-pub(super) struct Floors(BTreeMap<(NodeId, RoleName), Epoch>);
+pub(super) struct Floors(BTreeMap<(usize, NodeId, RoleName), Epoch>);
 
 impl Floors {
     /// Looks at every role of node `n`; `ended` are the promises that a release or a death ended just now.
@@ -19,7 +19,7 @@ impl Floors {
         let Some(core) = &node.core else { return Ok(()) };
         for role in node.guards.keys() {
             let (floor, grant) = (core.voter(role).floor(), core.voter(role).grant());
-            let before = self.0.entry((node.id, role.clone())).or_default();
+            let before = self.0.entry((n, node.id, role.clone())).or_default();
             let granted = grant.map_or(Epoch(0), |grant| grant.epoch);
             if floor.epoch < *before {
                 return violated(

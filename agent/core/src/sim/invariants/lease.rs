@@ -101,14 +101,14 @@ impl Leases {
     }
 
     /// Until when node `n` may act for a role at `epoch` or, by moving up, at a greater one.
-    fn end(&self, world: &World, n: usize, role: &RoleName, epoch: Epoch, or_greater: bool) -> Option<Mono> {
+    fn end(&self, world: &World, n: usize, role: &RoleName, epoch: Epoch) -> Option<Mono> {
         let node = &world.nodes[n];
         let grants = self.grants.get(&(run(node), role.clone()))?;
         let window = node.config.cluster.window;
         let lease = Duration::from_nanos(window.as_nanos() as u64 / 100 * 99);
         let mut epochs: Vec<Epoch> = grants.keys().map(|(epoch, ..)| *epoch).collect();
         epochs.dedup();
-        let counts = |e: &Epoch| *e == epoch || (or_greater && *e > epoch);
+        let counts = |e: &Epoch| *e >= epoch;
         let of = |epoch: Epoch, electorate: &Electorate| {
             electorate.kth_greatest(|voter| grants.get(&(epoch, electorate.id, voter)).copied())
         };
@@ -122,7 +122,7 @@ impl Leases {
 
     /// Node `n` opens its guard.
     pub fn opened(&self, world: &World, n: usize, role: &RoleName, epoch: Epoch, until: Mono) -> Held {
-        let end = self.end(world, n, role, epoch, false);
+        let end = self.end(world, n, role, epoch);
         if end.is_none_or(|end| until > end) {
             let name = &world.nodes[n].name;
             return violated(
@@ -139,7 +139,7 @@ impl Leases {
     /// failed (`one_application.rs`).
     pub fn stopped(&self, world: &World, n: usize, role: &RoleName, since: Epoch) -> Held {
         let (node, now) = (&world.nodes[n], world.clock(n));
-        let end = self.end(world, n, role, since, true).unwrap_or_default();
+        let end = self.end(world, n, role, since).unwrap_or_default();
         if now > end && !node.at_wits_end.contains(role) {
             return violated(
                 NAME,
@@ -161,7 +161,7 @@ impl Leases {
             if self.ends.get(&key).is_some_and(|end| now < *end) {
                 continue;
             }
-            let end = self.end(world, n, role, *epoch, true);
+            let end = self.end(world, n, role, *epoch);
             self.ends.insert(key, end.unwrap_or_default());
             if end.is_none_or(|end| now >= end) {
                 return violated(

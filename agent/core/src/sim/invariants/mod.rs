@@ -1,6 +1,7 @@
 //! What must hold, one file each; looked at after every event. None of them asks the code that it watches: each keeps its own
 //! account of what was sent, granted, released and written.
 
+mod clients;
 mod confirm;
 mod durable;
 mod epochs_grow;
@@ -13,6 +14,9 @@ mod one_application;
 mod promise;
 mod released;
 mod sequence;
+mod still;
+mod told;
+mod vote_kept;
 mod word;
 
 use super::world::{Machine, World};
@@ -48,13 +52,16 @@ pub(in crate::sim) struct Invariants {
     floor: floor::Floors,
     released: released::Released,
     sequence: sequence::Sequences,
+    votes: vote_kept::Votes,
+    still: still::Still,
+    clients: clients::Clients,
 }
 
 /// The name under which each of them fails.
 pub(in crate::sim) mod names {
     use super::{
-        confirm, durable, epochs_grow, floor, guarded, lease, line, one_active, one_application, promise,
-        released, sequence, word,
+        clients, confirm, durable, epochs_grow, floor, guarded, lease, line, one_active, one_application,
+        promise, released, sequence, still, told, vote_kept, word,
     };
 
     pub(in crate::sim) const S1: &str = one_active::NAME;
@@ -70,10 +77,14 @@ pub(in crate::sim) mod names {
     pub(in crate::sim) const DISK: &str = durable::NAME;
     pub(in crate::sim) const SEQUENCE: &str = sequence::NAME;
     pub(in crate::sim) const CONFIRM: &str = confirm::NAME;
+    pub(in crate::sim) const VOTE: &str = vote_kept::NAME;
+    pub(in crate::sim) const CLIENTS: &str = clients::NAME;
+    pub(in crate::sim) const STILL: &str = still::NAME;
+    pub(in crate::sim) const TOLD: &str = told::NAME;
 }
 
 /// Their names, for the test that every one of them can fail.
-pub(in crate::sim) const ALL: [&str; 13] = [
+pub(in crate::sim) const ALL: [&str; 17] = [
     one_active::NAME,
     one_application::NAME,
     guarded::NAME,
@@ -87,6 +98,10 @@ pub(in crate::sim) const ALL: [&str; 13] = [
     durable::NAME,
     sequence::NAME,
     confirm::NAME,
+    vote_kept::NAME,
+    clients::NAME,
+    still::NAME,
+    told::NAME,
 ];
 
 impl Invariants {
@@ -109,13 +124,15 @@ impl Invariants {
     }
 
     /// A heartbeat is about to be handled by this machine.
-    pub fn heard(&mut self, machine: &Machine, header: &Header, heartbeat: &Heartbeat) {
+    pub fn heard(&mut self, machine: &Machine, header: &Header, heartbeat: &Heartbeat, now: u64) {
         self.lease.heard(machine, header, heartbeat);
+        self.votes.heard(machine, header, heartbeat, now);
     }
 
     /// Node `n` has handled an input.
     pub fn handled(&mut self, world: &World, n: usize) -> Held {
         self.lease.voted(world, n);
+        self.still.look(world, n);
         let ended = match self.promise.look(world, n, &self.released) {
             Ok(ended) => ended,
             Err(violation) => return self.counts(Err(violation)),
@@ -141,7 +158,8 @@ impl Invariants {
                 let held = self.lease.opened(world, n, role, epoch, until);
                 self.counts(held)?;
                 let held = self.released.opened(world, n, role, epoch);
-                self.counts(held)
+                self.counts(held)?;
+                self.counts(told::opened(world, n, role, epoch))
             }
             GuardChange::Shut => Ok(()),
             GuardChange::Close(epoch) => {
@@ -166,7 +184,12 @@ impl Invariants {
         self.counts(held)?;
         let held = durable::look(world, n, heartbeat);
         self.counts(held)?;
+        let held = self.clients.sent(world, n, heartbeat);
+        self.counts(held)?;
         let held = self.released.said(world, n, heartbeat);
+        self.counts(held)?;
+        self.counts(told::sent(world, n, heartbeat))?;
+        let held = self.still.sent(world, n, heartbeat);
         self.counts(held)?;
         let held = self.epochs_grow.claimed(world, n, heartbeat);
         self.counts(held)
@@ -191,6 +214,8 @@ impl Invariants {
     /// Node `n` proposes.
     pub fn proposed(&mut self, world: &World, n: usize, command: &Command) -> Held {
         let held = line::look(world, n, command);
+        self.counts(held)?;
+        let held = self.votes.look(world, n, command, &self.released);
         self.counts(held)
     }
 

@@ -83,6 +83,7 @@ impl OneApplication {
                 ),
                 _ => Ok(()),
             },
+            Action::Tell => Ok(()),
         }
     }
 

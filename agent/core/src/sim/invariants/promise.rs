@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "one promise";
 
-/// What each voter promised last.
+/// What each voter promised last; a clone is a voter of its own.
 #[derive(Default)]
-pub(super) struct Promises(BTreeMap<(NodeId, RoleName), (Promise, u64)>);
+pub(super) struct Promises(BTreeMap<(usize, NodeId, RoleName), (Promise, u64)>);
 
 impl Promises {
     /// Looks at every role of node `n`. Returns the promises that ended before their time in the present boot.
@@ -29,7 +29,7 @@ impl Promises {
         let mut early = Vec::new();
         for role in node.guards.keys() {
             let running = core.voter(role).running(now);
-            let key = (node.id, role.clone());
+            let key = (n, node.id, role.clone());
             let before = self
                 .0
                 .get(&key)

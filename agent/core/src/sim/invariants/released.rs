@@ -43,6 +43,11 @@ impl Released {
         Ok(())
     }
 
+    /// Whether this boot was said to be dead.
+    pub fn is_dead(&self, owner: Owner) -> bool {
+        self.dead.contains(&owner)
+    }
+
     /// Whether a promise of this may have ended before its time (V6).
     pub fn ended(&self, role: &RoleName, epoch: Epoch, owner: Owner) -> bool {
         self.dead.contains(&owner) || self.released.contains(&(role.clone(), owner, epoch))

@@ -137,12 +137,10 @@ impl World {
     }
 
     /// An agent has begun: it tells its guardian what to do, and keeps an eye on it.
-    pub(super) fn agent_begins(&mut self, n: usize) {
+    pub(super) fn agent_begins(&mut self, n: usize, unfinished: &BTreeSet<RoleName>) {
         let machine = &mut self.nodes[n];
-        for place in 0..machine.config.roles.len() {
-            if let Some(slot) = machine.above.page.slot(place) {
-                slot.begin_anew();
-            }
+        for role in machine.config.roles.keys() {
+            machine.slot(role).begin(unfinished.contains(role));
         }
         let window = machine.config.cluster.window;
         machine.eye = guardian::Watch::new(guardian::watch::limit(window), EYE);

@@ -90,10 +90,12 @@ impl World {
                     self.run_demote(n, role, &settings);
                 }
             }
+            Action::Tell => {} // as for any other application (`told`)
         }
     }
 
     fn ask_for_process(&mut self, n: usize, role: &RoleName, epoch: Epoch) {
+        self.nodes[n].unheard.insert(role.clone());
         let slot = self.nodes[n].place(role);
         let request = Request::Start {
             slot,
@@ -181,7 +183,13 @@ impl World {
                 continue;
             };
             let place = machine.place(&role);
-            if machine.runs.contains_key(&place) {
+            if machine.unheard.contains(&role) {
+                // It may come when the guardian goes on; its keeper ends it with the guardian or the lease (`agent/src/process.rs`).
+                if let Some(doing) = self.nodes[n].doing.get_mut(&role) {
+                    doing.result = Err("the guardian has not said whether it was started".into());
+                }
+                self.at(MS, What::Done(n, role, number));
+            } else if machine.runs.contains_key(&place) {
                 self.run_killed(n, place);
             } else {
                 self.at(MS, What::Done(n, role, number));
@@ -259,6 +267,7 @@ impl World {
                 self.ring(n, rings);
                 self.demote_ended(n, role, &result);
             }
+            Action::Tell => {}
         }
         let done = Input::ActionDone {
             role: role.clone(),
@@ -341,7 +350,10 @@ impl World {
             return;
         };
         match answer {
-            Answer::Started { epoch, result, .. } => self.process_started(n, &role, epoch, result),
+            Answer::Started { epoch, result, .. } => {
+                self.nodes[n].unheard.remove(&role);
+                self.process_started(n, &role, epoch, result);
+            }
             Answer::Ended { took, .. } => {
                 self.slow_kill(n, &role, took);
                 self.process_ended(n, &role);

@@ -9,7 +9,8 @@ impl World {
     /// Whether the log's voters, and every set of the electorate, keep a majority of nodes with their disks without these.
     pub fn majority_without(&self, gone: impl Fn(usize) -> bool) -> bool {
         let kept = |id: NodeId| {
-            (0..self.nodes.len()).any(|m| self.nodes[m].id == id && self.configured(m) && !gone(m))
+            let keeps = |m: usize| self.configured(m) && !self.nodes[m].cloned && !gone(m);
+            (0..self.nodes.len()).any(|m| self.nodes[m].id == id && keeps(m))
         };
         let engine = self.log.voters.iter().filter(|id| kept(**id)).count();
         engine > self.log.voters.len() / 2 && self.log.state().electorate.majority(kept)
@@ -25,7 +26,8 @@ impl World {
             return false;
         }
         let votes = |m: &usize| {
-            self.log.voters.contains(&self.nodes[*m].id) && self.running(*m) && self.linked(n, *m)
+            let voter = self.log.voters.contains(&self.nodes[*m].id) && !self.is_double(*m);
+            voter && self.running(*m) && !self.nodes[*m].hung && self.linked(n, *m)
         };
         votes(&n) && (0..self.nodes.len()).filter(votes).count() > self.log.voters.len() / 2
     }
@@ -54,7 +56,7 @@ impl World {
         for n in 0..self.nodes.len() {
             let node = &self.nodes[n];
             let known = self.log.voters.contains(&node.id) || self.log.learners.contains(&node.id);
-            if !known || node.log_cut || !self.linked(from, n) || !self.running(n) {
+            if !known || node.log_cut || node.hung || !self.linked(from, n) || !self.running(n) {
                 continue;
             }
             let index = match self.dice.percent(self.lag) {

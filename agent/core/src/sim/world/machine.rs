@@ -34,15 +34,27 @@ pub(in crate::sim) struct Machine {
     pub name: NodeName,
     pub id: NodeId,
     pub boot: u64,
+    /// The lowest boot it ever had, but for the first ones.
+    pub(super) lowest: u64,
+    /// Its run has heard of a later one of its id, and ends.
+    pub(super) superseded: bool,
+    /// Another machine has a copy of its disk: its id, and its vote, may be lost to that.
+    pub cloned: bool,
     pub up: bool,
     pub core: Option<Box<Core>>,
     pub frozen: bool,
     pub config: Arc<Config>,
     pub guards: BTreeMap<RoleName, Guard>,
     pub apps: BTreeMap<RoleName, App>,
+    /// The epoch of which its application of a role was told last.
+    pub told: BTreeMap<RoleName, Epoch>,
     /// When, in true time, its application of a role last stopped acting.
     pub stopped_acting: BTreeMap<RoleName, u64>,
     pub disk: Durable,
+    /// Its disk completes nothing; and what its core was told of writes.
+    pub hung: bool,
+    pub(super) writes: Writes,
+    pub(super) probing: bool,
     pub view: Option<View>,
     pub cluster: ClusterId,
     pub healthy: BTreeMap<RoleName, bool>,
@@ -68,6 +80,8 @@ pub(in crate::sim) struct Machine {
     pub above: Above,
     /// Managed applications, by the places of their roles: each process of them.
     pub runs: BTreeMap<usize, Run>,
+    /// Roles for which the guardian was asked to start a process, and has not said what came of that.
+    pub(super) unheard: BTreeSet<RoleName>,
     /// Roles for which the time of a fence is awaited.
     pub(super) minded: BTreeSet<RoleName>,
     /// Roles whose last resort failed: nothing is left that could have stopped their application in time.

@@ -80,7 +80,7 @@ impl World {
         } = &input
             && let Some(invariants) = &mut self.invariants
         {
-            invariants.heard(machine, header, heartbeat);
+            invariants.heard(machine, header, heartbeat, self.now);
         }
         core.handle(input, now, self.now / MS);
         self.nodes[n].core = Some(core);
@@ -174,10 +174,13 @@ impl World {
                 let (_, _, role, before) = self.confirms.swap_remove(at);
                 self.with_invariants(|invariants, _| invariants.confirmed(n, &role, before, epoch));
             }
+            Output::Superseded => self.nodes[n].superseded = true,
             Output::Stopped => {
                 self.nodes[n].stopped = true;
                 if self.nodes[n].quits {
                     self.agent_exits(n);
+                } else if self.nodes[n].superseded {
+                    self.comes_back_anew(n);
                 }
             }
         }
@@ -195,12 +198,19 @@ impl World {
             };
             self.to(n, MS, health);
         }
-        if self.nodes[n].settings(&role).is_some() {
+        if action == Action::Promote {
+            self.nodes[n].told.insert(role.clone(), epoch);
+        }
+        if action != Action::Tell && self.nodes[n].settings(&role).is_some() {
             return self.act_on_application(n, &role, epoch, action);
         }
         let app = match action {
             Action::Promote => App::Acting(epoch),
             Action::Demote => App::Stopping(epoch),
+            Action::Tell => {
+                let (took, boot) = (self.action.as_nanos() as u64, self.nodes[n].boot);
+                return self.at(took, What::Told(n, boot, role, epoch));
+            }
         };
         self.nodes[n].apps.insert(role.clone(), app);
         let result = Ok(());
@@ -213,12 +223,36 @@ impl World {
         self.to(n, self.action.as_nanos() as u64, done);
     }
 
+    /// What tells the application of an epoch has ended. It is not begun, or is cancelled, where the application is being stopped.
+    pub(super) fn told(&mut self, n: usize, role: RoleName, epoch: Epoch) {
+        let machine = &mut self.nodes[n];
+        let newer = machine.told.get(&role).is_none_or(|told| *told < epoch);
+        let result = match (machine.app(&role), machine.promotes) {
+            (App::Acting(_), Way::Well) if newer => {
+                machine.told.insert(role.clone(), epoch);
+                Ok(())
+            }
+            (App::Acting(_), _) if newer => Err("it failed".into()),
+            _ => Err("cancelled by a demote".into()),
+        };
+        let done = Input::ActionDone {
+            role,
+            epoch,
+            action: Action::Tell,
+            result,
+        };
+        self.arrive(n, done);
+    }
+
     /// The flush thread takes the newest that waits, one at a time.
     pub(super) fn write(&mut self, n: usize) {
         if self.nodes[n].writing.is_none()
             && let Some(next) = self.nodes[n].to_write.take()
         {
             self.nodes[n].writing = Some(next);
+            if self.nodes[n].hung {
+                return;
+            }
             let delay = self.flush.as_nanos() as u64 + self.dice.up_to(self.flush_late);
             let boot = self.nodes[n].boot;
             self.at(delay, What::Flushed(n, boot));
@@ -226,10 +260,14 @@ impl World {
     }
 
     pub(super) fn flushed(&mut self, n: usize) {
+        if self.nodes[n].hung {
+            return;
+        }
         if let Some((token, durable)) = self.nodes[n].writing.take() {
             self.nodes[n].disk = durable;
             self.write(n);
             self.arrive(n, Input::Persisted { token });
+            self.write_a_little(n);
         }
     }
 }

@@ -6,6 +6,10 @@ impl World {
     /// Starts a node. What a guardian that died has left is gone before; one that lives starts the agent when it is through with what
     /// the last one left.
     pub fn start(&mut self, n: usize) {
+        if self.nodes[n].hung {
+            self.nodes[n].start_after = true;
+            return;
+        }
         if !self.nodes[n].above.lives() {
             if !self.nodes[n].runs.is_empty() {
                 self.nodes[n].start_after = true;
@@ -26,7 +30,7 @@ impl World {
             unfinished.clear();
         });
         let mut config = self.config.clone();
-        config.me = name(n);
+        config.me = self.nodes[n].name.clone();
         let config = Arc::new(config);
         let now = self.clock(n);
         let machine = &mut self.nodes[n];
@@ -49,17 +53,21 @@ impl World {
             boot: Boot(machine.boot),
             cluster: machine.cluster,
             durable: machine.disk.clone(),
-            unfinished,
+            unfinished: unfinished.clone(),
+            disk: Some(format!("the disk of {}", machine.name)),
         };
         machine.core = Some(Box::new(Core::new(start, now)));
+        machine.writes = Writes::default();
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
-        (machine.quits, machine.under_standstill) = (false, false);
+        (machine.quits, machine.under_standstill, machine.superseded) = (false, false, false);
         machine.inbox.clear();
         machine.answers.clear();
+        machine.unheard.clear();
         let applied = machine.applied.clone();
         self.fitness(n);
         self.say(n, || "started".into());
-        self.agent_begins(n);
+        self.agent_begins(n, &unfinished);
+        self.tell_sides(n);
         self.give(n, Input::Tick);
         for role in self.roles() {
             let healthy = self.nodes[n].healthy[&role];
@@ -150,9 +158,19 @@ impl World {
             machine.id = NodeId(machine.id.0 + 1000);
         }
         machine.boot += 10;
+        machine.cloned = false;
         machine.disk = Durable::default();
+        machine.hung = false;
         machine.applied = None;
         machine.cluster = ClusterId(0);
+    }
+
+    /// The machine is replaced by one whose clock is behind.
+    pub fn replace_behind(&mut self, n: usize) {
+        self.wipe(n);
+        let machine = &mut self.nodes[n];
+        machine.lowest -= 100;
+        machine.boot = machine.lowest;
     }
 
     pub fn freeze(&mut self, n: usize) {
@@ -213,6 +231,39 @@ impl World {
         self.elect_later();
     }
 
+    /// Pulls a node's cable on a network, or plugs it in again.
+    pub fn plug(&mut self, n: usize, network: usize, plugged: bool) {
+        if plugged {
+            self.unplugged.remove(&(n, network));
+            let unplugged = self.unplugged.clone();
+            let here = |from: usize, to: usize| {
+                (from == n || to == n) && !unplugged.contains(&(from + to - n, network))
+            };
+            self.cut
+                .retain(|(from, to, on)| *on != network || !here(*from, *to));
+        } else {
+            self.unplugged.insert((n, network));
+            self.silence(n, &[network]);
+        }
+        self.tell_sides(n);
+    }
+
+    /// The node sees its carriers.
+    fn tell_sides(&mut self, n: usize) {
+        if self.config.networks.iter().any(|network| network.clients) {
+            let side = |network| Side {
+                carrier: Some(!self.unplugged.contains(&(n, network))),
+                gateway: None,
+            };
+            let sides = (0..self.config.networks.len()).map(side).collect();
+            self.give_sides(n, sides);
+        }
+    }
+
+    pub fn give_sides(&mut self, n: usize, sides: Vec<Side>) {
+        self.give(n, Input::Sides(sides));
+    }
+
     /// Cuts the two apart, on every network.
     pub fn part(&mut self, a: usize, b: usize) {
         for network in 0..self.config.networks.len() {
@@ -223,6 +274,9 @@ impl World {
 
     pub fn heal(&mut self) {
         self.cut.clear();
+        for (n, _) in std::mem::take(&mut self.unplugged) {
+            self.tell_sides(n);
+        }
         (self.loss, self.twice, self.lag) = (0, 0, 0);
         (self.late, self.flush_late) = (Duration::ZERO, Duration::ZERO);
         self.no_lines = false;
@@ -230,6 +284,9 @@ impl World {
             (node.log_cut, node.slow) = (false, Duration::ZERO);
             (node.promotes, node.demotes, node.fences) = (Way::Well, Way::Well, Way::Well);
             (node.lingers, node.log_stuck_until) = (Duration::ZERO, 0);
+        }
+        for n in 0..self.nodes.len() {
+            self.answer(n);
         }
         self.elect_later();
         self.replicate();

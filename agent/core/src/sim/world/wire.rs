@@ -1,6 +1,7 @@
 //! Datagrams between nodes.
 
 use super::*;
+use crate::peer::Arrival;
 
 impl World {
     pub(super) fn lost(&mut self, from: usize, to: usize, network: usize) -> bool {
@@ -29,8 +30,12 @@ impl World {
         }
         self.with_invariants(|invariants, world| invariants.sent(world, n, network, to, seq, &heartbeat));
         self.trace(n, network, to, seq, &heartbeat);
-        let Some(target) = self.nodes.iter().position(|m| m.name == *to) else {
+        let Some(target) = self.at_address(n, to, network) else {
             return;
+        };
+        let arrival = Arrival {
+            network,
+            from: [10, network as u8, 0, n as u8 + 1].into(),
         };
         if self.lost(n, target, network) {
             return;
@@ -45,7 +50,7 @@ impl World {
             let delay = self.delay() + self.dice.up_to_ms(300);
             let heartbeat = heartbeat.clone();
             let again = Input::Heartbeat {
-                network,
+                arrival,
                 header,
                 heartbeat,
             };
@@ -53,7 +58,7 @@ impl World {
         }
         let delay = self.delay();
         let input = Input::Heartbeat {
-            network,
+            arrival,
             header,
             heartbeat,
         };

@@ -3,7 +3,8 @@
 use super::listed;
 use crate::cli::doctor::facts::{Agent, Facts};
 use crate::cli::doctor::finding::Finding;
-use baton_shared::id::{Kind, NodeName};
+use crate::cli::table::lasting;
+use baton_shared::id::{Kind, NodeName, RoleName};
 use baton_shared::status::{NodeStatus, RoleStatus, Status};
 use baton_shared::view::PeerState;
 
@@ -44,16 +45,19 @@ fn cluster(status: &Status, out: &mut Vec<Finding>) {
     } else if !status.in_touch {
         out.push(Finding::broken(
             "cluster",
-            format!(
-                "{} is out of touch: it does not hear a majority of the voters",
-                status.node
-            ),
+            match status.roles.iter().find_map(|role| role.nobody.as_ref()) {
+                Some(why) => format!("as far as {} knows no node is active: {why}", status.node),
+                None => format!(
+                    "{} is out of touch: it does not hear a majority of the voters",
+                    status.node
+                ),
+            },
             "run `baton doctor` on the other nodes too; start the voters that are down, or mend the networks to them",
         ));
     } else if !status.ready {
         out.push(Finding::note(
             "cluster",
-            "this node is catching up with the log, or stopping",
+            format!("this node is not ready: {}", status.lacks.join("; ")),
             "wait a moment and look again",
         ));
     } else if status.coordinator.is_none() {
@@ -63,7 +67,7 @@ fn cluster(status: &Status, out: &mut Vec<Finding>) {
             "it is elected within seconds; if it is not, let TCP through between the voters, on the port of the networks",
         ));
     }
-    if status.paused {
+    if status.paused == Some(true) {
         out.push(Finding::risk(
             "cluster",
             "automatic takeovers are paused: if the active node fails, nobody takes over",
@@ -75,14 +79,23 @@ fn cluster(status: &Status, out: &mut Vec<Finding>) {
 fn role(role: &RoleStatus, status: &Status, out: &mut Vec<Finding>) {
     let name = &role.role;
     if status.waiting_for.is_empty() && status.in_touch && role.known == "nobody" {
-        out.push(Finding::broken(
-            "role",
-            format!("no node is active for {name}; here: {}", role.reason),
-            "see `baton status` for who is healthy and in line, and `baton events --last 5` for what happened",
-        ));
+        let why = role.nobody.as_ref().unwrap_or(&role.reason);
+        let said = match role.last_words.as_str() {
+            "" => String::new(),
+            words => format!("; here it said: {words}"),
+        };
+        let what = format!("no node is active for {name}{}: {why}{said}", lasting(role));
+        out.push(Finding::broken("role", what, remedy(why)));
     }
     if let Some(check) = role.check.as_ref().filter(|check| !check.good || !check.healthy) {
-        let what = format!("the application's check fails here for {name}: {}", check.reason);
+        let said = match check.output.as_str() {
+            "" => String::new(),
+            output => format!(": {output}"),
+        };
+        let what = format!(
+            "the application's check fails here for {name}: {}{said}",
+            check.reason
+        );
         let remedy = "mend the application on this node, or the [check] in the configuration; until then the node is no standby";
         out.push(match check.healthy {
             true => Finding::risk("check", what, remedy),
@@ -91,8 +104,59 @@ fn role(role: &RoleStatus, status: &Status, out: &mut Vec<Finding>) {
     }
 }
 
+/// What to do where nothing else is known.
+const LOOK: &str =
+    "see `baton status` for who is healthy and in line, and `baton events --last 5` for what happened";
+
+/// What to do about a cause for nobody being active, by the words that the agent has for it.
+fn remedy(why: &str) -> String {
+    let known = [
+        (
+            "takeovers are paused",
+            "`baton resume`; or `baton switchover --to NODE`, which a pause does not keep from anything",
+        ),
+        (
+            "promotion failed",
+            "mend what promotes the application on the nodes named: what it printed is in their logs, and in `baton status` there; they try \
+             again by themselves",
+        ),
+        (
+            "demotion failed",
+            "mend what demotes the application on the node named: what it printed is in its log, and in `baton status` there; it tries again \
+             by itself",
+        ),
+        (
+            "not stopped its application",
+            "see on that node what keeps the application from stopping; until it has, nobody else may be active",
+        ),
+        (
+            "not healthy",
+            "mend the application on one of the nodes named, or the [check] in the configuration",
+        ),
+        ("drained", "`baton undrain NODE` for one of the nodes named"),
+        (
+            "not answer",
+            "`baton doctor` on the nodes whose disk does not answer: it says what waits for it",
+        ),
+    ];
+    let found = known.iter().find(|(words, _)| why.contains(words));
+    found.map_or(LOOK, |(_, remedy)| remedy).to_owned()
+}
+
 fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
     let name = &node.name;
+    let active = |role: &RoleName| {
+        let mut roles = status.roles.iter();
+        roles.any(|status| status.role == *role && status.active.is_some())
+    };
+    let failed = node.troubles.iter().filter(|(_, words)| words.contains("failed"));
+    for (role, words) in failed.filter(|(role, _)| active(role)) {
+        out.push(Finding::risk(
+            "node",
+            format!("on {name}, for {role}: {words}; it has not succeeded since"),
+            remedy(words),
+        ));
+    }
     if matches!(node.state, PeerState::Down | PeerState::Unknown) && !status.waiting_for.contains(name) {
         let seen = match node.state {
             PeerState::Unknown => "was never heard",
@@ -120,11 +184,19 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
             format!("see why with `baton doctor` or `baton status` on {name}"),
         ));
     }
-    if node.drained {
+    if node.drained == Some(true) {
         out.push(Finding::risk(
             "node",
             format!("{name} is drained: it is out of line, and will not take over"),
             format!("`baton undrain {name}`, once the work on it is done"),
+        ));
+    }
+    // Of this node there is an alarm.
+    for (network, why) in node.cut_off.iter().filter(|_| *name != status.node) {
+        out.push(Finding::broken(
+            "clients",
+            format!("{name} is cut off from clients on {network}: {why}"),
+            format!("mend {name}'s network there: cable, switch port, addresses, firewall; run `baton doctor` on {name}"),
         ));
     }
     let alarmed = status

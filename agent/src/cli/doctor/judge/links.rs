@@ -6,8 +6,8 @@ use super::networks::fault_at_home;
 use crate::cli::doctor::facts::{Facts, Network, Outcome, Settings};
 use crate::cli::doctor::finding::Finding;
 use baton_shared::id::NodeName;
-use baton_shared::status::{NodeStatus, Status};
-use baton_shared::view::{LinkState, PeerState};
+use baton_shared::status::{LinkStatus, NodeStatus, Status};
+use baton_shared::view::{LinkState, PeerState, StreamState};
 use std::collections::BTreeMap;
 
 /// What is lost between this node and a peer on one network.
@@ -156,31 +156,93 @@ fn silent_hosts(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
     }
 }
 
-/// Heartbeats pass and streams do not: the log is not replicated there.
+/// What the agent's own tries found counts when it has lasted so long, in milliseconds: after a change they may not have been
+/// made again.
+const LASTS_MS: f64 = 10_000.0;
+
+/// Heartbeats pass and streams do not, or not whole: the log is not replicated there.
 fn streams(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
     for node in &status.nodes {
         for link in node.links.iter().filter(|link| link.state == LinkState::Up) {
-            let (how, cause) = match outcome(facts, &link.network, &node.name) {
-                Some(Outcome::Refused) => ("is refused", "a firewall rejects it"),
-                Some(Outcome::Silence) => ("gets no answer", "a firewall drops it"),
-                _ => continue,
+            let called = match outcome(facts, &link.network, &node.name) {
+                Some(Outcome::Refused) => Some(("is refused", "a firewall rejects it")),
+                Some(Outcome::Silence) => Some(("gets no answer", "a firewall drops it")),
+                _ => None,
             };
-            let port = facts
-                .settings
-                .as_ref()
-                .and_then(|s| s.networks.iter().find(|n| n.name == link.network))
-                .map_or(String::new(), |n| format!(" {}", n.port));
-            out.push(Finding::broken(
-                "firewall",
-                format!(
-                    "{}: a connection to {} (TCP) {how}, although heartbeats (UDP) pass: {cause}",
-                    link.network, node.name
-                ),
-                format!(
-                    "let TCP port{port} through as well as UDP, in both directions; without it decisions travel by other \
-                     networks only"
-                ),
-            ));
+            let lasts = link.stream.for_ms.is_some_and(|ms| ms >= LASTS_MS);
+            match called {
+                Some((how, cause)) => out.push(blocked(
+                    facts,
+                    &link.network,
+                    format!(
+                        "{}: a connection to {} (TCP) {how}, although heartbeats (UDP) pass: {cause}",
+                        link.network, node.name
+                    ),
+                )),
+                None if lasts && link.stream.state.fails() => out.push(tried(facts, node, link)),
+                None => {}
+            }
         }
     }
+}
+
+fn blocked(facts: &Facts, network: &str, what: String) -> Finding {
+    let port = port(facts, network).map_or(String::new(), |port| format!(" {port}"));
+    Finding::broken(
+        "firewall",
+        what,
+        format!(
+            "let TCP port{port} through as well as UDP, in both directions; without it decisions travel by other networks only"
+        ),
+    )
+}
+
+/// What the agent's tries of streams found.
+fn tried(facts: &Facts, node: &NodeStatus, link: &LinkStatus) -> Finding {
+    let (network, peer, stream) = (&link.network, &node.name, &link.stream);
+    let cure = stream.state.cure(port(facts, network).unwrap_or_default());
+    match stream.state {
+        StreamState::LargeLost => {
+            let settings = facts.settings.as_ref();
+            let own = settings.and_then(|settings| settings.own_address(network));
+            let own = own.and_then(|ip| facts.interface_of(ip)).map(|interface| {
+                format!(
+                    " (this node is there by {}, whose MTU is {})",
+                    interface.name, interface.mtu
+                )
+            });
+            Finding::broken(
+                "mtu",
+                format!(
+                    "{network}: heartbeats (UDP) and small messages to {peer} pass, large ones (TCP) do not: {}: some hop takes \
+                     shorter packets only{}",
+                    stream.why,
+                    own.unwrap_or_default()
+                ),
+                cure,
+            )
+        }
+        StreamState::NoHandshake => Finding::broken(
+            "streams",
+            format!(
+                "{network}: heartbeats (UDP) to {peer} pass, and streams (TCP) do not: {}",
+                stream.why
+            ),
+            cure,
+        ),
+        _ => blocked(
+            facts,
+            network,
+            format!(
+                "{network}: heartbeats (UDP) to {peer} pass, and the agent's streams (TCP) do not: {}",
+                stream.why
+            ),
+        ),
+    }
+}
+
+fn port(facts: &Facts, network: &str) -> Option<u16> {
+    let settings = facts.settings.as_ref()?;
+    let network = settings.networks.iter().find(|n| n.name == network);
+    network.map(|network| network.port)
 }

@@ -1,8 +1,9 @@
 //! Networks that are not there, or that are not independent of each other.
 
 use super::listed;
-use crate::cli::doctor::facts::{Facts, Interface, Network, Settings};
+use crate::cli::doctor::facts::{Facts, Network, Settings};
 use crate::cli::doctor::finding::Finding;
+use crate::netlink::Interface;
 use baton_shared::prefix::Prefix;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

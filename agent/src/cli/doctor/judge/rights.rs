@@ -23,6 +23,13 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
             ));
         }
     }
+    if rights.echo == Some(false) {
+        out.push(Finding::risk(
+            "gateway",
+            "this user may send no ICMP echo: an agent that it starts cannot ask the gateway, which then counts for nothing",
+            "sysctl -w net.ipv4.ping_group_range=\"0 2147483647\" (lasting: in /etc/sysctl.d), or give the agent CAP_NET_RAW",
+        ));
+    }
     if rights.prompt == Some(false) {
         let who = match rights.agent_pid {
             Some(_) => "the agent runs with ordinary priority",

@@ -23,15 +23,17 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
             format!("`mkdir -p {dir} && chown USER {dir}` for the user that the agent runs as, or change [storage] dir"),
         ));
     }
-    if storage.exists && storage.mode & 0o022 != 0 && storage.mode & 0o1000 == 0 {
-        out.push(Finding::risk(
-            "storage",
-            format!(
-                "{dir} can be written by others (mode {:03o})",
-                storage.mode & 0o777
-            ),
-            format!("`chmod 700 {dir}`: who writes there can undo promises"),
-        ));
+    if storage.exists && storage.mode & 0o022 != 0 {
+        let what = format!(
+            "{dir} can be written by others (mode {:03o})",
+            storage.mode & 0o777
+        );
+        let remedy =
+            format!("`chmod 700 {dir}`: who writes there can undo promises, and lead root to other files");
+        out.push(match storage.mode & 0o002 {
+            0 => Finding::risk("storage", what, remedy), // a group of the agent's own may
+            _ => Finding::broken("storage", what + ": the agent does not start there", remedy),
+        });
     }
     space(storage, out);
     medium(storage, out);

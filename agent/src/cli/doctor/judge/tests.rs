@@ -2,14 +2,15 @@
 
 use super::judge;
 use crate::cli::doctor::facts::{
-    Agent, AppPort, Call, Clock, Facts, Ground, Guardian, Holder, Interface, Listener, Network, Outcome,
-    Rights, Route, Settings, Spread, Storage, Subnet, Traffic,
+    Agent, AppPort, Call, Clock, Facts, Ground, Guardian, Holder, Listener, Network, Outcome, Rights, Route,
+    Settings, Spread, Storage, Traffic,
 };
 use crate::cli::doctor::finding::{Finding, Severity};
 use crate::cli::stopped::Proof;
+use crate::netlink::{Interface, Subnet};
 use baton_shared::id::{Kind, NodeName, RoleName};
-use baton_shared::status::{CheckStatus, LinkStatus, NodeStatus, RoleStatus, Status};
-use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState};
+use baton_shared::status::{CheckStatus, LinkStatus, NodeStatus, RoleStatus, Status, StreamStatus};
+use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState, StreamState};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -29,6 +30,7 @@ fn link(network: &str) -> LinkStatus {
         jitter_ms: 0.1,
         loss: 0.0,
         silent_ms: Some(20.0),
+        stream: StreamStatus::default(),
     }
 }
 
@@ -42,7 +44,7 @@ fn node(text: &str) -> NodeStatus {
         reason: String::new(),
         serves: vec![],
         priority: 0,
-        drained: false,
+        drained: Some(false),
         healthy: BTreeMap::from([(RoleName::new("main").unwrap(), true)]),
         active_for: vec![],
         clock_skew_ms: 3,
@@ -53,6 +55,8 @@ fn node(text: &str) -> NodeStatus {
             vec![link("front"), link("back")]
         },
         hears: ["a", "b", "c"].map(|n| (name(n), 0b11)).to_vec(),
+        cut_off: Vec::new(),
+        troubles: BTreeMap::new(),
     }
 }
 
@@ -71,10 +75,12 @@ fn status() -> Status {
         held_ms: 0.0,
         gist: String::new(),
         ready: true,
+        lacks: vec![],
+        disk_hangs: false,
         waiting_for: vec![],
         coordinator: Some(name("b")),
         applied: 7,
-        paused: false,
+        paused: Some(false),
         electorate: 1,
         electorate_joint: false,
         voters: ["a", "b", "c"].map(name).to_vec(),
@@ -92,11 +98,15 @@ fn status() -> Status {
             reason: "standing by".into(),
             line: vec![],
             check: None,
+            nobody: None,
+            nobody_ms: None,
+            last_words: String::new(),
         }],
         nodes: ["a", "b", "c"].map(node).to_vec(),
         alarms: vec![],
         pushes: vec![],
         last_event: None,
+        untold: vec![],
     }
 }
 
@@ -118,6 +128,7 @@ fn settings() -> Settings {
         name: name.into(),
         port: 7400,
         interface: None,
+        gateway: None,
     };
     let node = |n: &str, host: u8| {
         (
@@ -216,6 +227,7 @@ fn well() -> Facts {
             swappable: Some(false),
             low_ports: true,
             first_free_port: 1024,
+            echo: None,
         },
         ground: Ground {
             agent_pid: Some(7),
@@ -300,6 +312,8 @@ fn what_the_agent_says_is_passed_on() {
         good,
         healthy,
         reason: "connection refused".into(),
+        output: "no such host db".into(),
+        took_ms: Some(3.0),
         ago_ms: 5.0,
     };
     let found = with(|facts| facts.agent = Agent::Silent("there is no such socket".into()));
@@ -315,18 +329,58 @@ fn what_the_agent_says_is_passed_on() {
     assert_one(&found, Broken, "cluster", &["majority"]);
     let found = with_status(|s| s.coordinator = None);
     assert_one(&found, Risk, "cluster", &["no coordinator", "TCP"]);
-    let found = with_status(|s| s.paused = true);
+    let found = with_status(|s| s.paused = Some(true));
     assert_one(&found, Risk, "cluster", &["baton resume"]);
     let found = with_status(|s| s.roles[0].known = "nobody".into());
     assert_one(&found, Broken, "role", &["no node is active for main"]);
+    for (why, remedy) in [
+        ("automatic takeovers are paused", "baton resume"),
+        (
+            "no node is fit; b and c: promotion failed: exit status 3",
+            "by themselves",
+        ),
+        (
+            "a holds the role and has not stopped its application yet: its demotion runs",
+            "keeps the application from stopping",
+        ),
+        (
+            "no node is fit; a: the application is not healthy: HTTP status 404",
+            "[check]",
+        ),
+        ("waiting for c to take over", "baton events"),
+    ] {
+        let found = with_status(|s| {
+            s.roles[0].known = "nobody".into();
+            s.roles[0].nobody = Some(why.into());
+            s.roles[0].nobody_ms = Some(14_300.0);
+            s.roles[0].last_words = "no such table".into();
+        });
+        assert_one(
+            &found,
+            Broken,
+            "role",
+            &[why, remedy, "for main for 14 s: ", "no such table"],
+        );
+    }
+    let failed = |s: &mut Status| {
+        let words = "promotion failed: exit status 3".to_owned();
+        let of_role = (s.roles[0].role.clone(), words);
+        s.nodes[2].troubles = BTreeMap::from([of_role]);
+    };
+    let found = with_status(failed);
+    let says = [
+        "on c, for main: promotion failed: exit status 3",
+        "not succeeded since",
+    ];
+    assert_one(&found, Risk, "node", &says);
     let found = with_status(|s| s.roles[0].check = Some(check(false, true)));
-    assert_one(&found, Risk, "check", &["connection refused"]);
+    assert_one(&found, Risk, "check", &["connection refused: no such host db"]);
     let found = with_status(|s| s.roles[0].check = Some(check(false, false)));
     assert_one(&found, Broken, "check", &["connection refused"]);
     assert_eq!(with_status(|s| s.roles[0].check = Some(check(true, true))), []);
     let found = with_status(|s| s.nodes[2].state = PeerState::Down);
     assert_one(&found, Broken, "node", &["c is down"]);
-    let found = with_status(|s| s.nodes[2].drained = true);
+    let found = with_status(|s| s.nodes[2].drained = Some(true));
     assert_one(&found, Risk, "node", &["baton undrain c"]);
     let found = with_status(|s| {
         s.nodes[1]
@@ -353,6 +407,18 @@ fn what_the_agent_says_is_passed_on() {
         "push",
         &["10.9.9.9:53", "REFUSED", "[dns.push.site]"],
     );
+}
+
+#[test]
+fn node_that_is_cut_off_from_clients_is_told_and_what_a_gateway_needs() {
+    let cut = vec![("front".to_owned(), "b and c hear each other there".to_owned())];
+    let found = with_status(|s| s.nodes[1].cut_off = cut.clone());
+    let said = "b is cut off from clients on front: b and c hear each other there";
+    assert!(found.iter().any(|f| f.what == said), "{found:?}");
+    // Of itself a node has an alarm.
+    assert_eq!(with_status(|s| s.nodes[0].cut_off = cut), []);
+    let found = with(|facts| facts.rights.echo = Some(false));
+    assert!(found.iter().any(|f| f.about == "gateway"), "{found:?}");
 }
 
 #[test]
@@ -430,6 +496,15 @@ fn clocks_that_jump_differ_or_run_at_another_rate_are_found() {
     assert_one(&found, Risk, "clock", &["b is 4.0 s behind"]);
     // Beyond a minute the agent raises an alarm itself.
     assert_eq!(with_status(|s| s.nodes[1].clock_skew_ms = 61_000), []);
+}
+
+#[test]
+fn a_node_that_is_not_ready_says_what_is_missing() {
+    let found = with_status(|s| {
+        s.ready = false;
+        s.lacks = vec!["the log here is more than a second behind".into()];
+    });
+    assert_one(&found, Note, "cluster", &["not ready: the log here"]);
 }
 
 #[test]
@@ -621,6 +696,70 @@ fn streams_that_a_firewall_stops_are_found() {
         found[1].what.contains("heartbeats (UDP) are blocked"),
         "{found:?}"
     );
+}
+
+#[test]
+fn streams_that_the_agent_found_to_fail_are_explained() {
+    let found = |state, for_ms: f64, called: Option<Outcome>| {
+        with(|facts| {
+            facts.calls = called.map(call).into_iter().collect();
+            if let Agent::Answers(status) = &mut facts.agent {
+                status.nodes[1].links[1].stream = StreamStatus {
+                    state,
+                    why: "10.0.2.12:7400 is odd".into(),
+                    for_ms: Some(for_ms),
+                };
+            }
+        })
+    };
+    const LONG: f64 = 60_000.0;
+    let lost = || found(StreamState::LargeLost, LONG, Some(Outcome::Connected));
+    assert_one(
+        &lost(),
+        Broken,
+        "mtu",
+        &[
+            "back: ",
+            "b",
+            "UDP",
+            "large",
+            "10.0.2.12:7400 is odd",
+            "eth1, whose MTU is 1500",
+            "MTU",
+        ],
+    );
+    for called in [None, Some(Outcome::Connected)] {
+        assert_one(
+            &found(StreamState::Silent, LONG, called),
+            Broken,
+            "firewall",
+            &[
+                "back: heartbeats (UDP) to b pass",
+                "TCP",
+                "10.0.2.12:7400 is odd",
+                "port 7400",
+            ],
+        );
+    }
+    // The doctor's own call says the same, and once is enough.
+    assert_one(
+        &found(StreamState::Silent, LONG, Some(Outcome::Silence)),
+        Broken,
+        "firewall",
+        &["gets no answer"],
+    );
+    assert_one(
+        &found(StreamState::NoHandshake, LONG, Some(Outcome::Connected)),
+        Broken,
+        "streams",
+        &["cluster key"],
+    );
+    assert_eq!(
+        found(StreamState::Silent, 2_000.0, None),
+        [],
+        "it may be over soon"
+    );
+    assert_eq!(found(StreamState::Up, LONG, None), []);
 }
 
 #[test]
@@ -902,7 +1041,7 @@ fn storage_that_is_full_open_or_not_durable_is_found() {
     );
     assert_one(
         &storage(|s| s.mode = 0o777),
-        Risk,
+        Broken,
         "storage",
         &["mode 777", "chmod 700"],
     );

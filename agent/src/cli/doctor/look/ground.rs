@@ -5,6 +5,7 @@ use super::sockets::name;
 use crate::guardian::{self, cgroups_of};
 use crate::keeper::cgroup::{Base, directory_of};
 use crate::keeper::sweep::Stat;
+use crate::mount::Mount;
 use baton_shared::id::NodeName;
 use rustix::process::Pid;
 use std::fs;
@@ -81,12 +82,10 @@ fn user(status: &str) -> Option<u32> {
 
 /// Whether the cgroup file system is read-only for a process with this /proc/PID/mountinfo.
 fn read_only(mounts: &str) -> bool {
-    let cgroups = mounts.lines().filter_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        back.starts_with("cgroup2 ").then(|| front.split(' ').nth(5))?
-    });
-    let mut options = cgroups.map(|options| options.split(',').any(|option| option == "ro"));
-    options.next().unwrap_or(false)
+    let mut mounts = mounts.lines().filter_map(Mount::parse);
+    mounts
+        .find(|mount| mount.kind == "cgroup2")
+        .is_some_and(|mount| mount.flags.split(',').any(|flag| flag == "ro"))
 }
 
 fn guardian(agent: u32) -> Option<Guardian> {

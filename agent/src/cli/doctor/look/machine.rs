@@ -201,6 +201,7 @@ pub(super) fn rights(agent: Option<u32>) -> Rights {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1024),
+        echo: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ways to the peers: by which interface the kernel would send, and whether a connection comes about.
 
 use super::super::facts::{Call, Facts, Network, Outcome, Route, Settings};
-use super::netlink::Kernel;
+use crate::netlink::Kernel;
 use baton_shared::config::{Config, Host};
 use baton_shared::id::NodeName;
 use std::io::ErrorKind;

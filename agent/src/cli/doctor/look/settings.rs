@@ -17,6 +17,7 @@ pub(in super::super) fn settings(
         name: network.name.to_string(),
         port: network.port,
         interface: network.interface.clone(),
+        gateway: network.gateway,
     };
     let nodes = config.nodes.iter();
     Settings {

@@ -83,11 +83,33 @@ fn the_command_starts_with_the_active_node_and_is_restarted_with_the_next() {
         start(&c),
         "it starts with the newest, once"
     );
+    rig.missing();
     assert_eq!(
         rig.active(&node("c", 10)),
         [Order::Stop],
-        "another epoch is a change"
+        "it was active at another epoch before: it may have been started anew"
     );
+}
+
+#[test]
+fn a_node_that_stays_active_at_a_greater_epoch_changes_nothing() {
+    let mut rig = rig(OnTimeout::Exit, OnChange::Restart);
+    rig.active(&node("a", 7));
+    let said = rig.said(Input::Heard(Word::Active(node("a", 9))));
+    assert_eq!(
+        said,
+        ["a is active at epoch 9 (10.0.1.97), and stays so: the command goes on"]
+    );
+    assert_eq!(rig.active(&node("a", 9)), []);
+    rig.missing();
+    assert_eq!(
+        rig.active(&node("a", 9)),
+        [],
+        "the newest is what it goes on with"
+    );
+    let mut moved = node("a", 10);
+    moved.addresses = vec![[10, 0, 2, 1].into()];
+    assert_eq!(rig.active(&moved), [Order::Stop], "it is elsewhere");
 }
 
 #[test]

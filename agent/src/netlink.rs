@@ -1,10 +1,10 @@
 //! Interfaces, their addresses, and the way to a peer: asked of the kernel by rtnetlink(7), which needs no
 //! right and, unlike /sys, always speaks of the network namespace that one is in.
 
-use super::super::facts::{Interface, Subnet};
 use baton_shared::prefix::Prefix;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
+use serde::Serialize;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
@@ -29,9 +29,42 @@ const RTAX_MTU: u16 = 2;
 /// linux/if_link.h
 const IFLA_INFO_KIND: u16 = 1;
 
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Interface {
+    /// The kernel's number for it.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Switched on, and with a carrier.
+    pub up: bool,
+    /// The loopback.
+    pub loopback: bool,
+    /// Bytes of the longest packet.
+    pub mtu: u32,
+    /// `bridge`, `bond`, `vlan` and the like; empty for a plain one.
+    pub kind: String,
+    /// The interface that carries it, for a VLAN and the like.
+    pub carrier: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
+    /// Its addresses, with their networks.
+    pub addresses: Vec<(IpAddr, Subnet)>,
+}
+
+/// A network of addresses, printed as `10.0.0.0/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subnet(pub Prefix);
+
+impl Serialize for Subnet {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
+}
+
 /// The way to an address, as the kernel would send.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Way {
+pub(crate) struct Way {
     /// By which interface.
     pub interface: Option<u32>,
     /// Through which router.
@@ -41,12 +74,12 @@ pub(super) struct Way {
 }
 
 /// A way to ask the kernel.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     socket: OwnedFd,
 }
 
 impl Kernel {
-    pub(super) fn open() -> io::Result<Kernel> {
+    pub(crate) fn open() -> io::Result<Kernel> {
         let kind = SocketType::RAW;
         // NETLINK_ROUTE is 0, the protocol of those who name none.
         let socket = socket_with(AddressFamily::NETLINK, kind, SocketFlags::CLOEXEC, None)?;
@@ -55,7 +88,7 @@ impl Kernel {
     }
 
     /// All interfaces with their addresses.
-    pub(super) fn interfaces(&self) -> io::Result<Vec<Interface>> {
+    pub(crate) fn interfaces(&self) -> io::Result<Vec<Interface>> {
         let links = self.ask(libc::RTM_GETLINK, libc::NLM_F_DUMP, &[0; LINK_PART], &[])?;
         let mut all: Vec<Interface> = links.iter().filter_map(|m| interface(m)).collect();
         let addresses = self.ask(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS_PART], &[])?;
@@ -68,7 +101,7 @@ impl Kernel {
     }
 
     /// The way from an own address to another, by that interface if it must be; `None` if there is none.
-    pub(super) fn way(&self, from: IpAddr, to: IpAddr, by: Option<u32>) -> io::Result<Option<Way>> {
+    pub(crate) fn way(&self, from: IpAddr, to: IpAddr, by: Option<u32>) -> io::Result<Option<Way>> {
         let mut part = [0; ROUTE_PART];
         let bits = if to.is_ipv4() { 32 } else { 128 };
         let family = if to.is_ipv4() {

@@ -1,4 +1,4 @@
-//! The binary `baton-dnsd`: the cluster's name server on a machine without an agent.
+//! What the binary `baton-dnsd` does: the cluster's name server on a machine without an agent.
 //!
 //! A thread of its own asks the agents and publishes what they say ([`follow`]); the server answers from that as it does in
 //! an agent. Questions, however many, do not keep the thread from hearing; and an answer that it does not hear in time
@@ -6,13 +6,12 @@
 
 mod agent;
 mod follow;
-#[path = "../../../agent/src/agent/log.rs"]
+#[path = "../../agent/src/agent/log.rs"]
 mod log;
 mod manager;
 mod options;
-mod resolve;
 
-use baton_dnsd::{Passed, Server};
+use crate::{Passed, Server};
 use baton_shared::config::{Dns, Standalone};
 use baton_shared::view::Published;
 use clap::Parser;
@@ -38,8 +37,14 @@ const REFUSED: u8 = 2;
 /// What is published; `None` until an agent has answered. Another value has other roles.
 type Publisher = watch::Receiver<Option<Arc<Published>>>;
 
-fn main() -> ExitCode {
-    // SAFETY: this is the first thing that the process does: it has no other thread, and has opened nothing.
+/// Serves by the command line until a signal ends it: `main` of the binary. The status is 0 when it was stopped, 1 when it
+/// cannot go on, 2 for wrong usage or configuration; an error is a line on standard error.
+///
+/// # Safety
+///
+/// It is the first thing that the process does: there is no other thread, and nothing was opened.
+pub unsafe fn run() -> ExitCode {
+    // SAFETY: as the caller says.
     let passed = unsafe { Passed::take() };
     let options = Options::parse();
     let config = match Standalone::load(&options.config) {
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let ended = run(config, passed);
+    let ended = serve_until_stopped(config, passed);
     log::flush();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,7 +97,7 @@ fn check(file: &Path, config: &Standalone) -> ExitCode {
 }
 
 /// Follows, and answers, until a signal. An error is one line that says what to do.
-fn run(config: Standalone, passed: Passed) -> Result<(), String> {
+fn serve_until_stopped(config: Standalone, passed: Passed) -> Result<(), String> {
     let place = Place {
         dns: config.dns,
         cookie_secret: config.cookie_secret,
