@@ -20,6 +20,7 @@ pub mod memory;
 pub mod mount;
 mod netlink;
 pub mod process;
+pub mod programs;
 mod sides;
 #[cfg(test)]
 mod simulation;

@@ -283,6 +283,8 @@ impl Follower {
             other_config: newest.other_config,
             hears: Vec::new(),
             cut_off: Vec::new(),
+            unread: None,
+            applied: None,
         }
     }
 }

@@ -113,6 +113,8 @@ pub fn node_view(name: &str, serves: &[&str]) -> NodeView {
         other_config: false,
         hears: Vec::new(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: None,
     }
 }
 

@@ -142,6 +142,11 @@ pub fn is_notice(datagram: &[u8]) -> bool {
     datagram.starts_with(&NOTICE)
 }
 
+/// Whether a datagram is of another version of this protocol, by its first bytes.
+pub fn is_of_another_version(datagram: &[u8]) -> bool {
+    datagram.starts_with(&HEARTBEAT[..1]) && !datagram.starts_with(&HEARTBEAT) && !is_notice(datagram)
+}
+
 /// The key of the notices of one cluster: all that a guardian needs to know.
 pub fn notice_key(key: &ClusterKey, cluster: &str) -> [u8; 32] {
     key.derive("death notice", cluster)
@@ -201,5 +206,15 @@ mod tests {
         let mut disguised = notice;
         disguised[1] = 1;
         assert_eq!(seal.open(&disguised), Err(BadSeal::Key));
+    }
+
+    #[test]
+    fn another_version_is_told_from_noise() {
+        let (_, _, mut datagram) = sample();
+        assert!(!is_of_another_version(&datagram));
+        datagram[1] = 3;
+        assert!(is_of_another_version(&datagram));
+        datagram[0] = b'G';
+        assert!(!is_of_another_version(&datagram) && !is_of_another_version(&[]));
     }
 }

@@ -7,8 +7,8 @@ use crate::clock::Mono;
 use crate::guard::Guard;
 use crate::id::{Epoch, Kind, NodeName, RoleName};
 use crate::view::{
-    Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, StreamState, StreamView, View,
-    Word,
+    CANNOT_RUN, Event, LinkState, PeerState, Published, PushView, RoleState, RoleView, StreamState,
+    StreamView, View, Word,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -191,9 +191,23 @@ pub struct NodeStatus {
     /// Networks by which clients come and from which it is cut off, each with the reason.
     #[serde(default)]
     pub cut_off: Vec<(String, String)>,
+    /// What comes from its address cannot be read: the alarm about it.
+    #[serde(default)]
+    pub unread: Option<String>,
+    /// Last log entry that it said it has applied; none while it is not heard.
+    #[serde(default)]
+    pub applied: Option<u64>,
     /// What failed last there and has not succeeded since, or why it could not take a role now; per role.
     #[serde(default)]
     pub troubles: BTreeMap<RoleName, String>,
+}
+
+impl NodeStatus {
+    /// The roles that it could not take for want of a program, and of which.
+    pub fn lacking(&self) -> impl Iterator<Item = (&RoleName, &str)> {
+        let troubles = self.troubles.iter();
+        troubles.filter_map(|(role, words)| Some((role, words.strip_prefix(CANNOT_RUN)?)))
+    }
 }
 
 /// One link.
@@ -350,6 +364,8 @@ impl Status {
                     .iter()
                     .map(|(network, why)| (network.to_string(), why.clone()))
                     .collect(),
+                unread: n.unread.clone(),
+                applied: n.applied,
                 troubles: view.why.troubles.get(&n.name).cloned().unwrap_or_default(),
             })
             .collect();

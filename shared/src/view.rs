@@ -66,6 +66,9 @@ pub struct View {
     pub why: Why,
 }
 
+/// So the words begin of a node that cannot run a program which it needs to take a role.
+pub const CANNOT_RUN: &str = "cannot run what it needs: ";
+
 /// What keeps a cluster from having an active node, in words that may be public: one answer for all faces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
@@ -169,6 +172,10 @@ pub struct NodeView {
     pub hears: Vec<(NodeName, u16)>,
     /// Where it is cut off from clients, as seen from here, and why.
     pub cut_off: Vec<(NetworkName, String)>,
+    /// What comes from its address cannot be read: the alarm about it.
+    pub unread: Option<String>,
+    /// Index of the last log entry that it said it has applied; `None` while it is not heard.
+    pub applied: Option<u64>,
 }
 
 /// Whether a peer is heard.

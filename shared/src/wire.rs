@@ -46,6 +46,8 @@ pub struct Heartbeat {
     pub writes: bool,
     /// How the sender is placed on the networks by which clients come.
     pub reach: Reach,
+    /// The sender's window: whoever has another grants it nothing.
+    pub window: Duration,
 }
 
 /// How a node is placed on the networks by which clients come: a bit for each. What is in neither of two is not known.
@@ -110,6 +112,8 @@ pub struct RoleBeat {
     pub healthy: bool,
     /// False while the sender must not be put in line (a failed promotion backs off).
     pub willing: bool,
+    /// The sender can run every program that the role needs there.
+    pub able: bool,
     /// Load, as the application reports it.
     pub load: u32,
     /// The greatest floor that the sender has on disk, written ahead or not.

@@ -8,8 +8,9 @@ use crate::output::{Level, Output};
 use crate::plan::{ROUNDS, round};
 use crate::role::RoleCore;
 use crate::state::{Command, Outcome};
+use crate::vacate::Vacating;
 use baton_shared::clock::Mono;
-use baton_shared::id::{Epoch, NodeName, RoleName};
+use baton_shared::id::{Epoch, NodeName, Owner, RoleName};
 use baton_shared::view::Event;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,12 +35,21 @@ struct Waiting {
     /// What the history will say once it is done.
     event: Option<Event>,
     until: Mono,
-    /// For a switchover: the role, the target, and the epoch before.
-    switch: Option<(RoleName, NodeName, Epoch)>,
+    aim: Aim,
     applied: bool,
     /// The log overtook it; and how far the log here was when it was prepared.
     overtaken: bool,
     applied_at: u64,
+}
+
+/// What is to come about before an order is answered.
+enum Aim {
+    /// It is agreed on.
+    Agreed,
+    /// This node is active for this role, at an epoch above that one.
+    Switch(RoleName, NodeName, Epoch),
+    /// A node has given up what it held.
+    Vacate(Vacating),
 }
 
 impl Asked {
@@ -60,18 +70,22 @@ impl Asked {
         };
         match prepared {
             Err(why) => q.push(Output::Answer { id, result: Err(why) }),
-            Ok((command, said, switch)) => {
+            Ok((command, said, aim)) => {
                 q.log(Level::Info, format!("operator: {said}"));
                 let event = chronicle::order(&request, c);
                 let token = q.propose(command);
+                let limit = match request {
+                    Request::Vacate { limit, .. } => limit,
+                    _ => SWITCHOVER_LIMIT,
+                };
                 self.waiting.push(Waiting {
                     id,
                     token,
                     event,
                     request,
                     said,
-                    until: now + SWITCHOVER_LIMIT,
-                    switch,
+                    until: now + limit,
+                    aim,
                     applied: false,
                     overtaken: false,
                     applied_at: c.applied,
@@ -96,13 +110,13 @@ impl Asked {
         };
         let waiting = &mut self.waiting[at];
         let answer = match result {
-            Ok(Outcome::Applied) if waiting.switch.is_some() => {
-                waiting.applied = true;
-                return;
-            }
             Ok(Outcome::Applied) => {
                 if let Some(event) = waiting.event.take() {
                     chronicle::write(event, q);
+                }
+                waiting.applied = true;
+                if !matches!(waiting.aim, Aim::Agreed) {
+                    return;
                 }
                 Ok(format!("done: {}", waiting.said))
             }
@@ -127,8 +141,8 @@ impl Asked {
             .filter(|w| w.overtaken && c.applied > w.applied_at)
         {
             match prepare(&waiting.request, roles, c, now) {
-                Ok((command, said, switch)) => {
-                    (waiting.said, waiting.switch) = (said, switch);
+                Ok((command, said, aim)) => {
+                    (waiting.said, waiting.aim) = (said, aim);
                     (waiting.overtaken, waiting.applied_at) = (false, c.applied);
                     waiting.token = q.propose(command);
                 }
@@ -144,7 +158,7 @@ impl Asked {
         self.waiting.retain(|w| !refused.contains(&w.id));
     }
 
-    /// Answers switchovers that have come about, or have not in time. Returns when to look again.
+    /// Answers orders that have come about, or have not in time. Returns when to look again.
     pub fn turn(
         &mut self,
         roles: &BTreeMap<RoleName, RoleCore>,
@@ -153,37 +167,72 @@ impl Asked {
         now: Mono,
     ) -> Mono {
         self.again(roles, c, q, now);
-        self.waiting.retain(|w| {
-            let Some((role, to, before)) = &w.switch else {
-                return now < w.until;
-            };
-            let serving = roles.get(role).and_then(|role| serving(role, to, c, now));
-            let result = match serving {
-                Some(epoch) if epoch > *before => {
-                    Ok(format!("{to} is active for role {role} at epoch {epoch}"))
+        let mut wake = Mono::MAX;
+        self.waiting.retain_mut(|w| {
+            let result = match w.result(roles, c, now) {
+                Some(result) => result,
+                None if now < w.until => {
+                    wake = wake.min(w.until).min(w.looks_again());
+                    return true;
                 }
-                _ if now < w.until => return true,
-                _ if w.applied => Err(format!(
-                    "{to} did not become active in time; see `baton status` and the log of {to}"
-                )),
-                _ => Err("no answer from consensus in time; see `baton status`".into()),
+                None => w.late(),
             };
             q.push(Output::Answer { id: w.id, result });
             false
         });
-        self.waiting.iter().map(|w| w.until).min().unwrap_or(Mono::MAX)
+        wake
+    }
+}
+
+impl Waiting {
+    /// What came of it, once that is known.
+    fn result(
+        &mut self,
+        roles: &BTreeMap<RoleName, RoleCore>,
+        c: &Cluster,
+        now: Mono,
+    ) -> Option<Result<String, String>> {
+        match &mut self.aim {
+            Aim::Switch(role, to, before) => {
+                let epoch = serving(roles.get(role)?, to, c, now).filter(|epoch| *epoch > *before)?;
+                Some(Ok(format!("{to} is active for role {role} at epoch {epoch}")))
+            }
+            Aim::Vacate(vacating) if self.applied => {
+                let result = vacating.look(roles, c, now)?;
+                Some(result.map(|active| [vec![format!("done: {}", self.said)], active].concat().join("; ")))
+            }
+            Aim::Vacate(_) | Aim::Agreed => None,
+        }
+    }
+
+    fn looks_again(&self) -> Mono {
+        match &self.aim {
+            Aim::Vacate(vacating) => vacating.looks_again(),
+            _ => Mono::MAX,
+        }
+    }
+
+    /// It did not come about in time.
+    fn late(&self) -> Result<String, String> {
+        Err(match &self.aim {
+            Aim::Switch(_, to, _) if self.applied => {
+                format!("{to} did not become active in time; see `baton status` and the log of {to}")
+            }
+            Aim::Vacate(vacating) if self.applied => vacating.late(),
+            _ => "no answer from consensus in time; see `baton status`".into(),
+        })
     }
 }
 
 /// The epoch at which `node` says that it is active.
-fn serving(role: &RoleCore, node: &NodeName, c: &Cluster, now: Mono) -> Option<Epoch> {
+pub(crate) fn serving(role: &RoleCore, node: &NodeName, c: &Cluster, now: Mono) -> Option<Epoch> {
     if node == c.me() {
         return role.serving(now);
     }
     c.peers.get(node)?.fresh_beat(&role.name, &c.timing, now)?.serving
 }
 
-type Prepared = (Command, String, Option<(RoleName, NodeName, Epoch)>);
+type Prepared = (Command, String, Aim);
 
 fn prepare(
     request: &Request,
@@ -193,19 +242,10 @@ fn prepare(
 ) -> Result<Prepared, String> {
     match request {
         Request::Switchover { role, to } => switchover(role, to.as_ref(), roles, c, now),
-        Request::Drain { node, drained } => {
-            if !c.config.nodes.contains_key(node) {
-                return Err(unknown_node(node, c));
-            }
-            let said = format!("{} {node}", if *drained { "drain" } else { "undrain" });
-            Ok((
-                Command::Drain {
-                    node: node.clone(),
-                    drained: *drained,
-                },
-                said,
-                None,
-            ))
+        Request::Drain { node, drained } => drain(node, *drained, Aim::Agreed, c),
+        Request::Vacate { node, patient, .. } => {
+            let vacating = Vacating::new(node, *patient, roles, c, now);
+            drain(node, true, Aim::Vacate(vacating), c)
         }
         Request::Pause(paused) => {
             let said = if *paused {
@@ -213,11 +253,20 @@ fn prepare(
             } else {
                 "resume automatic takeovers"
             };
-            Ok((Command::Pause(*paused), said.into(), None))
+            Ok((Command::Pause(*paused), said.into(), Aim::Agreed))
         }
         // Handled by the membership: it is no proposal.
         Request::Bootstrap { .. } => Err("the cluster is already initialised".into()),
     }
+}
+
+fn drain(node: &NodeName, drained: bool, aim: Aim, c: &Cluster) -> Result<Prepared, String> {
+    if !c.config.nodes.contains_key(node) {
+        return Err(unknown_node(node, c));
+    }
+    let said = format!("{} {node}", if drained { "drain" } else { "undrain" });
+    let node = node.clone();
+    Ok((Command::Drain { node, drained }, said, aim))
 }
 
 fn unknown_node(node: &NodeName, c: &Cluster) -> String {
@@ -249,7 +298,15 @@ fn switchover(
     let order = round(&picture);
     let target = match to {
         None => {
-            let mut others = order.iter().copied().filter(|owner| *owner != holder.owner);
+            // Where nobody is able it is as if all were; but then the holder keeps what it has.
+            let able = |owner: &Owner| {
+                picture
+                    .candidates
+                    .iter()
+                    .any(|one| one.owner == *owner && one.able)
+            };
+            let others = order.iter().copied();
+            let mut others = others.filter(|owner| *owner != holder.owner && able(owner));
             others
                 .clone()
                 .find(|owner| !grounds.is_cut(*owner))
@@ -269,10 +326,13 @@ fn switchover(
             if !candidate.fit && !candidate.writes {
                 return Err(format!("{name} cannot take over now: its disk does not answer"));
             }
-            if !candidate.fit {
-                return Err(format!(
-                    "{name} cannot take over now: it is not heard, not healthy, drained or stopping"
-                ));
+            if !(candidate.fit && candidate.able) {
+                let why = match c.peers.get(name) {
+                    Some(peer) => core.unfit_peer(peer, c, now),
+                    None => core.unable(c, now),
+                };
+                let why = why.unwrap_or_else(|| "it is not fit".into());
+                return Err(format!("{name} cannot take over now: {why}"));
             }
             if grounds.is_cut(candidate.owner) && !grounds.is_cut(holder.owner) {
                 let why = crate::clients::words(&grounds.cuts(candidate.owner, c));
@@ -302,6 +362,6 @@ fn switchover(
     Ok((
         command,
         format!("switchover of role {role} to {name}"),
-        Some((role.clone(), name, holder.epoch)),
+        Aim::Switch(role.clone(), name, holder.epoch),
     ))
 }

@@ -6,7 +6,9 @@ use crate::output::Output;
 use crate::peer::{Arrival, Mine, Reception};
 use crate::promise::Claimed;
 use crate::role::RoleCore;
+use crate::unread;
 use baton_shared::clock::Mono;
+use baton_shared::config::show_duration;
 use baton_shared::id::{ClusterId, NodeId, NodeName, RoleName};
 use baton_shared::seal::Header;
 use baton_shared::succession::{Claim, Place, Refusal};
@@ -148,6 +150,7 @@ fn compose(
             .collect(),
         lines: lines.collect(),
         writes: c.fitness.is_fit(),
+        window: c.timing.window,
     }
 }
 
@@ -188,6 +191,7 @@ fn compose_role(role: &RoleCore, c: &Cluster, to: &NodeName, ask: bool, now: Mon
             .map(|word| (word.id, word.epoch, word.fresh_until.since(now))),
         healthy: role.health.is_fit(),
         willing: role.willing(now) && !c.guardian_stands_still,
+        able: role.lacks.is_none(),
         load: 0,
         ahead: role.voter.on_disk().epoch,
         handed: role.limit.said(now),
@@ -236,11 +240,14 @@ pub(crate) fn receive(
         c.stale += 1;
         return;
     }
-    if hb.digest != c.digest && owner == header.owner() {
+    if hb.window != c.timing.window && owner == header.owner() {
+        other_window(c, q, hb, now);
+    } else if hb.digest != c.digest && owner == header.owner() {
         let about = About::Configuration(hb.from.clone());
         c.alarms.seen(about, q, now, || {
             format!(
-                "node \"{}\" runs with another configuration: make the files equal, then `baton reload`",
+                "node \"{}\" runs with another configuration: make the files equal, then `baton reload`, \
+                 which says what needs a restart",
                 hb.from
             )
         });
@@ -273,6 +280,23 @@ pub(crate) fn receive(
     }
 }
 
+/// A node with another window: neither grants the other's claims, so whichever has few of its kind is out of line.
+fn other_window(c: &mut Cluster, q: &mut Queue, hb: &Heartbeat, now: Mono) {
+    let (own, theirs) = (c.timing.window, hb.window);
+    let about = About::Window(hb.from.clone());
+    // Its heartbeats are as far apart as its window says.
+    c.alarms.seen_for(about, theirs, q, now, || {
+        format!(
+            "node \"{}\" has another window: [cluster] window is \"{}\" there and \"{}\" here, so neither lets the other be active, and \
+             whichever differs from most voters is out of line; set one value in the files of all nodes, and restart the agents that \
+             run with another (a reload does not change it)",
+            hb.from,
+            show_duration(theirs),
+            show_duration(own)
+        )
+    });
+}
+
 /// Whether the heartbeat is for this node, from a node of this cluster (V7).
 fn admit(
     c: &mut Cluster,
@@ -288,7 +312,11 @@ fn admit(
     }
     let for_me = hb.to == *c.me() && (hb.to_id == c.id || hb.to_id == NodeId(0));
     let dead = c.dead.contains(&header.owner());
-    if dead || hb.to != *c.me() || !c.peers.contains_key(&hb.from) {
+    if dead || hb.to != *c.me() {
+        return false;
+    }
+    if !c.peers.contains_key(&hb.from) {
+        unread::note_unknown(c, q, arrival, &hb.from, now);
         return false;
     }
     if hb.to_id == c.id && hb.echo.is_some_and(|echo| echo.boot > c.boot) {

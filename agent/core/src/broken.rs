@@ -130,6 +130,8 @@ pub(crate) enum Rule {
     OneRefusalWithdraws,
     /// Liveness. §6: a node whose disk does not answer is put in line, and steps forward like others.
     HungInLine,
+    /// Liveness. §6: a node that cannot run a program is out of line though nobody can.
+    LackingShutOut,
     /// Liveness. V3: a holder whose disk does not answer gives way, though its successor's floor is not on disk at a majority.
     StepsDownUnwritten,
     /// Liveness. H2: a grant is said once.

@@ -3,15 +3,38 @@
 use crate::claim::stagger;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Health;
+use crate::lease::Never;
 use crate::output::Level;
 use crate::raise::Told;
 use crate::role::RoleCore;
 use crate::story::Story;
 use baton_shared::clock::Mono;
+use baton_shared::config::show_duration;
 use baton_shared::history::stage;
 use baton_shared::id::NodeId;
 use baton_shared::succession::Place;
 use baton_shared::view::RoleState;
+use std::time::Duration;
+
+/// A claim that was refused for a reason that stays is made again no sooner than so long after, or than W after.
+const FUTILE: Duration = Duration::from_secs(1);
+/// And that is said again after this.
+const SAID_AGAIN: Duration = Duration::from_secs(600);
+
+/// Why a claim cannot be won, or a lease renewed, by what voters said.
+pub(crate) fn refusal(never: Option<Never>, c: &Cluster) -> String {
+    match never {
+        Some(Never::Window(theirs)) => format!(
+            "voters refused because [cluster] window is \"{}\" there and \"{}\" here",
+            show_duration(theirs),
+            show_duration(c.timing.window)
+        ),
+        Some(Never::Dead) => "voters refused: they have proof that this process has ended".into(),
+        Some(Never::NoVoter) => "too few of the nodes that are asked are voters by now".into(),
+        Some(Never::Greater) => "a majority of voters refused: a greater epoch is theirs".into(),
+        None => "too few voters are heard for a majority".into(),
+    }
+}
 
 impl RoleCore {
     /// H1: begins to claim a place that committed succession gave to this node and boot.
@@ -21,13 +44,13 @@ impl RoleCore {
             c.owner(),
             "H1: only this node's and boot's own epochs are claimed"
         );
-        q.log(
-            Level::Info,
-            format!(
+        if self.futile.is_none() {
+            let text = format!(
                 "role {}: claiming epoch {}: {}",
                 self.name, place.epoch, story.cause
-            ),
-        );
+            );
+            q.log(Level::Info, text);
+        }
         self.enter(RoleState::Claiming, story.cause.clone(), q);
         self.story = story;
         self.story.reach(stage::CLAIMED, now);
@@ -53,6 +76,7 @@ impl RoleCore {
             && Some(epoch) == self.lease.claimed()
             && lasts(until)
         {
+            self.futile = None;
             // Won while it paused, by a grant that came late: voters do not judge a claim that says it waits.
             (self.urgent, self.paused_until) = (false, None);
             self.story.reach(stage::GRANTED, now);
@@ -98,7 +122,7 @@ impl RoleCore {
         let reached =
             |voter: NodeId| voter == c.id || c.peer(voter).is_some_and(|p| c.alive(p.owner(), now).is_some());
         match self.lease.winnable_at(&c.electorate, reached, now) {
-            None => self.give_up("a majority of voters refused: a greater epoch is theirs", c, q),
+            None => self.refused_for_good(c, q, now),
             Some(at) if at > now => self.paused_until = Some(at),
             Some(_) if now.since(self.tried) >= c.timing.window => {
                 self.give_up("no majority of voters answered within the window", c, q);
@@ -114,6 +138,32 @@ impl RoleCore {
         if was_blocked && self.state == RoleState::Claiming && self.paused_until.is_none() {
             self.retry_soon(c, now);
         }
+    }
+
+    /// No majority will grant it. Where the reason is one that stays, what comes of the next claims is not said anew each time.
+    fn refused_for_good(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
+        let why = refusal(self.lease.never(), c);
+        if !matches!(self.lease.never(), Some(Never::Window(_))) {
+            self.futile = None;
+            return self.give_up(&why, c, q);
+        }
+        let said = self.futile.map(|(said, _)| said);
+        let again = said.is_none_or(|said| now.since(said) >= SAID_AGAIN);
+        self.futile = Some((said.filter(|_| !again).unwrap_or(now), now));
+        if again {
+            q.log(
+                Level::Warn,
+                format!("role {}: claims are given up: {why}", self.name),
+            );
+        }
+        self.release(c, q);
+        self.enter(RoleState::Standby, format!("claim given up: {why}"), q);
+    }
+
+    /// Until when it need not claim, since the last claim was refused for a reason that stays.
+    pub(crate) fn futile_until(&self, c: &Cluster, now: Mono) -> Option<Mono> {
+        let (_, refused) = self.futile?;
+        Some(refused + c.timing.window.max(FUTILE)).filter(|until| now < *until)
     }
 
     /// Whoever refused is asked again as soon as it can have answered the last try, not at the next heartbeat.

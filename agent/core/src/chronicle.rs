@@ -140,6 +140,7 @@ pub(crate) fn order(request: &Request, c: &Cluster) -> Option<Event> {
         Request::Drain { node, drained } if c.drained(node) != *drained => {
             (if *drained { what::DRAIN } else { what::UNDRAIN }, Some(node))
         }
+        Request::Vacate { node, .. } if !c.drained(node) => (what::DRAIN, Some(node)),
         Request::Pause(paused) if c.state.paused != *paused => {
             (if *paused { what::PAUSE } else { what::RESUME }, None)
         }

@@ -5,10 +5,11 @@
 
 use crate::cluster::{Cluster, Queue};
 use crate::role::RoleCore;
+use crate::why::PAUSED;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId, Owner};
 use baton_shared::succession::{Line, Place, PromiseReport};
-use baton_shared::view::RoleState;
+use baton_shared::view::{CANNOT_RUN, RoleState};
 use std::time::Duration;
 
 impl RoleCore {
@@ -45,6 +46,10 @@ impl RoleCore {
             false => ("standing by", place.epoch),
         };
         self.stand_by(why, q);
+        if let Some(until) = self.futile_until(c, now) {
+            self.ready_since = None;
+            return until;
+        }
         if self.better_claims(before, cut, c, now) || self.line_is_old(c, now) {
             self.ready_since = None;
             return now + c.timing.interval;
@@ -77,18 +82,25 @@ impl RoleCore {
 
     /// Why this node may not step forward at all.
     pub(crate) fn unfit(&self, c: &Cluster, now: Mono) -> Option<String> {
-        if let Some(why) = self.unable(c, now) {
+        // Where nobody can run what it needs, it is as if everybody could.
+        let lack = self.lack().filter(|_| self.others_able(c, now));
+        if let Some(why) = self.hindered(lack, c, now) {
             return Some(why);
         }
         // A handover that an operator asked for is no automatic takeover; once it has come about, the next one is.
         let handing_over = |line: &Line| line.handover.is_some_and(|at| self.passed(c, now) <= at);
         let steps_forward = self.state == RoleState::Standby;
         let paused = steps_forward && c.state.paused && !c.line(&self.name).is_some_and(handing_over);
-        paused.then(|| "automatic takeovers are paused".into())
+        paused.then(|| PAUSED.into())
     }
 
     /// What is wrong with this node itself.
     pub(crate) fn unable(&self, c: &Cluster, now: Mono) -> Option<String> {
+        self.hindered(self.lack(), c, now)
+    }
+
+    /// What keeps this node from the role; a program that cannot be run where that is one.
+    fn hindered(&self, lack: Option<String>, c: &Cluster, now: Mono) -> Option<String> {
         let node = c.config.my_node();
         if !node.kind.may_act() {
             return Some(format!("a {} is never active", node.kind));
@@ -105,13 +117,31 @@ impl RoleCore {
         if c.drained(c.me()) {
             return Some("drained by an operator".into());
         }
+        if let Some(why) = c.other_window(c.timing.window) {
+            return Some(why);
+        }
         if !self.health.is_fit() {
             return Some(format!("the application is not healthy: {}", self.health_reason));
+        }
+        if lack.is_some() {
+            return lack;
         }
         (!self.willing(now)).then(|| match &self.failed {
             Some(failure) => failure.words.clone(),
             None => "waits after a promotion or an application that failed".into(),
         })
+    }
+
+    /// Which program cannot be run here, if one cannot.
+    fn lack(&self) -> Option<String> {
+        let lack = self.lacks.as_ref()?;
+        Some(format!("{CANNOT_RUN}{lack}"))
+    }
+
+    /// Whether somebody else could take the role, and run what it needs.
+    fn others_able(&self, c: &Cluster, now: Mono) -> bool {
+        let mut peers = c.peers.values();
+        peers.any(|peer| c.fit(peer.owner(), &self.name, now)) || broken!(LackingShutOut)
     }
 
     fn unwilling_until_after(&self, now: Mono) -> Mono {
@@ -142,9 +172,14 @@ impl RoleCore {
         let mut before: Vec<_> = others.filter(first).map(|p| p.owner).collect();
         before.sort();
         before.dedup();
+        // Who goes although it lacks a program does so because all the others lack one, too.
+        let could = |owner: Owner| match self.lacks {
+            Some(_) => c.sound(owner, &self.name, now),
+            None => c.fit(owner, &self.name, now),
+        };
         let ahead = before
             .iter()
-            .filter(|owner| c.fit(**owner, &self.name, now) && (c.writes(**owner) || broken!(HungInLine)))
+            .filter(|owner| could(**owner) && (c.writes(**owner) || broken!(HungInLine)))
             .count();
         Some((*mine, ahead))
     }

@@ -10,10 +10,10 @@ use crate::peer::Peer;
 use crate::state::State;
 use crate::stream::Streams;
 use baton_shared::clock::Mono;
-use baton_shared::config::Config;
+use baton_shared::config::{Config, show_duration};
 use baton_shared::id::{Boot, ClusterId, ElectorateId, NodeId, NodeName, Owner, RoleName};
 use baton_shared::succession::{Electorate, Floor, Line};
-use baton_shared::timing::Timing;
+use baton_shared::timing::{MAX_WINDOW, Timing};
 use baton_shared::view::{Event, PeerState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -349,6 +349,18 @@ impl Cluster {
             .map_or_else(|| format!("node {id}"), |name| name.to_string())
     }
 
+    /// How a peer is, in a few words.
+    pub fn reason(&self, peer: &Peer, now: Mono) -> String {
+        let names: Vec<&str> = self.config.networks.iter().map(|n| n.name.as_str()).collect();
+        let reason = peer.reason(&names, &self.timing_of(peer), now);
+        match self.alarms.unread(&peer.name) {
+            Some(_) if !peer.heard(&self.timing_of(peer), now) => {
+                format!("{reason}, but something comes from its address that cannot be read")
+            }
+            _ => reason,
+        }
+    }
+
     /// Whether a node that is not active says nothing of its application's health, good or bad.
     pub fn checked_only_while_active(&self, role: &RoleName) -> bool {
         let check = self.config.roles.get(role).and_then(|role| role.check.as_ref());
@@ -414,6 +426,55 @@ impl Cluster {
         (peer.owner() == owner && up && !self.dead.contains(&owner)).then_some(peer)
     }
 
+    /// The window of a peer, by its last word; this node's own while it has said none.
+    pub fn window_of(&self, peer: &Peer) -> Duration {
+        let said = peer.report.as_ref().map(|report| report.heartbeat.window);
+        said.unwrap_or(self.timing.window)
+    }
+
+    /// By what a peer's silence is judged for people: one that has a longer window speaks more seldom.
+    pub fn timing_of(&self, peer: &Peer) -> Timing {
+        match self.window_of(peer) {
+            window if window > self.timing.window => Timing::new(window.min(MAX_WINDOW)),
+            _ => self.timing,
+        }
+    }
+
+    /// Whether a claim with this window can be won: a voter grants its own alone (V2). Who has not said what its is may have any.
+    pub fn window_wins(&self, window: Duration) -> bool {
+        let own = self.timing.window;
+        // As ever: this is asked for each place of each line.
+        if window == own && self.peers.values().all(|peer| self.window_of(peer) == own) {
+            return true;
+        }
+        let same = |voter: NodeId| {
+            let said = match self.peer(voter) {
+                _ if voter == self.id => Some(own),
+                Some(peer) => peer.report.as_ref().map(|report| report.heartbeat.window),
+                None => None,
+            };
+            said.is_none_or(|said| said == window)
+        };
+        self.electorate.voters.is_empty() || self.electorate.majority(same)
+    }
+
+    /// Why nobody would grant a node with this window anything, if so: it is another than most voters'.
+    pub fn other_window(&self, window: Duration) -> Option<String> {
+        if self.window_wins(window) {
+            return None;
+        }
+        let voters = self.peers.values();
+        let voters = voters.filter(|peer| self.electorate.contains(peer.id));
+        let own = self.electorate.contains(self.id).then_some(self.timing.window);
+        let mut windows = voters.map(|peer| self.window_of(peer)).chain(own);
+        let other = windows.find(|other| *other != window)?;
+        Some(format!(
+            "its [cluster] window is \"{}\", and \"{}\" at other voters, too many of them for a majority",
+            show_duration(window),
+            show_duration(other)
+        ))
+    }
+
     /// Whether the owner could take the role now, as far as known: alive, healthy, willing, in line by operators' word.
     pub fn fit(&self, owner: Owner, role: &RoleName, now: Mono) -> bool {
         self.alive(owner, now)
@@ -422,11 +483,22 @@ impl Cluster {
 
     /// The same for a peer known to be alive.
     pub fn peer_fit(&self, peer: &Peer, role: &RoleName, now: Mono) -> bool {
+        self.peer_sound(peer, role, now) && peer.beat(role).is_some_and(|beat| beat.able)
+    }
+
+    /// Whether the owner could take the role now, but for a program that it may lack.
+    pub fn sound(&self, owner: Owner, role: &RoleName, now: Mono) -> bool {
+        self.alive(owner, now)
+            .is_some_and(|peer| self.peer_sound(peer, role, now))
+    }
+
+    fn peer_sound(&self, peer: &Peer, role: &RoleName, now: Mono) -> bool {
         let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
         peer.kind.may_act()
             && !leaving
             && !peer.lives_twice(now)
             && !self.drained(&peer.name)
+            && self.window_wins(self.window_of(peer))
             && peer
                 .report
                 .as_ref()
@@ -495,7 +567,7 @@ impl Cluster {
 
     /// Names of the other voters that this node does not hear.
     pub fn silent_voters(&self, now: Mono) -> Vec<String> {
-        self.other_voters(|peer| peer.is_none_or(|peer| !peer.heard(&self.timing, now)))
+        self.other_voters(|peer| peer.is_none_or(|peer| !peer.heard(&self.timing_of(peer), now)))
     }
 
     /// Whether the log knows this consensus id under a name.

@@ -1,7 +1,7 @@
 //! On the coordinator: keeps every role's line of succession (DESIGN §6). It is never in the path of a failover.
 
 use crate::cluster::{Cluster, Queue};
-use crate::plan::{Candidate, Picture, leave_out_hung, plan, round};
+use crate::plan::{Candidate, Picture, leave_out, plan, round};
 use crate::role::RoleCore;
 use crate::state::Command;
 use baton_shared::clock::Mono;
@@ -269,7 +269,8 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
             name: peer.name.clone(),
             owner: peer.owner(),
             priority: peer.priority,
-            fit: c.fit(peer.owner(), &role.name, now) || broken!(UnfitInLine),
+            fit: c.sound(peer.owner(), &role.name, now) || broken!(UnfitInLine),
+            able: peer.beat(&role.name).is_some_and(|beat| beat.able) || broken!(UnfitInLine),
             writes: c.writes(peer.owner()) || broken!(HungInLine),
         });
     let node = c.config.my_node();
@@ -281,10 +282,12 @@ fn candidates(role: &RoleCore, c: &Cluster, now: Mono) -> Vec<Candidate> {
             && role.willing(now)
             && !c.guardian_stands_still
             && !c.leaving
-            && !c.drained(c.me()),
+            && !c.drained(c.me())
+            && c.window_wins(c.timing.window),
+        able: role.lacks.is_none(),
         writes: c.fitness.is_fit() || broken!(HungInLine),
     });
     let mut candidates: Vec<Candidate> = peers.chain(me).collect();
-    leave_out_hung(&mut candidates);
+    leave_out(&mut candidates);
     candidates
 }

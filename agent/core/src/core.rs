@@ -17,6 +17,7 @@ use crate::peer::Peer;
 use crate::publish;
 use crate::role::RoleCore;
 use crate::state::Command;
+use crate::unread;
 use crate::{Durable, Input, Output, State};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
@@ -200,6 +201,7 @@ impl Core {
             } => {
                 beat::receive(&mut self.roles, c, q, arrival, &header, &heartbeat, now);
             }
+            Input::Unread { from, arrival, why } => unread::note(c, q, from.as_ref(), arrival, why, now),
             Input::Learned { state, applied } => self.learned(state, applied),
             Input::Cluster(cluster) => {
                 if c.cluster != cluster {
@@ -214,6 +216,11 @@ impl Core {
                 c.coordinator = coordinator;
             }
             Input::Health { role, health, reason } => self.health(&role, health, reason, now),
+            Input::Programs { role, lack } => {
+                if let Some(role) = self.roles.get_mut(&role) {
+                    role.programs(lack, q);
+                }
+            }
             Input::ActionDone {
                 role,
                 epoch,

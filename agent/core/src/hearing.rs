@@ -27,7 +27,7 @@ pub(crate) fn deaf(network: usize, c: &Cluster, now: Mono) -> (Deaf, usize) {
     let mine = c
         .peers
         .values()
-        .filter(|peer| peer.heard_on(&c.timing, now) & bit != 0);
+        .filter(|peer| peer.heard_on(&c.timing_of(peer), now) & bit != 0);
     hears.insert(c.me().clone(), mine.map(|peer| peer.name.clone()).collect());
     for (peer, report) in c
         .peers
@@ -59,7 +59,7 @@ pub(crate) fn deaf(network: usize, c: &Cluster, now: Mono) -> (Deaf, usize) {
 
 /// Whether this node, or one that it hears, hears the peer on any network.
 pub(crate) fn is_heard(peer: &Peer, c: &Cluster, now: Mono) -> bool {
-    peer.heard(&c.timing, now) || by_others(peer.id, c, now)
+    peer.heard(&c.timing_of(peer), now) || by_others(peer.id, c, now)
 }
 
 fn by_others(id: NodeId, c: &Cluster, now: Mono) -> bool {

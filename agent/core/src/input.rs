@@ -24,6 +24,15 @@ pub enum Input {
         /// What it says.
         heartbeat: Box<Heartbeat>,
     },
+    /// A datagram that cannot be read. Nothing about it is certain: where it came from may be forged, too.
+    Unread {
+        /// The node at whose address it seems to come from; `None`: no node's.
+        from: Option<NodeName>,
+        /// Where it came in.
+        arrival: Arrival,
+        /// What is wrong with it.
+        why: Unread,
+    },
     /// The log here was applied further.
     Learned {
         /// The replicated state.
@@ -43,6 +52,13 @@ pub enum Input {
         health: Health,
         /// Why.
         reason: String,
+    },
+    /// The programs that a role needs were looked at.
+    Programs {
+        /// Which role.
+        role: RoleName,
+        /// Which of them cannot be run, and what to do; `None`: all can.
+        lack: Option<String>,
     },
     /// An action has ended. Without a configured action the driver answers `Ok` at once.
     ActionDone {
@@ -159,6 +175,17 @@ pub struct Side {
     pub gateway: Option<bool>,
 }
 
+/// Why a datagram cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unread {
+    /// Its seal does not open: another key or cluster name, meant for another node, or altered on the way.
+    Key,
+    /// It is of another version of this program.
+    Version,
+    /// This program sends no such thing.
+    Noise,
+}
+
 /// What the consensus engine says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Coordinator {
@@ -216,6 +243,15 @@ pub enum Request {
         node: NodeName,
         /// Out or back.
         drained: bool,
+    },
+    /// Take a node out of line; answered when other nodes are active for the roles that it held, or when they cannot be.
+    Vacate {
+        /// Which.
+        node: NodeName,
+        /// Wait even while no other node is fit.
+        patient: bool,
+        /// At most so long.
+        limit: Duration,
     },
     /// Suspend automatic takeovers, or resume them.
     Pause(bool),

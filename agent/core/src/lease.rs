@@ -5,7 +5,10 @@ use baton_shared::clock::Mono;
 use baton_shared::id::{ElectorateId, Epoch, NodeId};
 use baton_shared::succession::{Electorate, Refusal};
 use baton_shared::timing::Timing;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::mem::discriminant;
+use std::time::Duration;
 
 /// What a voter last said to the claim that is made now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +18,20 @@ enum Said {
     /// Not before this instant, by what the voter said; asked with this sequence.
     Later { seq: u64, at: Mono },
     /// Never at this epoch.
-    Never { seq: u64 },
+    Never { seq: u64, why: Never },
+}
+
+/// Why a voter grants a claim at no time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Never {
+    /// It knows a greater epoch, or is bound to one.
+    Greater,
+    /// It is no voter by now.
+    NoVoter,
+    /// It has proof that this boot is dead.
+    Dead,
+    /// Its window is this one, and another than the claimant's.
+    Window(Duration),
 }
 
 impl Said {
@@ -84,7 +100,7 @@ impl Lease {
         }
         match self.said.get(&voter) {
             Some(Said::Granted { seq: newest, .. }) if *newest >= seq => {}
-            Some(Said::Later { seq: newest, .. } | Said::Never { seq: newest }) if *newest > seq => {}
+            Some(Said::Later { seq: newest, .. } | Said::Never { seq: newest, .. }) if *newest > seq => {}
             _ => {
                 self.said.insert(voter, Said::Granted { seq, sent });
             }
@@ -99,15 +115,18 @@ impl Lease {
         if matches!(self.said.get(&voter), Some(Said::Granted { seq: newest, .. }) if *newest >= seq) {
             return;
         }
+        let never = |why| Said::Never { seq, why };
         let said = match why {
             // Its floor will be above this epoch when that promise ends.
-            Refusal::Promised { epoch: other, .. } if *other > epoch => Said::Never { seq },
+            Refusal::Promised { epoch: other, .. } if *other > epoch => never(Never::Greater),
             Refusal::Promised { remaining, .. } | Refusal::Starting { remaining } => Said::Later {
                 seq,
                 at: now + *remaining,
             },
-
-            Refusal::Below(_) | Refusal::Dead | Refusal::NoVoter | Refusal::Window(_) => Said::Never { seq },
+            Refusal::Below(_) => never(Never::Greater),
+            Refusal::NoVoter => never(Never::NoVoter),
+            Refusal::Dead => never(Never::Dead),
+            Refusal::Window(theirs) => never(Never::Window(*theirs)),
             // These pass by themselves; the next heartbeat asks again.
             Refusal::Electorate(_) | Refusal::Unheard | Refusal::Flushing => return,
         };
@@ -172,6 +191,25 @@ impl Lease {
             .map(|reverse| reverse.0)
     }
 
+    /// The reason for which most voters refuse for good, if any does: what stands in the way of a majority.
+    pub fn never(&self) -> Option<Never> {
+        let reasons = self.said.values().filter_map(|said| match said {
+            Said::Never { why, .. } => Some(*why),
+            _ => None,
+        });
+        let reasons: Vec<Never> = reasons.collect();
+        let count = |why: &Never| {
+            reasons
+                .iter()
+                .filter(|one| discriminant(*one) == discriminant(why))
+                .count()
+        };
+        reasons
+            .iter()
+            .copied()
+            .max_by_key(|why| (count(why), Reverse(*why)))
+    }
+
     /// Whether the promise that was in the way at some voter has ended, by what that voter said.
     pub fn may_be_free(&self, now: Mono) -> bool {
         self.said
@@ -194,7 +232,6 @@ impl Lease {
 mod tests {
     use super::*;
     use baton_shared::succession::Floor;
-    use std::time::Duration;
 
     const MS: u64 = 1_000_000;
 
@@ -290,6 +327,12 @@ mod tests {
         assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), Some(Mono(0)));
         lease.refused(NodeId(2), Epoch(5), 1, &below, Mono(0));
         assert_eq!(lease.winnable_at(&el, |_| true, Mono(0)), None);
+        assert_eq!(lease.never(), Some(Never::Greater));
+        let theirs = Duration::from_secs(2);
+        lease.refused(NodeId(3), Epoch(5), 1, &Refusal::Window(theirs), Mono(0));
+        assert_eq!(lease.never(), Some(Never::Greater), "most of them");
+        lease.refused(NodeId(2), Epoch(5), 2, &Refusal::Window(theirs), Mono(0));
+        assert_eq!(lease.never(), Some(Never::Window(theirs)));
     }
 
     #[test]

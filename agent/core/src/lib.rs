@@ -43,10 +43,12 @@ mod sim;
 pub mod state;
 mod story;
 mod stream;
+mod unread;
+mod vacate;
 mod vote;
 mod why;
 
 pub use core::{Core, Start};
-pub use input::{Input, Request};
+pub use input::{Input, Request, Unread};
 pub use output::{Durable, Output};
 pub use state::{Command, Outcome, State};

@@ -19,13 +19,14 @@ impl Said {
     pub fn turn(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
         let names: Vec<&str> = c.config.networks.iter().map(|n| n.name.as_str()).collect();
         for (name, peer) in &c.peers {
-            let state = peer.state(&c.timing, now);
+            let timing = c.timing_of(peer);
+            let state = peer.state(&timing, now);
             let before = self.peers.get(name).copied().unwrap_or(PeerState::Unknown);
             let changed = state != before && !matches!(state, PeerState::Suspect | PeerState::Unknown);
             if changed {
                 let text = match state {
                     PeerState::Up => format!("node {name} is up"),
-                    _ => format!("node {name} is down: {}", peer.reason(&names, &c.timing, now)),
+                    _ => format!("node {name} is down: {}", c.reason(peer, now)),
                 };
                 // A peer that has just been heard for the first time is not down, it is coming up.
                 let coming = before == PeerState::Unknown && state == PeerState::Down;
@@ -49,7 +50,7 @@ impl Said {
                 .enumerate()
                 .filter_map(|(n, l)| l.as_ref().map(|l| (n, l)))
             {
-                let state = link.state(&c.timing, now);
+                let state = link.state(&timing, now);
                 let key = (name.clone(), network);
                 let before = self.links.get(&key).copied().unwrap_or(LinkState::Up);
                 // While the whole peer is down, its links are not news.

@@ -447,7 +447,7 @@ fn how(peer: &Peer, leaving: bool, c: &Cluster, now: Mono) -> How {
             _ => "died".into(),
         });
     }
-    match peer.state(&c.timing, now) {
+    match peer.state(&c.timing_of(peer), now) {
         PeerState::Down if leaving => How::Gone("was stopped in order".into()),
         // Who is heard by others, or does not hear us, is up: that is a matter of links.
         PeerState::Down if !hearing::is_heard(peer, c, now) => {

@@ -15,7 +15,7 @@ use baton_shared::wire::{Condition, RoleBeat};
 use std::time::Duration;
 
 /// Characters of what heartbeats say of a failure, or of why a node is unfit.
-const WORDS: usize = 120;
+const WORDS: usize = 200;
 /// Another node's word of when somebody was last active counts if it is so much later than what is known here. Below that it is the
 /// same instant and the time that the word was under way: handed on from node to node, that would add up.
 const LATER: Duration = Duration::from_secs(1);

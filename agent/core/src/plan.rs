@@ -19,18 +19,21 @@ pub struct Candidate {
     pub priority: i64,
     /// A member, heard, healthy, willing, not drained, not leaving, in the electorate or out of it.
     pub fit: bool,
+    /// It can run every program that it needs.
+    pub able: bool,
     /// Its disk answers.
     pub writes: bool,
 }
 
-/// Who cannot write is not fit, unless nobody can: then it is as if all could.
-pub fn leave_out_hung(candidates: &mut [Candidate]) {
-    if candidates
-        .iter()
-        .any(|candidate| candidate.fit && candidate.writes)
-    {
-        for candidate in candidates {
-            candidate.fit &= candidate.writes;
+/// Who cannot run what it needs is not fit, unless nobody can: then it is as if all could. And the same of who cannot write.
+pub fn leave_out(candidates: &mut [Candidate]) {
+    let able = |candidate: &Candidate| candidate.able;
+    let writes = |candidate: &Candidate| candidate.writes;
+    for has in [able, writes] {
+        if candidates.iter().any(|one| one.fit && has(one)) || broken!(LackingShutOut) {
+            for candidate in &mut *candidates {
+                candidate.fit &= has(candidate);
+            }
         }
     }
 }
@@ -106,6 +109,7 @@ mod tests {
             owner: owner(n),
             priority,
             fit,
+            able: true,
             writes: true,
         }
     }
@@ -150,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_write_is_left_out_unless_nobody_can() {
+    fn who_cannot_write_or_lacks_a_program_is_left_out_unless_nobody_can() {
         let fit = |writes: [bool; 3]| {
             let nodes = [(1, true), (2, true), (3, false)].into_iter().zip(writes);
             let mut candidates: Vec<Candidate> = nodes
@@ -159,7 +163,7 @@ mod tests {
                     ..candidate(n, 0, fit)
                 })
                 .collect();
-            leave_out_hung(&mut candidates);
+            leave_out(&mut candidates);
             candidates.iter().map(|c| c.fit).collect::<Vec<_>>()
         };
         assert_eq!(fit([true, true, true]), [true, true, false]);
@@ -170,6 +174,22 @@ mod tests {
             fit([false, false, true]),
             [true, true, false],
             "one that can write, and is not fit, is nobody"
+        );
+        let fit = |able: [bool; 2], writes: [bool; 2]| {
+            let mut candidates = [candidate(1, 0, true), candidate(2, 0, true)];
+            for (n, one) in candidates.iter_mut().enumerate() {
+                (one.able, one.writes) = (able[n], writes[n]);
+            }
+            leave_out(&mut candidates);
+            candidates.map(|one| one.fit)
+        };
+        assert_eq!(fit([true, false], [true, true]), [true, false]);
+        assert_eq!(fit([false, false], [true, true]), [true, true]);
+        assert_eq!(fit([false, false], [true, false]), [true, false]);
+        assert_eq!(
+            fit([true, false], [false, true]),
+            [true, false],
+            "what it needs comes first"
         );
     }
 
@@ -259,6 +279,7 @@ mod tests {
                             owner: owner(who),
                             priority,
                             fit,
+                            able: true,
                             writes: true,
                         })
                         .collect(),

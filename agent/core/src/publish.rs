@@ -3,7 +3,7 @@
 use crate::clients::Grounds;
 use crate::cluster::Cluster;
 use crate::role::RoleCore;
-use crate::why;
+use crate::why::{self, PAUSED};
 use baton_shared::clock::Mono;
 use baton_shared::copy::CopyView;
 use baton_shared::id::{NodeId, NodeName, RoleName};
@@ -103,10 +103,7 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
     RoleView {
         role: role.name.clone(),
         state: role.state,
-        reason: match &role.stuck {
-            Some(processes) => format!("{}; killed, and still there: {processes}", role.reason),
-            None => role.reason.clone(),
-        },
+        reason: reason(role, c),
         holder,
         promoted: role.holds().then_some(role.promoting),
         last: c
@@ -125,6 +122,18 @@ fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
             .filter(|_| role.holds())
             .map_or(Mono::ZERO, |(_, until)| until),
     }
+}
+
+/// Why the role is in its state here; whoever holds it while takeovers are paused says that, too.
+fn reason(role: &RoleCore, c: &Cluster) -> String {
+    let mut reason = role.reason.clone();
+    if let Some(processes) = &role.stuck {
+        reason.push_str(&format!("; killed, and still there: {processes}"));
+    }
+    if c.state.paused && role.holds() && !reason.contains("paused") {
+        reason.push_str(&format!("; {PAUSED}"));
+    }
+    reason
 }
 
 /// The active node with the greatest epoch; without one, whoever holds a lease. Of one node the longest-lived word.
@@ -227,9 +236,11 @@ fn node(
                 .map(|p| (p.name.clone(), p.heard_on(&c.timing, now)))
                 .collect(),
             cut_off: grounds.cuts(c.owner(), c),
+            unread: None,
+            applied: Some(c.applied),
         };
     };
-    let names: Vec<&str> = c.config.networks.iter().map(|n| n.name.as_str()).collect();
+    let timing = c.timing_of(peer);
     let hb = peer.report.as_ref().map(|r| &r.heartbeat);
     let links = peer
         .links
@@ -239,7 +250,7 @@ fn node(
             let link = link.as_ref()?;
             Some(LinkView {
                 network: network.name.clone(),
-                state: link.state(&c.timing, now),
+                state: link.state(&timing, now),
                 rtt: link.rtt(),
                 jitter: link.jitter(),
                 loss: link.loss(),
@@ -252,8 +263,8 @@ fn node(
         kind: config.kind,
         id: peer.id,
         boot: peer.boot,
-        state: peer.state(&c.timing, now),
-        reason: peer.reason(&names, &c.timing, now),
+        state: peer.state(&timing, now),
+        reason: c.reason(peer, now),
         serves: Vec::new(),
         priority: config.priority,
         drained: c.drained(name),
@@ -277,5 +288,7 @@ fn node(
             })
             .unwrap_or_default(),
         cut_off: grounds.cuts(peer.owner(), c),
+        unread: c.alarms.unread(name),
+        applied: peer.fresh(&c.timing, now).map(|report| report.heartbeat.applied),
     }
 }

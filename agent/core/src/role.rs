@@ -7,11 +7,12 @@
 //!    +-------------------- Demoting <----+
 //! ```
 
+use crate::campaign::refusal;
 use crate::claim::stagger;
 use crate::clients::Limit;
 use crate::cluster::{Cluster, Queue};
 use crate::input::Health;
-use crate::lease::Lease;
+use crate::lease::{Lease, Never};
 use crate::outage::{Failure, Outage};
 use crate::output::{GuardChange, Level, Output};
 use crate::promise::Voter;
@@ -35,6 +36,8 @@ pub(crate) struct Gap {
     ended: Option<String>,
     /// Its check fails (after that), and nobody else is fit.
     sick: Option<String>,
+    /// Or nobody else takes over, for takeovers are paused.
+    frozen: bool,
 }
 
 /// One role on this node.
@@ -88,6 +91,10 @@ pub(crate) struct RoleCore {
     pub stuck: Option<String>,
     /// The alarm of a kill that took too long.
     pub slow_kill: Option<String>,
+    /// Claims are refused for a reason that stays: when that was said, and when the last was refused.
+    pub futile: Option<(Mono, Mono)>,
+    /// Which program cannot be run: without it this node is not to be put in line.
+    pub lacks: Option<String>,
     pub unwilling_until: Mono,
     pub failures: u32,
     pub guard: Option<(Epoch, Mono)>,
@@ -141,6 +148,8 @@ impl RoleCore {
             lent: None,
             stuck: None,
             slow_kill: None,
+            futile: None,
+            lacks: None,
             unwilling_until: Mono::ZERO,
             failures: 0,
             guard: None,
@@ -172,6 +181,25 @@ impl RoleCore {
     /// Whether this node may be put in line at `now`.
     pub fn willing(&self, now: Mono) -> bool {
         now >= self.unwilling_until
+    }
+
+    /// The programs of this role can be run, or one cannot. Who holds the role keeps it: it acts already.
+    pub fn programs(&mut self, lacks: Option<String>, q: &mut Queue) {
+        if self.lacks == lacks {
+            return;
+        }
+        match &lacks {
+            Some(lack) => q.log(
+                Level::Error,
+                format!("role {}: this node cannot take it over: {lack}", self.name),
+            ),
+            None => q.log(
+                Level::Info,
+                format!("role {}: all its programs can be run", self.name),
+            ),
+        }
+        self.lacks = lacks;
+        (q.urgent_all, q.dirty) = (true, true);
     }
 
     /// When it may be put in line again, if a failed promotion keeps it out.
@@ -273,11 +301,13 @@ impl RoleCore {
         }
         if self.lease.winnable_at(&c.electorate, |_| true, now).is_none() {
             // H5.
-            return self.demote(
-                "a majority of the voters has promised the role to another node".into(),
-                c,
-                q,
-            );
+            let why = match self.lease.never() {
+                Some(Never::Greater) | None => {
+                    "a majority of the voters has promised the role to another node".into()
+                }
+                never => refusal(never, c),
+            };
+            return self.demote(why, c, q);
         }
         if c.guardian_stands_still {
             return self.demote("the guardian of this node stands still".into(), c, q);
@@ -306,8 +336,10 @@ impl RoleCore {
         {
             return self.demote("its disk does not answer".into(), c, q);
         }
+        // Paused, nobody would take over: what is stays as it is, as if nobody were fit.
+        let frozen = c.state.paused;
         let other_fit = || {
-            let line = c.line(&self.name);
+            let line = c.line(&self.name).filter(|_| !frozen);
             line.is_some_and(|l| {
                 l.places
                     .iter()
@@ -354,11 +386,15 @@ impl RoleCore {
         match (self.state, self.promoted.is_some() && healthy && runs) {
             (RoleState::Promoting, true) => self.activate(self.told.epoch, c, q, now),
             (RoleState::Active, false) => {
+                let alone = match frozen {
+                    true => "takeovers are paused",
+                    false => "no other node is fit",
+                };
                 let why = match &self.down {
                     Some((why, false)) => format!("the application ended, and is started again here: {why}"),
-                    Some((why, true)) => format!("the application ended ({why}), and no other node is fit"),
+                    Some((why, true)) => format!("the application ended ({why}), and {alone}"),
                     None => format!(
-                        "the application is not healthy ({}), and no other node is fit",
+                        "the application is not healthy ({}), and {alone}",
                         self.health_reason
                     ),
                 };
@@ -370,7 +406,7 @@ impl RoleCore {
             _ => {}
         }
         if self.state == RoleState::Promoting && self.was_active {
-            self.note_gap();
+            self.note_gap(frozen);
         }
         self.move_up(epoch, c, q, now);
         self.tell(epoch, c, q, now);
@@ -412,14 +448,12 @@ impl RoleCore {
     }
 
     /// Keeps in mind why it is not active.
-    fn note_gap(&mut self) {
+    fn note_gap(&mut self, frozen: bool) {
         let gap = self.gap.get_or_insert_default();
+        gap.frozen = frozen;
         match &self.down {
             Some((why, _)) if gap.ended.as_ref() != Some(why) => {
-                *gap = Gap {
-                    ended: Some(why.clone()),
-                    sick: None,
-                };
+                (gap.ended, gap.sick) = (Some(why.clone()), None);
             }
             None if self.health == Health::Unhealthy && gap.sick.as_ref() != Some(&self.health_reason) => {
                 gap.sick = Some(self.health_reason.clone());
@@ -432,6 +466,10 @@ impl RoleCore {
     fn back(&self, since: Mono, gap: &Gap, c: &Cluster, epoch: Epoch, now: Mono) -> Event {
         let lasted = u64::try_from(now.since(since).as_micros()).unwrap_or(u64::MAX);
         let me = c.me();
+        let alone = match gap.frozen {
+            true => "takeovers were paused",
+            false => "no other node was fit",
+        };
         Event {
             number: 0,
             wall_ms: c.wall_ms,
@@ -446,7 +484,7 @@ impl RoleCore {
                     "the application ended and was started again there: {why}; after that it was not healthy: {sick}"
                 ),
                 (None, Some(sick)) => {
-                    format!("the application was not healthy, and no other node was fit: {sick}")
+                    format!("the application was not healthy, and {alone}: {sick}")
                 }
                 (None, None) => "the application was not ready".into(),
             },

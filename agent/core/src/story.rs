@@ -332,6 +332,7 @@ impl RoleCore {
             return None;
         }
         let alive = c.alive(peer.owner(), now).is_some();
+        let other_window = c.other_window(c.window_of(peer));
         let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
         let condition = peer.beat(&self.name).map(|beat| &beat.condition);
         Some(match condition {
@@ -339,6 +340,8 @@ impl RoleCore {
             _ if leaving && alive => "being stopped".into(),
             _ if leaving => "stopped in order".into(),
             None => "not heard".into(),
+            // Who has a longer window speaks more seldom, and is not silent.
+            _ if other_window.is_some() && peer.heard(&c.timing_of(peer), now) => other_window?,
             _ if !alive => "not heard".into(),
             _ if c.drained(&peer.name) => "drained by an operator".into(),
             _ if peer.lives_twice(now) => "runs twice".into(),

@@ -9,11 +9,13 @@ use crate::role::RoleCore;
 use baton_shared::clock::Mono;
 use baton_shared::history::list;
 use baton_shared::id::{ClusterId, NodeName, RoleName};
-use baton_shared::view::{RoleState, Why};
+use baton_shared::view::{CANNOT_RUN, RoleState, Why};
 use std::collections::BTreeMap;
 
 /// Characters of the answer at most: it goes through the log.
 const MAX_WORDS: usize = 600;
+/// An operator's order, in the words of all faces.
+pub(crate) const PAUSED: &str = "automatic takeovers are paused";
 
 /// What a node knows of a role that nobody is active for.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +46,12 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// What is told of it: what failed last, unless it says why that is; or why it could not take the role.
+    fn told(self) -> Option<String> {
+        let lacks = |words: &String| words.starts_with(CANNOT_RUN);
+        self.said.clone().filter(lacks).or(self.failed).or(self.said)
+    }
+
     /// What is wrong with it: now, or else when it last tried.
     fn trouble(&self) -> Option<&str> {
         self.unfit.as_deref().or(self.failed.as_deref())
@@ -60,8 +68,9 @@ pub(crate) fn why(
     let mut why = Why::default();
     for (name, role) in roles {
         for member in members(role, c, now) {
-            if let Some(trouble) = member.failed.or(member.said) {
-                let of_node = why.troubles.entry(member.name).or_default();
+            let node = member.name.clone();
+            if let Some(trouble) = member.told() {
+                let of_node = why.troubles.entry(node).or_default();
                 of_node.insert(name.clone(), trouble);
             }
         }
@@ -160,7 +169,7 @@ pub(crate) fn words(facts: &Facts) -> String {
     let fit = facts.members.iter().filter(|member| member.unfit.is_none());
     let fit: Vec<&NodeName> = fit.map(|member| &member.name).collect();
     let mut words = match fit.as_slice() {
-        _ if facts.paused => "automatic takeovers are paused".to_owned(),
+        _ if facts.paused => PAUSED.to_owned(),
         [] => "no node is fit".to_owned(),
         fit => format!("waiting for {} to take over", list(fit)),
     };
@@ -182,10 +191,14 @@ fn holds(holder: &NodeName, state: RoleState, facts: &Facts) -> String {
         _ => "holds the role and is not active yet",
     };
     let member = facts.members.iter().find(|member| member.name == *holder);
-    match member.and_then(Member::trouble) {
+    let words = match member.and_then(Member::trouble) {
         Some(trouble) => format!("{holder} {does}: {trouble}"),
         None if state == RoleState::Demoting => format!("{holder} {does}: its demotion runs"),
         None => format!("{holder} {does}: its promotion runs, or its application is not ready"),
+    };
+    match facts.paused {
+        true => format!("{words}; and {PAUSED}"),
+        false => words,
     }
 }
 
@@ -268,6 +281,23 @@ mod tests {
             ..of(&[member("a", Some("not heard"), None), member("b", None, None)])
         };
         assert_eq!(words(&paused), "automatic takeovers are paused; a: not heard");
+        let paused = Facts {
+            holder: Some((name("a"), RoleState::Promoting)),
+            paused: true,
+            ..now_sick.clone()
+        };
+        let told = "a holds the role and is not active yet: the application is not healthy: GET / says 404; \
+                    and automatic takeovers are paused";
+        assert_eq!(words(&paused), told);
+        let lack = Some("cannot run what it needs: actions.promote.command: there is no /opt/promote");
+        let lacking = of(&[member("a", lack, failed), member("b", lack, None)]);
+        let told = "no node is fit; a and b: cannot run what it needs: actions.promote.command: there is no /opt/promote";
+        assert_eq!(words(&lacking), told);
+        let window =
+            "its [cluster] window is \"2s\", and \"1s\" at other voters, too many of them for a majority";
+        let differing = of(&[member("a", None, None), member("b", Some(window), None)]);
+        let told = format!("waiting for a to take over; b: {window}");
+        assert_eq!(words(&differing), told);
         let hung = Facts {
             hung: vec!["b".into(), "c".into()],
             ..of(&[member("b", None, None), member("c", None, None)])

@@ -40,6 +40,8 @@ pub fn first_view(config: &Config, addresses: &Addresses, now: Mono) -> View {
         other_config: false,
         hears: Vec::new(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: None,
     };
     View {
         serial: 0,

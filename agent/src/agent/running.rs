@@ -13,6 +13,7 @@ use crate::checks;
 use crate::consensus::{self, Consensus, Store, net};
 use crate::guardian::GuardianChannel;
 use crate::handle::{Counters, Handle, Reload};
+use crate::programs;
 use crate::sides;
 use baton_shared::config::Config;
 use baton_shared::id::{ClusterId, NodeName};
@@ -270,6 +271,8 @@ fn start_followers(
     tasks.start("checks", checks);
     let sides = sides::run(configs.clone(), parts.addresses.clone(), notices.clone());
     tasks.start("the eye on clients' networks", sides);
+    let programs = programs::run(configs.clone(), notices.clone());
+    tasks.start("a look at programs", programs);
     let resolve = Resolve {
         configs: configs.clone(),
         published: parts.published.clone(),

@@ -23,8 +23,6 @@ use tokio::task::JoinSet;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// For an answer to a question.
 const READ_LIMIT: Duration = Duration::from_secs(10);
-/// For an answer to an order; the agent gives up a little earlier, and says why.
-const ORDER_LIMIT: Duration = Duration::from_secs(65);
 /// Of an answer: a thousand events or nodes are far below.
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 
@@ -107,14 +105,19 @@ impl Client {
         self.within(limit, asked).await
     }
 
-    /// Gives an order, and brings back what came of it.
-    pub(super) async fn order(&self, path: &str, order: &serde_json::Value) -> Result<String, Failure> {
+    /// Gives an order, and brings back what came of it within `limit`.
+    pub(super) async fn order(
+        &self,
+        path: &str,
+        order: &serde_json::Value,
+        limit: Duration,
+    ) -> Result<String, Failure> {
         let asked = async {
             let body = Bytes::from(order.to_string());
             let answer = self.send(Method::POST, path, &[], body).await?;
             self.whole(answer).await
         };
-        let (status, text) = self.within(ORDER_LIMIT, asked).await?;
+        let (status, text) = self.within(limit, asked).await?;
         if status != StatusCode::OK {
             return Err(self.refused(status, &text));
         }

@@ -13,6 +13,7 @@ use super::configured;
 use super::health::nearest;
 use super::out::{Failure, coloured, on_terminal, print};
 use super::target::Target;
+use crate::programs::{self, Lacks};
 use baton_shared::config::{Config, Http};
 use baton_shared::id::NodeName;
 use facts::Facts;
@@ -21,6 +22,9 @@ use look::Subject;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// Where packages put the configuration.
 const USUAL: &str = "/etc/baton/baton.toml";
@@ -55,11 +59,17 @@ pub(super) struct Options {
     /// Findings and all that was seen, as JSON
     #[arg(long)]
     json: bool,
+    /// What the doctor itself starts to look at a directory
+    #[arg(long, hide = true, value_name = "DIR")]
+    look_at: Option<PathBuf>,
 }
 
 /// Looks, judges and prints. Gives the exit status.
 pub(super) fn run(options: Options) -> u8 {
-    match examine(&options) {
+    if let Some(dir) = &options.look_at {
+        return look::report(dir);
+    }
+    match examine(&Arc::new(options)) {
         Ok(status) => status,
         Err(failure) => {
             let quiet = failure.text.is_empty();
@@ -69,15 +79,30 @@ pub(super) fn run(options: Options) -> u8 {
     }
 }
 
+/// For the configuration and what it names to be read.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// Exit status of a node on which nobody needs to act, of another, and of one that could not be looked at.
 const WELL: u8 = 0;
 const NEEDS_A_PERSON: u8 = 1;
 const COULD_NOT_LOOK: u8 = 2;
 
-fn examine(options: &Options) -> Result<u8, Failure> {
+fn examine(options: &Arc<Options>) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    let facts = runtime.block_on(look::look(subject(options)?));
+    let facts = runtime.block_on(async {
+        let begun = Instant::now();
+        let asked = options.clone();
+        // A thread of its own: the file may lie on a disk that hangs.
+        let reading = timeout(READ_LIMIT, look::apart(move || subject(&asked)));
+        match reading.await {
+            Ok(Ok(subject)) => Ok(look::look(subject?, begun).await),
+            Ok(Err(_)) => Err(Failure::new("the configuration could not be read: no thread could be started")),
+            Err(_) => Err(Failure::new(format!(
+                "the configuration was not read within {} s: the disk that has it, or its key, hangs; see `dmesg`",
+                READ_LIMIT.as_secs()
+            ))),
+        }
+    })?;
     if facts.status().is_none() && facts.settings.is_none() {
         return Err(Failure::usage(nothing_to_look_at(&facts)));
     }
@@ -121,6 +146,7 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         settings: None,
         unreadable: None,
         storage: None,
+        lacks: Lacks::new(),
         client: Err(String::new()),
         named: Vec::new(),
         peers: BTreeMap::new(),
@@ -140,6 +166,7 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         let loaded = readable.loaded;
         subject.settings = Some(look::settings(file, &loaded.config, loaded.warnings, refused));
         subject.storage = loaded.config.storage.clone();
+        subject.lacks = programs::lacks(&loaded.config);
         subject.named = look::named(&loaded.config);
         subject.peers = peers(file, &loaded.config, target);
         subject.checks = loaded.config.http.as_ref().and_then(listener);

@@ -227,14 +227,29 @@ Examples:
     },
     /// Take a node out of line, for maintenance
     ///
-    /// If it is active, another node takes over in order first. It stays out, even across restarts, until `baton undrain`.
-    #[command(after_help = "Example:\n  baton drain b        # now b can be rebooted or upgraded")]
+    /// If it is active, another node takes over in order, and the command ends when that one is active. It stays out, even
+    /// across restarts, until `baton undrain`. If it stays active, because no other node is fit or takeovers are paused, the
+    /// command says so and ends with status 1; the node is out of line all the same, and gives its roles up once it can.
+    #[command(after_help = "\
+Examples:
+  baton drain b && ssh b reboot      # b is not active any more
+  baton drain b --wait --timeout 5m  # wait until another node is fit
+  baton drain b --now                # end as soon as the order is agreed on")]
     Drain {
         #[command(flatten)]
         target: Target,
         /// The node
         #[arg(add = ArgValueCompleter::new(nodes))]
         node: NodeName,
+        /// Wait even while no other node is fit
+        #[arg(long)]
+        wait: bool,
+        /// Wait at most so long
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+        timeout: Duration,
+        /// Do not wait for another node to be active
+        #[arg(long, conflicts_with_all = ["wait", "timeout"])]
+        now: bool,
     },
     /// Put a drained node back in line
     #[command(after_help = "Example:\n  baton undrain b")]
@@ -247,8 +262,8 @@ Examples:
     },
     /// Suspend automatic takeovers, for work on the network or on everything at once
     ///
-    /// The active node stays active as long as it can; if it fails, nobody takes over until `baton resume`. A switchover by
-    /// hand still works.
+    /// What is stays as it is: the active node stays, even if its application fails (which is started again, where [process]
+    /// says so), and if the node itself fails, nobody takes over until `baton resume`. A switchover by hand still works.
     #[command(after_help = "Example:\n  baton pause && do-the-work; baton resume")]
     Pause {
         #[command(flatten)]
@@ -348,6 +363,8 @@ mod tests {
             "baton switchover --role main --to b --socket http://h:1 --token t",
             "baton switchover --to b --socket /tmp/a.sock",
             "baton drain b --config f --node a",
+            "baton drain b --wait --timeout 5m",
+            "baton drain b --now",
             "baton undrain b",
             "baton pause",
             "baton resume",
@@ -377,6 +394,8 @@ mod tests {
             "baton",
             "baton drain",
             "baton drain a_b",
+            "baton drain a --now --wait",
+            "baton drain a --timeout x",
             "baton bootstrap",
             "baton demo --window 200",
             "baton completions",

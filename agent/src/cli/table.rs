@@ -271,6 +271,9 @@ fn health(node: &NodeStatus) -> Cell {
     if matches!(node.state, PeerState::Down | PeerState::Unknown) {
         return faint("?");
     }
+    if node.lacking().next().is_some() {
+        return Cell("CANNOT TAKE OVER".into(), Paint::Bad);
+    }
     let ill: Vec<&str> = node
         .healthy
         .iter()

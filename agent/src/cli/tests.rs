@@ -8,6 +8,7 @@ use baton_shared::config::{self, ControlListen};
 use baton_shared::status::Status;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 fn control(
@@ -28,6 +29,7 @@ fn control(
 
 #[tokio::test]
 async fn a_client_reads_orders_and_follows() {
+    const LIMIT: Duration = Duration::from_secs(30);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.sock");
     let (mut core, _stop, published) = control(&path);
@@ -43,10 +45,10 @@ async fn a_client_reads_orders_and_follows() {
         assert!(matches!(request, Request::Switchover { to: Some(_), .. }));
         answer.send(Ok("b is active".into())).unwrap();
     };
-    let (result, ()) = tokio::join!(client.order("/v1/switchover", &order), answered);
+    let (result, ()) = tokio::join!(client.order("/v1/switchover", &order, LIMIT), answered);
     assert_eq!(result.as_deref(), Ok("b is active"));
     let refused = client
-        .order("/v1/drain", &serde_json::json!({ "node": "z" }))
+        .order("/v1/drain", &serde_json::json!({ "node": "z" }), LIMIT)
         .await
         .unwrap_err();
     assert!(

@@ -15,14 +15,14 @@ use baton_core::fitness::Writes;
 use baton_core::input::Action;
 use baton_core::output::{GuardChange, Level};
 use baton_core::peer::Arrival;
-use baton_core::{Core, Input, Output};
+use baton_core::{Core, Input, Output, Unread};
 use baton_shared::clock::Mono;
 use baton_shared::config::Config;
 use baton_shared::copy;
 use baton_shared::death::DeathNotice;
 use baton_shared::id::{ClusterId, Epoch, NodeName, RoleName};
 use baton_shared::key::ClusterKey;
-use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal, is_notice, notice_key};
+use baton_shared::seal::{BadSeal, Header, MAX_DATAGRAM, Seal, is_notice, is_of_another_version, notice_key};
 use baton_shared::view::View;
 use baton_shared::wire::Heartbeat;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,6 +36,8 @@ use tokio::sync::oneshot;
 const BATCH: usize = 64;
 /// Datagrams from addresses of no peer that are opened in one turn.
 const STRANGERS: usize = 16;
+/// The core is told so often at most of datagrams of one kind from one node that cannot be read.
+const UNREAD: Duration = Duration::from_millis(500);
 /// The loop turns at least so often, to show `/live` that it does.
 const IDLE: Duration = Duration::from_millis(500);
 /// Shortest pause after a turn that left a flood behind; else half of what the turn took. Real-time priority must not
@@ -69,6 +71,8 @@ pub struct Driver<P = Port, C = System> {
     writes: Writes,
     /// Datagrams from unknown addresses that this turn still opens.
     strangers: usize,
+    /// When the core was last told of datagrams that cannot be read: of one kind, from the address of one node or of none.
+    unread: BTreeMap<(Option<NodeName>, Unread), Mono>,
     /// The disk is still to be told that this run is superseded.
     superseded: bool,
     stopped: bool,
@@ -154,6 +158,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
             copy: None,
             writes: Writes::default(),
             strangers: STRANGERS,
+            unread: BTreeMap::new(),
             superseded: false,
             stopped: false,
         }
@@ -261,15 +266,16 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
 
     fn datagram(&mut self, arrival: Arrival, length: usize) {
         if is_notice(&self.buffer[..length]) {
-            return self.death_notice(length);
+            return self.death_notice(arrival, length);
         }
-        let counters = &self.io.counters;
-        let Some((header, text)) = self.opened(&self.opener, length) else {
-            return;
+        let (header, text) = match self.opened(&self.opener, length) {
+            Ok(opened) => opened,
+            Err(why) => return self.unread(arrival, why),
         };
-        Counters::add(&counters.received);
+        Counters::add(&self.io.counters.received);
         let Ok(heartbeat) = Heartbeat::decode(&text) else {
-            return Counters::add(&counters.bad_text);
+            Counters::add(&self.io.counters.bad_text);
+            return self.unread(arrival, Unread::Version);
         };
         self.handle(Input::Heartbeat {
             arrival,
@@ -280,23 +286,39 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
     }
 
     /// What is behind the seal of the datagram in the buffer; a bad seal is counted (S5).
-    fn opened(&self, seal: &Seal, length: usize) -> Option<(Header, Vec<u8>)> {
-        let counters = &self.io.counters;
-        let bad = match seal.open(&self.buffer[..length]) {
-            Ok(opened) => return Some(opened),
-            Err(BadSeal::Form) => &counters.bad_form,
-            Err(BadSeal::Key) => &counters.bad_key,
+    fn opened(&self, seal: &Seal, length: usize) -> Result<(Header, Vec<u8>), Unread> {
+        let (counters, datagram) = (&self.io.counters, &self.buffer[..length]);
+        let (bad, why) = match seal.open(datagram) {
+            Ok(opened) => return Ok(opened),
+            Err(BadSeal::Key) => (&counters.bad_key, Unread::Key),
+            Err(BadSeal::Form) if is_of_another_version(datagram) => (&counters.bad_form, Unread::Version),
+            Err(BadSeal::Form) => (&counters.bad_form, Unread::Noise),
         };
         Counters::add(bad);
-        None
+        Err(why)
+    }
+
+    /// The core hears of datagrams that cannot be read, at a rate that their sender does not choose.
+    fn unread(&mut self, arrival: Arrival, why: Unread) {
+        let now = self.io.clock.now();
+        let me = &self.io.config.me;
+        let from = self.io.addresses.who(arrival.from, arrival.network, me);
+        let key = (from.clone(), why);
+        if self.unread.get(&key).is_some_and(|at| now.since(*at) < UNREAD) {
+            return;
+        }
+        self.unread.retain(|_, at| now.since(*at) < UNREAD); // so it never holds more than there are nodes
+        self.unread.insert(key, now);
+        self.handle(Input::Unread { from, arrival, why });
     }
 
     /// A guardian says that the boot of its agent is gone (V6). For this node and cluster, or not at all (V7).
-    fn death_notice(&mut self, length: usize) {
-        let counters = &self.io.counters;
-        let Some((header, text)) = self.opened(&self.mourner, length) else {
-            return;
+    fn death_notice(&mut self, arrival: Arrival, length: usize) {
+        let (header, text) = match self.opened(&self.mourner, length) {
+            Ok(opened) => opened,
+            Err(why) => return self.unread(arrival, why),
         };
+        let counters = &self.io.counters;
         let Some(notice) = DeathNotice::decode(&text) else {
             return Counters::add(&counters.bad_text);
         };

@@ -10,7 +10,7 @@ use super::patience::Patience;
 use super::serve::{Limits, Listener, serve};
 use crate::handle::Handle;
 use baton_core::Request as Ask;
-use baton_shared::config::{Config, ControlListen};
+use baton_shared::config::{Config, ControlListen, parse_duration, show_duration};
 use baton_shared::id::{NodeName, RoleName};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body as _, Incoming};
@@ -36,6 +36,11 @@ const MAX_BODY: usize = 64 * 1024;
 const BODY_LIMIT: Duration = Duration::from_secs(5);
 /// For the core to answer: a switchover waits for the application to stop and start.
 const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// For others to be active in place of a node that is drained, if nothing else is asked for; and at most.
+const DRAIN_LIMIT: Duration = Duration::from_secs(60);
+const LONGEST_DRAIN: Duration = Duration::from_secs(3600);
+/// For an answer that comes at the end of its time.
+const SPARE: Duration = Duration::from_secs(5);
 
 /// The bound control listener.
 #[derive(Debug)]
@@ -210,11 +215,15 @@ impl Operators {
                 }
                 Ask::Switchover { role, to }
             }
-            "/v1/drain" | "/v1/undrain" => {
+            "/v1/undrain" => {
                 let One { node } = parse(text)?;
                 self.known(&node)?;
-                let drained = path == "/v1/drain";
-                Ask::Drain { node, drained }
+                Ask::Drain { node, drained: false }
+            }
+            "/v1/drain" => {
+                let drain: Drain = parse(text)?;
+                self.known(&drain.node)?;
+                drain.ask()?
             }
             "/v1/pause" | "/v1/resume" => {
                 let Nothing {} = parse(text)?;
@@ -237,7 +246,12 @@ impl Operators {
             }
         };
         tracing::info!(request = ?ask, "asked by an operator");
-        self.board.handle.ask(ask, ASK_LIMIT).await.map_err(conflict)
+        // The core gives up first, and says why.
+        let limit = match &ask {
+            Ask::Vacate { limit, .. } => *limit + SPARE,
+            _ => ASK_LIMIT,
+        };
+        self.board.handle.ask(ask, limit).await.map_err(conflict)
     }
 
     fn role(&self, asked: Option<RoleName>) -> Result<RoleName, Refused> {
@@ -335,6 +349,49 @@ struct Switchover {
 #[serde(deny_unknown_fields)]
 struct One {
     node: NodeName,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    node: NodeName,
+    /// Answer as soon as the order is agreed on.
+    #[serde(default)]
+    now: bool,
+    /// Wait even while no other node is fit.
+    #[serde(default)]
+    wait: bool,
+    timeout: Option<String>,
+}
+
+impl Drain {
+    fn ask(self) -> Result<Ask, Refused> {
+        let limit = match self.timeout.as_deref().map(parse_duration) {
+            None => DRAIN_LIMIT,
+            Some(Ok(limit)) if limit <= LONGEST_DRAIN => limit,
+            Some(Ok(_)) => {
+                let error = format!("timeout: at most {}", show_duration(LONGEST_DRAIN));
+                return Err((StatusCode::BAD_REQUEST, error));
+            }
+            Some(Err(error)) => {
+                return Err((
+                    StatusCode::BAD_REQUEST,
+                    format!("timeout: {error}").replace(char::is_control, "?"),
+                ));
+            }
+        };
+        Ok(match self.now {
+            true => Ask::Drain {
+                node: self.node,
+                drained: true,
+            },
+            false => Ask::Vacate {
+                node: self.node,
+                patient: self.wait,
+                limit,
+            },
+        })
+    }
 }
 
 #[derive(Deserialize)]

@@ -49,6 +49,7 @@ struct LastWord {
 fn subject(request: &Request) -> Option<(Subject, bool)> {
     match request {
         Request::Drain { node, drained } => Some((Subject::Drained(node.clone()), *drained)),
+        Request::Vacate { node, .. } => Some((Subject::Drained(node.clone()), true)),
         Request::Pause(paused) => Some((Subject::Paused, *paused)),
         Request::Switchover { .. } | Request::Bootstrap { .. } => None,
     }

@@ -38,6 +38,8 @@ pub fn view(me: &str, nodes: &[(&str, &[&str])]) -> View {
         other_config: false,
         hears: Vec::new(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: None,
     };
     let role = RoleView {
         role: main_role(),

@@ -578,27 +578,39 @@ impl Config {
     pub fn commands(&self) -> Vec<(String, &[String])> {
         let mut all: Vec<(String, &[String])> = Vec::new();
         for (name, role) in &self.roles {
-            let key = |key: &str| self.key_of(name, key);
-            if let Some(Probe::Command(command)) = role.check.as_ref().map(|check| &check.probe) {
-                all.push((key("check.command"), command));
+            all.extend(self.commands_of(name));
+            if let Some(Call::Command(command)) = role.notify.as_ref().map(|notify| &notify.call) {
+                all.push((self.key_of(name, "actions.notify.command"), command));
             }
-            // A fence that stands alone is the demote command, too.
-            let demote = role.demote.as_ref();
-            let demote =
-                demote.filter(|demote| role.fence.as_ref().map(|fence| &fence.call) != Some(&demote.call));
-            for (action, what) in [
-                (role.promote.as_ref(), "actions.promote.command"),
-                (demote, "actions.demote.command"),
-                (role.fence.as_ref(), "actions.fence.command"),
-                (role.notify.as_ref(), "actions.notify.command"),
-            ] {
-                if let Some(Call::Command(command)) = action.map(|action| &action.call) {
-                    all.push((key(what), command));
-                }
+        }
+        all
+    }
+
+    /// Every command without which a role cannot be taken or given up, with its key in the file. A notify only tells of it.
+    pub fn commands_of(&self, name: &RoleName) -> Vec<(String, &[String])> {
+        let Some(role) = self.roles.get(name) else {
+            return Vec::new();
+        };
+        let mut all: Vec<(String, &[String])> = Vec::new();
+        let key = |key: &str| self.key_of(name, key);
+        if let Some(Probe::Command(command)) = role.check.as_ref().map(|check| &check.probe) {
+            all.push((key("check.command"), command));
+        }
+        // A fence that stands alone is the demote command, too.
+        let demote = role.demote.as_ref();
+        let demote =
+            demote.filter(|demote| role.fence.as_ref().map(|fence| &fence.call) != Some(&demote.call));
+        for (action, what) in [
+            (role.promote.as_ref(), "actions.promote.command"),
+            (demote, "actions.demote.command"),
+            (role.fence.as_ref(), "actions.fence.command"),
+        ] {
+            if let Some(Call::Command(command)) = action.map(|action| &action.call) {
+                all.push((key(what), command));
             }
-            if let Some(process) = &role.process {
-                all.push((key("process.command"), &process.command));
-            }
+        }
+        if let Some(process) = &role.process {
+            all.push((key("process.command"), &process.command));
         }
         all
     }

@@ -1,10 +1,13 @@
-//! `baton doctor` in a real network: a firewall on one network, and a client that talks to a standby.
+//! `baton doctor` in a real network: a firewall on one network, a client that talks to a standby, and a disk that hangs.
 
-use crate::{NAMES, three};
-use baton_tests::cluster::CLIENT;
+use crate::{NAMES, WINDOW, three};
+use baton_tests::cluster::{CLIENT, Cluster};
 use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::disk::Disk;
 use baton_tests::fault::{Loss, Way};
+use baton_tests::plan::Plan;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
@@ -102,4 +105,48 @@ fn client_of_a_standby_is_named_and_client_of_the_active_node_is_not() {
         active.found.iter().all(|found| found.about != "traffic"),
         "{active:#?}"
     );
+}
+
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn disk_that_hangs_is_told_and_does_not_hold_the_doctor_up() {
+    let mut cluster = Cluster::unstarted_in_lab(Plan::members(&NAMES).window(WINDOW));
+    let disk = Disk::for_data(&cluster.dir().join("b"));
+    for name in NAMES {
+        cluster.start(name);
+    }
+    cluster.place("a");
+    // A small volume is not full because it is small.
+    let diagnosis = cluster.diagnose("b", &[]);
+    assert!(diagnosis.tells("storage", &["left"]).is_err(), "{diagnosis:#?}");
+    disk.freeze();
+    let begun = Instant::now();
+    let diagnosis = cluster.diagnose("b", &[]);
+    let took = begun.elapsed();
+    let dir = format!("writing a page to {}", cluster.dir().join("b").display());
+    diagnosis
+        .tells("disk", &["the disk hangs", &dir, "fsfreeze"])
+        .unwrap_or_else(|found| panic!("{found}"));
+    // Its own bound is 4.5 s; the rest is a machine that is busy.
+    assert!(took < Duration::from_secs(7), "it took {took:?}");
+    // What the others decide does not get there, and that is told here and there.
+    cluster.operate("a", &["pause"]);
+    for name in ["a", "b"] {
+        until(GENEROUS, "the log is said to stand still", || {
+            let diagnosis = cluster.diagnose(name, &[]);
+            diagnosis.tells("log", &["the log of b stands still"])
+        });
+    }
+    disk.thaw();
+    cluster.operate("a", &["resume"]);
+    cluster.settled();
+    until(GENEROUS, "all is well", || {
+        let diagnosis = cluster.diagnose("b", &[]);
+        let stands = |about: &str| diagnosis.found.iter().any(|found| found.about == about);
+        match stands("log") || stands("disk") {
+            false => Ok(()),
+            true => Err(format!("{diagnosis:#?}")),
+        }
+    });
+    cluster.verify();
 }

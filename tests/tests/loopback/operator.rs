@@ -9,6 +9,7 @@ use baton_tests::cluster::{ASK_LIMIT, Cluster};
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::plan::Plan;
 use baton_tests::watch::Viewpoint;
+use std::time::{Duration, Instant};
 
 /// The newest takeover in a node's history, once it has one by `node`.
 #[track_caller]
@@ -92,5 +93,124 @@ fn drained_holder_hands_over_and_the_history_says_by_whose_order() {
     // Back in line, it is not made active again by that alone.
     cluster.operate("b", &["undrain", "a"]);
     assert_eq!(cluster.settled(), to);
+    cluster.verify();
+}
+
+/// The active node as `at` says at this moment.
+fn active(cluster: &Cluster, at: &str) -> String {
+    let status = cluster.status(at).expect("it answers");
+    let active = status.roles[0].active.as_ref();
+    active.map(ToString::to_string).unwrap_or_default()
+}
+
+#[test]
+fn drain_ends_when_another_node_is_active_or_says_that_nobody_else_is_fit() {
+    let slow = "\n[actions]\npromote = { command = [\"sleep\", \"2\"] }\n";
+    let cluster = Cluster::on_loopback(Plan::members(&NAMES).window(WINDOW).more(slow));
+    cluster.place("a");
+    let asked = Instant::now();
+    let said = cluster.operate("b", &["drain", "a"]);
+    let took = asked.elapsed();
+    let to = active(&cluster, "b");
+    assert!(to == "b" || to == "c", "after \"{said}\" active is {to:?}");
+    assert!(said.contains(&format!("{to} is active for role main")), "{said}");
+    assert!(took >= Duration::from_millis(1_900), "it ended after {took:?}");
+
+    let third = cluster.others(&["a", &to]).remove(0);
+    let said = cluster.operate("a", &["drain", &third]);
+    assert_eq!(said, format!("done: drain {third}\n"));
+    let since = now();
+    for more in [&[][..], &["--timeout", "30s"]] {
+        let output = cluster.cli("a", &[&["drain", to.as_str()][..], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let expected = format!("{to} is out of line but stays active: nobody else is fit");
+        assert!(said.contains(&expected), "{said}");
+    }
+    cluster.operate("a", &["drain", &to, "--now"]);
+    hold(cluster.window() * 2);
+    cluster.assert_steady(since, &to);
+
+    let patient = cluster.ask("a", &["drain", &to, "--wait", "--timeout", "60s"]);
+    hold(cluster.window() * 2);
+    cluster.operate(&to, &["undrain", "a"]);
+    let output = patient.wait_with_output().expect("a child can be waited for");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && said.contains("a is active for role main"),
+        "{said}"
+    );
+    assert_eq!(
+        active(&cluster, "a"),
+        "a",
+        "by the word of the node that was asked"
+    );
+    cluster.verify();
+}
+
+#[test]
+fn paused_the_holder_stays_while_its_application_fails_and_all_faces_say_so() {
+    let check = "\n[check]\ncommand = [\"sh\", \"-c\", \"! test -e $BATON_TEST_HOME/sick\"]\n\
+                 interval = \"100ms\"\ntimeout = \"5s\"\nfall = 2\n";
+    let cluster = Cluster::on_loopback(Plan::members(&NAMES).window(WINDOW).more(check));
+    cluster.place("a");
+    cluster.operate("b", &["pause"]);
+    until(GENEROUS, "all nodes say that they are paused", || {
+        for name in NAMES {
+            let status = cluster.status(name)?;
+            let answer = get(cluster.node(name).http, "/health", ASK_LIMIT).map_err(|e| e.to_string())?;
+            let health = answer.text();
+            if status.paused != Some(true) || !health.contains("takeovers are paused") {
+                return Err(format!("{name} does not: {health}"));
+            }
+        }
+        Ok(())
+    });
+    let diagnosis = cluster.diagnose("b", &[]);
+    let paused: Vec<_> = diagnosis
+        .found
+        .iter()
+        .filter(|found| found.about == "cluster")
+        .collect();
+    assert!(
+        paused.iter().all(|found| found.severity == "note") && paused.len() == 1,
+        "{diagnosis:#?}"
+    );
+
+    let since = now();
+    let sick = cluster.home("a").join("sick");
+    std::fs::write(&sick, "").expect("the directory can be written");
+    until(GENEROUS, "a is not active", || {
+        let status = cluster.status("a")?;
+        let role = &status.roles[0];
+        let holds = role.holder.as_ref().is_some_and(|node| node.as_str() == "a");
+        match role.known == "nobody" && holds && role.reason.contains("takeovers are paused") {
+            true => Ok(()),
+            false => Err(format!("{role:?}")),
+        }
+    });
+    hold(cluster.window() * 6);
+    let output = cluster.cli("b", &["drain", "a"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.code() == Some(1) && said.contains("takeovers are paused"),
+        "{said}"
+    );
+    cluster.operate("b", &["undrain", "a"]);
+    for name in ["b", "c"] {
+        assert!(!cluster.watch.was_active_since(name, since), "{name} was active");
+    }
+    std::fs::remove_file(&sick).expect("it is there");
+    assert_eq!(cluster.settled(), "a");
+
+    cluster.operate("c", &["resume"]);
+    let since = now();
+    std::fs::write(&sick, "").expect("the directory can be written");
+    until(GENEROUS, "another node is active", || {
+        let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+        successor.ok_or_else(|| "nobody was active so far".into())
+    });
+    std::fs::remove_file(&sick).expect("it is there");
+    cluster.settled();
     cluster.verify();
 }

@@ -2,6 +2,7 @@
 
 use crate::{NAMES, WINDOW};
 use baton_agent::demo::connection::get;
+use baton_shared::id::Kind;
 use baton_shared::key::ClusterKey;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
@@ -47,6 +48,61 @@ fn node_with_another_key_is_not_heard() {
     };
     assert_eq!(cluster.settled_without(apart), "a");
     cluster.assert_steady(since, "a");
+
+    // Both sides say what is wrong, and not a thousand times.
+    for (name, other) in [("a", "c"), ("b", "c"), ("c", "a"), ("c", "b")] {
+        let words = format!("an address of node \"{other}\", does not open here");
+        until(GENEROUS, "it is in the log", || {
+            match cluster.logged(name, &words) {
+                0 => Err(format!("{name} does not say it of {other}")),
+                said @ 1..=2 => Ok(said),
+                said => panic!("{name} says it {said} times"),
+            }
+        });
+    }
+    until(GENEROUS, "the doctor says so", || {
+        let diagnosis = cluster.diagnose("a", &[]);
+        diagnosis.tells("unread", &["node \"c\"", "key files (sha256sum)"])?;
+        let blamed = diagnosis.found.iter().find(|found| found.about == "firewall");
+        blamed.map_or(Ok(()), |found| Err(format!("{found:?}")))
+    });
+    cluster.stop("c");
+    cluster.start("c");
+    assert_eq!(cluster.settled(), "a");
+    for name in NAMES {
+        until(GENEROUS, "it is over", || {
+            match cluster.status(name)?.alarms.as_slice() {
+                [] => Ok(()),
+                alarms => Err(format!("{name}: {alarms:?}")),
+            }
+        });
+    }
+    let over = cluster.logged("a", "no longer so: what comes from");
+    assert!((1..=2).contains(&over), "{over}");
+}
+
+#[test]
+fn node_that_is_not_in_the_configuration_is_named() {
+    let mut cluster = Cluster::on_loopback(Plan::members(&NAMES).window(WINDOW));
+    cluster.place("a");
+    let nodes = ["a", "b", "c", "d"].map(|name| (name.to_owned(), Kind::Member));
+    cluster.replan(&nodes);
+    cluster.start("d");
+    until(GENEROUS, "it is named", || {
+        let alarms = cluster.status("a")?.alarms;
+        let named = alarms.iter().any(|alarm| {
+            alarm.contains("node \"d\"") && alarm.contains("is not in this node's configuration")
+        });
+        if named { Ok(()) } else { Err(format!("{alarms:?}")) }
+    });
+    cluster.operate("a", &["reload"]);
+    cluster.settled();
+    until(GENEROUS, "it is over", || {
+        match cluster.status("a")?.alarms.as_slice() {
+            [] => Ok(()),
+            alarms => Err(format!("{alarms:?}")),
+        }
+    });
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn published() -> std::sync::Arc<Published> {
         other_config: false,
         hears: Vec::new(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: None,
     };
     let view = View {
         serial: 1,

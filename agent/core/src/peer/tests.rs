@@ -33,6 +33,7 @@ fn heartbeat(count: u64, echo: Option<Echo>) -> Heartbeat {
         lines: vec![],
         writes: true,
         reach: Default::default(),
+        window: Duration::from_secs(1),
     }
 }
 

@@ -26,6 +26,7 @@ struct Somebody {
     hears: bool,
     healthy: bool,
     willing: bool,
+    able: bool,
     leaving: bool,
     drained: bool,
     /// It runs with this cluster's id.
@@ -34,15 +35,15 @@ struct Somebody {
 
 impl Somebody {
     fn fit(&self) -> bool {
-        let able = self.kind == Kind::Member && self.healthy && self.willing;
-        able && self.heard && self.hears && self.ours && !self.leaving && !self.drained
+        let could = self.kind == Kind::Member && self.healthy && self.willing && self.able;
+        could && self.heard && self.hears && self.ours && !self.leaving && !self.drained
     }
 }
 
 /// Mostly fit, so that more than one of them is.
 fn somebody() -> impl Strategy<Value = Somebody> {
     let kind = prop_oneof![4 => Just(Kind::Member), 1 => Just(Kind::Observer), 1 => Just(Kind::Witness)];
-    let flags = proptest::collection::vec(proptest::bool::weighted(0.9), 7);
+    let flags = proptest::collection::vec(proptest::bool::weighted(0.9), 8);
     (kind, -2i64..3, flags).prop_map(|(kind, priority, yes)| Somebody {
         kind,
         priority,
@@ -53,6 +54,7 @@ fn somebody() -> impl Strategy<Value = Somebody> {
         leaving: !yes[4],
         drained: !yes[5],
         ours: yes[6],
+        able: yes[7],
     })
 }
 
@@ -170,11 +172,13 @@ fn heartbeat(from: NodeName, node: &Somebody, digest: u64, count: u64, mine: u64
         roles: vec![RoleBeat {
             healthy: node.healthy,
             willing: node.willing,
+            able: node.able,
             ..idle_beat()
         }],
         lines: Vec::new(),
         writes: true,
         reach: Default::default(),
+        window: Duration::from_secs(1),
     }
 }
 
@@ -188,6 +192,7 @@ proptest! {
             hears: true,
             healthy: true,
             willing: true,
+            able: true,
             leaving: false,
             drained: false,
             ours: true,

@@ -123,6 +123,8 @@ pub(super) enum Fault {
     DiskAnswers(Who),
     /// Some disks hang and answer again, and nobody outside may notice more than an orderly handover.
     DisksTried(u64),
+    /// Nobody can run what it needs; and all the same somebody takes over.
+    ProgramsTried,
     /// The first network is lost one way: what the node sends there (if that is set), or what is sent to it.
     OneWay(Who, bool),
     /// The node's cable on the first network is pulled.
@@ -477,6 +479,7 @@ impl Fault {
             Fault::DiskHangs(who) => w.hang(find(w, who)),
             Fault::DiskAnswers(who) => w.answer(find(w, who)),
             Fault::DisksTried(seed) => super::disks::trial(w, seed),
+            Fault::ProgramsTried => super::lacking::trial(w),
             Fault::OneWay(who, outgoing) => w.one_way(find(w, who), &[0], outgoing, !outgoing),
             Fault::Unplugged(who) => w.plug(find(w, who), 0, false),
             Fault::Flaps(who, times) => {

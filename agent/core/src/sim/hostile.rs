@@ -141,6 +141,7 @@ fn grant() -> Box<Heartbeat> {
         lines: Vec::new(),
         writes: true,
         reach: Default::default(),
+        window: Duration::from_secs(1),
     })
 }
 
@@ -311,6 +312,7 @@ impl Trial {
         }
         if bits & 2 == 0 {
             (heartbeat.cluster, heartbeat.digest) = (CLUSTER, self.config.digest());
+            heartbeat.window = self.config.cluster.window;
         }
         if bits & 4 == 0 {
             heartbeat.echo = Some(Echo {

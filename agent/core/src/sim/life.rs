@@ -344,6 +344,18 @@ impl Life {
         }
     }
 
+    /// A life in which nobody can run what it needs, and nothing else is wrong.
+    pub fn without_programs(seed: u64) -> Life {
+        let shapes = [Shape::Three, Shape::Five, Shape::TwoAndWitness, Shape::TwoRoles];
+        let shape = shapes[(seed % 4) as usize];
+        Life {
+            shape,
+            seed,
+            drift: vec![0; shape.nodes().len()],
+            faults: vec![(Fault::ProgramsTried, 1000)],
+        }
+    }
+
     /// A life of a node with a twin that is heard in its place for a while, and then leaves, or is heard on without hearing anybody.
     pub fn with_twins(seed: u64) -> Life {
         let mut dice = Dice::new(seed);

@@ -14,7 +14,7 @@ use std::time::Duration;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Three members whose application commands start and stop, settled: `a` is active.
-fn commanded(seed: u64) -> Scene {
+pub(super) fn commanded(seed: u64) -> Scene {
     let mut config = nodes(&[Kind::Member; 3]);
     config.roles.get_mut(&role()).unwrap().demote = action(50, OnFailure::Retry);
     let mut w = Scene(World::new(config, seed));

@@ -165,6 +165,7 @@ const SABOTAGES: &[Sabotage] = &[
     sabotage(&[Rule::DeafGranted], LIVE, any, 400),
     sabotage(&[Rule::OneRefusalWithdraws], LIVE, any, 400),
     sabotage(&[Rule::HungInLine], LIVE, Life::with_hung_disks, 100),
+    sabotage(&[Rule::LackingShutOut], LIVE, Life::without_programs, 100),
     sabotage(&[Rule::StepsDownUnwritten], LIVE, Life::with_hung_disks, 100),
     sabotage(&[Rule::GrantSaidOnce], LIVE, Life::in_the_rain, 100),
 ];
@@ -281,6 +282,17 @@ fn disks_hang_and_an_active_node_stays_active() {
     quiet_panics();
     for seed in 0..number("BATON_SEEDS").unwrap_or(20) {
         if let Err(died) = Life::with_hung_disks(seed).live(None) {
+            panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
+        }
+    }
+}
+
+/// Nobody can run what it needs, as far as anybody sees: the line is as if all could.
+#[test]
+fn nobody_can_run_what_it_needs_and_the_next_in_line_takes_over() {
+    quiet_panics();
+    for seed in 0..number("BATON_SEEDS").unwrap_or(12) {
+        if let Err(died) = Life::without_programs(seed).live(None) {
             panic!("{}\nlife {seed}: {:?}", died.story, died.violation);
         }
     }

@@ -167,6 +167,7 @@ pub(crate) fn idle_beat() -> RoleBeat {
         word: None,
         healthy: true,
         willing: true,
+        able: true,
         load: 0,
         ahead: Epoch(0),
         handed: None,

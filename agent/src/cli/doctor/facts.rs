@@ -9,7 +9,7 @@ use crate::cli::stopped::Proof;
 use crate::netlink::{Interface, Subnet};
 use baton_shared::id::{NodeName, RoleName};
 use baton_shared::status::Status;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -41,10 +41,16 @@ pub(super) struct Facts {
     pub traffic: Vec<Traffic>,
     /// The storage directory.
     pub storage: Option<Storage>,
+    /// Programs that a role needs and that cannot be run here, as the file has them, while the agent does not answer.
+    pub lacks: BTreeMap<RoleName, String>,
     /// What the system grants.
     pub rights: Rights,
     /// What the guardian stands on.
     pub ground: Ground,
+    /// What the agent said of logs a while after its first answer.
+    pub later: Option<Later>,
+    /// Looks that have not ended.
+    pub hung: Vec<Hung>,
     /// What could not be looked at.
     pub unseen: Vec<Unseen>,
 }
@@ -155,7 +161,7 @@ pub(super) struct Clock {
 }
 
 /// Some measurements, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spread {
     /// How many.
     pub count: usize,
@@ -242,7 +248,7 @@ pub(super) struct Traffic {
 }
 
 /// The storage directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Storage {
     /// Where.
     pub dir: PathBuf,
@@ -252,10 +258,38 @@ pub(super) struct Storage {
     pub writable: bool,
     /// Permission bits.
     pub mode: u32,
-    /// Bytes that an ordinary user may still write.
+    /// Bytes that the files in it take up.
+    pub used: u64,
+    /// Bytes that an ordinary user may still write, and those of the whole volume.
     pub free: u64,
+    pub size: u64,
+    /// Files that may still be made, and those that the volume has room for; 0 if it does not count them.
+    pub free_inodes: u64,
+    pub inodes: u64,
     /// What is special about the file system: `tmpfs`, `overlay` or `nfs`.
-    pub medium: Option<&'static str>,
+    pub medium: Option<String>,
+}
+
+/// A look that has not ended.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Hung {
+    /// What it concerns, in a word.
+    pub about: &'static str,
+    /// What was done.
+    pub what: String,
+    /// For how long the answer was waited for, in milliseconds.
+    pub waited_ms: f64,
+}
+
+/// What the agent said of logs when it was asked again.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Later {
+    /// How long after the first answer, in milliseconds.
+    pub after_ms: f64,
+    /// In touch, and the log caught up.
+    pub ready: bool,
+    /// How far each node's log was applied, of those that are heard.
+    pub applied: BTreeMap<NodeName, u64>,
 }
 
 /// What the system grants to the agent; to the doctor itself while there is no agent.

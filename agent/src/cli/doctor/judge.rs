@@ -6,6 +6,7 @@ mod agent;
 mod clock;
 mod ground;
 mod links;
+mod log;
 mod members;
 mod networks;
 mod ports;
@@ -20,7 +21,7 @@ use super::facts::Facts;
 use super::finding::Finding;
 
 /// The rules, in the order in which findings of one severity are read.
-const RULES: [fn(&Facts, &mut Vec<Finding>); 11] = [
+const RULES: [fn(&Facts, &mut Vec<Finding>); 12] = [
     agent::find,
     members::find,
     links::find,
@@ -29,6 +30,7 @@ const RULES: [fn(&Facts, &mut Vec<Finding>); 11] = [
     traffic::find,
     window::find,
     storage::find,
+    log::find,
     clock::find,
     rights::find,
     ground::find,

@@ -1,25 +1,28 @@
 //! Looking: fills [`Facts`]. Changes nothing, and ends in time whatever hangs.
 
+mod disk;
 mod ground;
 mod machine;
 mod paths;
 mod settings;
 mod sockets;
 
+pub(super) use disk::report;
 pub(super) use paths::whose;
 pub(super) use settings::{named, settings};
 
-use super::facts::{Agent, AppPort, Facts, Holder, Rights, Settings, Spread, Storage, Traffic, Unseen};
+use super::facts::{Agent, AppPort, Facts, Holder, Hung, Later, Rights, Settings, Traffic, Unseen};
 use crate::cli::client::{Client, Place};
+use crate::programs::Lacks;
 use baton_dnsd::names;
 use baton_shared::config::Host;
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
 use baton_shared::view::PeerState;
+use disk::Disk;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -31,6 +34,8 @@ const WHOLE: Duration = Duration::from_millis(4_500);
 const WATCHED: Duration = Duration::from_secs(1);
 /// For this node's agent, and for a peer's, to answer.
 const ASK: Duration = Duration::from_millis(1_500);
+/// For the kernel to tell something that it knows.
+const LOOK: Duration = Duration::from_secs(1);
 /// For the processes to be found that hold some sockets.
 const SEARCH: Duration = Duration::from_millis(500);
 /// Names whose addresses are asked for.
@@ -46,6 +51,8 @@ pub(super) struct Subject {
     pub unreadable: Option<String>,
     /// Its storage directory.
     pub storage: Option<PathBuf>,
+    /// Programs that a role needs and that cannot be run here.
+    pub lacks: Lacks,
     /// The way to the agent, or why there is none.
     pub client: Result<Client, String>,
     /// Names in the configuration that stand for addresses: of which node, and on which network.
@@ -58,42 +65,50 @@ pub(super) struct Subject {
     pub app_ports: Vec<u16>,
 }
 
-/// Looks at everything.
-pub(super) async fn look(subject: Subject) -> Facts {
-    let begun = Instant::now();
-    let (watched, end) = (begun + WATCHED, begun + WHOLE);
+/// Looks at everything; ends in time after `begun`.
+pub(super) async fn look(subject: Subject, begun: Instant) -> Facts {
+    let (watched, end) = (Instant::now() + WATCHED, begun + WHOLE);
     let start = machine::Reading::now();
     let wakeups = apart(machine::wakeups);
+    let disk = subject.storage.clone().map(|dir| Disk::look(&dir));
 
     let mut facts = Facts {
         agent: agent(&subject.client).await,
         settings: subject.settings,
         ..Facts::default()
     };
-    let answers = facts.status().is_some();
-    let hangs = facts.status().is_some_and(|status| status.disk_hangs);
-    let disk = subject.storage.clone().map(|dir| Disk::look(&dir, hangs));
+    let (answers, answered) = (facts.status().is_some(), Instant::now());
     if let Some(settings) = &mut facts.settings {
-        let missed = resolve(subject.named, settings).await;
+        let missed = resolve(subject.named, settings, end).await;
         facts.unseen.extend(missed);
     }
-    facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts).await;
+    facts.rights = rights(subject.client.as_ref().ok().filter(|_| answers), &mut facts, end).await;
     let networks = facts.settings.iter().flat_map(|settings| &settings.networks);
     let gateway = networks.filter_map(|network| network.gateway).next();
     facts.rights.echo = gateway.map(|ip| crate::sides::permitted(ip.is_ipv6()));
     let node = facts
         .status()
         .map(|status| (status.cluster.clone(), status.node.clone()));
-    facts.ground = ground::look(facts.rights.agent_pid.zip(node));
+    let seen = facts.rights.agent_pid.zip(node);
+    let found = within(
+        end,
+        "finding the guardian and its cgroups",
+        move || ground::look(seen),
+        &mut facts,
+    )
+    .await;
+    facts.ground = found.unwrap_or_default();
     match facts.settings.clone() {
         Some(settings) => {
             paths::ways(&settings, &mut facts);
             if answers {
                 let peers = outside(&subject.peers, &settings);
-                let (calls, versions) = (paths::calls(&settings, end), versions(&peers));
+                let (calls, versions) = (paths::calls(&settings, end), versions(&peers, end));
                 (facts.calls, facts.versions) = tokio::join!(calls, versions);
                 not_asked(&settings, &mut facts);
             } else {
+                let lacks = subject.lacks.into_iter();
+                facts.lacks = lacks.filter_map(|(role, lack)| Some((role, lack?))).collect();
                 holders(&settings, &mut facts);
             }
         }
@@ -104,26 +119,37 @@ pub(super) async fn look(subject: Subject) -> Facts {
         }
     }
     traffic(&subject.app_ports, &mut facts);
-    if let Some(disk) = disk {
-        disk.seen(end, &mut facts).await;
-    }
     facts.wakeups = timeout_at(end, wakeups).await.ok().and_then(Result::ok).flatten();
     let loop_late_ms = match &subject.checks {
-        Some(place) if answers => loop_late_ms(place).await,
+        Some(place) if answers => timeout_at(end, loop_late_ms(place)).await.ok().flatten(),
         _ => None,
     };
     sleep_until(watched).await;
+    if let Ok(client) = &subject.client
+        && answers
+    {
+        facts.later = timeout_at(end, later(client, answered)).await.ok().flatten();
+    }
     facts.clock = machine::clock(start);
     facts.clock.loop_late_ms = loop_late_ms;
+    // Last of all, for it may take until the end.
+    if let Some(disk) = disk {
+        disk.seen(end, &mut facts).await;
+    }
     facts
 }
 
 /// Finds the addresses of all names at once, within [`ASK`]. Says which of them have none.
-async fn resolve(named: Vec<(NodeName, usize, Host)>, settings: &mut Settings) -> Option<Unseen> {
+async fn resolve(
+    named: Vec<(NodeName, usize, Host)>,
+    settings: &mut Settings,
+    end: Instant,
+) -> Option<Unseen> {
+    let end = end.min(Instant::now() + ASK);
     let mut under_way = JoinSet::new();
     for (node, n, host) in named.into_iter().take(MAX_NAMES) {
         under_way.spawn(async move {
-            let asked = timeout(ASK, names::look_up(&host)).await;
+            let asked = timeout_at(end, names::look_up(&host)).await;
             let ips = asked.ok().and_then(Result::ok).unwrap_or_default();
             (node, n, host, ips)
         });
@@ -172,55 +198,6 @@ async fn loop_late_ms(place: &Place) -> Option<f64> {
     Some(seconds * 1e3)
 }
 
-/// The storage directory, looked at on a thread of its own.
-struct Disk {
-    dir: PathBuf,
-    storage: oneshot::Receiver<std::io::Result<Storage>>,
-    /// Not timed if the agent says that it hangs: whoever writes there does not come back, and no program ends while a thread of it waits.
-    flush: Option<oneshot::Receiver<std::io::Result<Option<Spread>>>>,
-}
-
-impl Disk {
-    fn look(dir: &Path, hangs: bool) -> Disk {
-        let (one, other) = (dir.to_owned(), dir.to_owned());
-        Disk {
-            dir: dir.to_owned(),
-            storage: apart(move || machine::storage(&one)),
-            flush: (!hangs).then(|| apart(move || machine::flushes(&other))),
-        }
-    }
-
-    async fn seen(self, end: Instant, facts: &mut Facts) {
-        let dir = self.dir.display();
-        let hangs = || format!("{dir} did not answer within seconds: the disk hangs, or is overloaded");
-        match timeout_at(end, self.storage).await {
-            Ok(Ok(Ok(storage))) => facts.storage = Some(storage),
-            Ok(Ok(Err(error))) => facts.miss("the storage directory", format!("{dir}: {error}")),
-            _ => facts.miss("the storage directory", hangs()),
-        }
-        let Some(flush) = self.flush else {
-            return; // the agent's alarm says it
-        };
-        let why = match timeout_at(end, flush).await {
-            Ok(Ok(Ok(spread))) => {
-                facts.flush = spread;
-                return;
-            }
-            Ok(Ok(Err(error))) => match error.kind() {
-                ErrorKind::PermissionDenied => {
-                    format!(
-                        "this user may not write to {dir}; run the doctor as the agent's user, or with sudo"
-                    )
-                }
-                ErrorKind::NotFound => format!("{dir} is not there yet"),
-                _ => format!("{dir}: {error}"),
-            },
-            _ => hangs(),
-        };
-        facts.miss("how long the disk takes", why);
-    }
-}
-
 impl Facts {
     fn miss(&mut self, what: &str, why: String) {
         let what = what.into();
@@ -230,31 +207,68 @@ impl Facts {
 
 /// Runs `work` on a thread of its own, which the end of the program ends: a disk that hangs must not hold it
 /// up.
-fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
+pub(super) fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (send, receive) = oneshot::channel();
     // Without a thread there is no answer, which the receiver tells; and who no longer waits wants none.
     let _ = std::thread::Builder::new().spawn(move || send.send(work()).is_ok());
     receive
 }
 
-/// What the agent may, or what this process may while there is no agent.
-async fn rights(client: Option<&Client>, facts: &mut Facts) -> Rights {
-    let Some(client) = client else {
-        return machine::rights(None);
-    };
-    match timeout(ASK, client.pid()).await.ok().flatten() {
-        Some(pid) => machine::rights(Some(pid)),
-        None => {
-            let why = "its process is told by its Unix socket alone, and seen on its own machine";
-            facts.miss("the agent's limits, priority and memory", why.into());
-            let own = machine::rights(None);
-            Rights {
-                open_files: None,
-                prompt: None,
-                ..own
-            }
-        }
+/// What `work` gives, on a thread of its own; `None` if it has not ended by then, which is a finding.
+async fn within<T: Send + 'static>(
+    end: Instant,
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+    facts: &mut Facts,
+) -> Option<T> {
+    let begun = Instant::now();
+    if let Ok(done) = timeout_at(end.min(begun + LOOK), apart(work)).await {
+        return done.ok();
     }
+    let waited = begun.elapsed();
+    if waited >= LOOK {
+        facts.hung.push(Hung {
+            about: "machine",
+            what: what.into(),
+            waited_ms: waited.as_secs_f64() * 1e3,
+        });
+    } else {
+        facts.miss(what, "no time was left for it".into());
+    }
+    None
+}
+
+/// What the agent may, or what this process may while there is no agent.
+async fn rights(client: Option<&Client>, facts: &mut Facts, end: Instant) -> Rights {
+    let pid = match client {
+        Some(client) => timeout_at(end, client.pid()).await.ok().flatten(),
+        None => None,
+    };
+    let what = "reading what the kernel grants to the agent";
+    let rights = within(end, what, move || machine::rights(pid), facts).await;
+    let rights = rights.unwrap_or_default();
+    if client.is_none() || pid.is_some() {
+        return rights;
+    }
+    let why = "its process is told by its Unix socket alone, and seen on its own machine";
+    facts.miss("the agent's limits, priority and memory", why.into());
+    Rights {
+        open_files: None,
+        prompt: None,
+        ..rights
+    }
+}
+
+/// How far logs have come since the agent first answered.
+async fn later(client: &Client, since: Instant) -> Option<Later> {
+    let status = timeout(ASK, client.get::<Status>("/status")).await.ok()?.ok()?;
+    let applied = status.nodes.iter();
+    let applied = applied.filter_map(|node| Some((node.name.clone(), node.applied?)));
+    Some(Later {
+        after_ms: since.elapsed().as_secs_f64() * 1e3,
+        ready: status.ready,
+        applied: applied.collect(),
+    })
 }
 
 async fn agent(client: &Result<Client, String>) -> Agent {
@@ -273,7 +287,7 @@ async fn agent(client: &Result<Client, String>) -> Agent {
 }
 
 /// What the peers' agents say they are.
-async fn versions(peers: &BTreeMap<NodeName, SocketAddr>) -> BTreeMap<NodeName, String> {
+async fn versions(peers: &BTreeMap<NodeName, SocketAddr>, end: Instant) -> BTreeMap<NodeName, String> {
     let mut under_way = JoinSet::new();
     for (name, address) in peers.iter().take(MAX_ASKED) {
         let (name, client) = (name.clone(), Client::new(Place::Tcp(address.to_string()), None));
@@ -284,7 +298,7 @@ async fn versions(peers: &BTreeMap<NodeName, SocketAddr>) -> BTreeMap<NodeName, 
         });
     }
     let mut all = BTreeMap::new();
-    while let Some(answer) = under_way.join_next().await {
+    while let Ok(Some(answer)) = timeout_at(end, under_way.join_next()).await {
         all.extend(answer.ok().flatten());
     }
     all

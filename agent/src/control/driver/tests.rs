@@ -163,6 +163,7 @@ fn heartbeat(to: &str) -> Heartbeat {
         lines: Vec::new(),
         writes: true,
         reach: Default::default(),
+        window: Duration::from_secs(1),
     }
 }
 
@@ -248,6 +249,39 @@ fn a_flood_of_strangers_is_counted_in_batches() {
         [1 + BATCH as u64, 1, 1, 2]
     );
     assert!(counters.loop_turned.load(Relaxed) > 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_an_alarm_of_the_node_whose_address_it_comes_from() {
+    let mut rig = rig();
+    let to = rig.driver.io.addresses.get(&name("a"), 0).unwrap();
+    let other = seal_for(&ClusterKey::from_bytes([2; 32]), "orders", &name("a"));
+    for seq in 0..20 {
+        let header = Header {
+            sender: NodeId(12),
+            boot: Boot(1),
+            network: 0,
+            seq,
+        };
+        assert!(rig.peer.send(&other.seal(header, b"x"), to, Mono(1)));
+        assert!(rig.peer.send(b"noise", to, Mono(1)));
+    }
+    wait_for(rig.driver.io.ports[0].as_ref().unwrap());
+    while rig.driver.turn(&[true]) {}
+    let view = rig.published.view.load();
+    let [alarm] = view.alarms.as_slice() else {
+        panic!("noise is no alarm: {:?}", view.alarms);
+    };
+    for part in [
+        "127.0.0.1 on front",
+        "node \"b\"",
+        "does not open here",
+        "; compare",
+    ] {
+        assert!(alarm.contains(part), "no {part:?} in {alarm}");
+    }
+    assert_eq!(view.node(&name("b")).unwrap().unread.as_ref(), Some(alarm));
+    assert_eq!(view.node(&name("c")).unwrap().unread, None);
 }
 
 #[test]

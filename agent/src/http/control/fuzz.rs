@@ -74,6 +74,11 @@ fn asked(operators: &Operators, path: &str, message: Message) {
             assert_eq!(path, if drained { "/v1/drain" } else { "/v1/undrain" });
             known(&node);
         }
+        Ask::Vacate { node, limit, .. } => {
+            assert_eq!(path, "/v1/drain");
+            assert!(limit <= super::LONGEST_DRAIN);
+            known(&node);
+        }
         Ask::Pause(pause) => assert_eq!(path, if pause { "/v1/pause" } else { "/v1/resume" }),
         Ask::Bootstrap { without } => {
             assert_eq!(path, "/v1/bootstrap");

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
@@ -75,6 +76,24 @@ async fn operators_requests_reach_the_core_and_its_answer_them() {
         (
             "/v1/drain",
             r#"{"node":"b"}"#,
+            Ask::Vacate {
+                node: node("b"),
+                patient: false,
+                limit: Duration::from_secs(60),
+            },
+        ),
+        (
+            "/v1/drain",
+            r#"{"node":"b","wait":true,"timeout":"90s"}"#,
+            Ask::Vacate {
+                node: node("b"),
+                patient: true,
+                limit: Duration::from_secs(90),
+            },
+        ),
+        (
+            "/v1/drain",
+            r#"{"node":"b","now":true}"#,
             Ask::Drain {
                 node: node("b"),
                 drained: true,
@@ -175,7 +194,7 @@ async fn a_socket_that_is_removed_comes_back() {
             loop {
                 match UnixStream::connect(&door.path).await {
                     Ok(stream) => break stream,
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }
         };
@@ -189,7 +208,7 @@ async fn a_socket_that_is_removed_comes_back() {
     std::fs::remove_file(&door.path).unwrap();
     let _theirs = std::os::unix::net::UnixListener::bind(&door.path).unwrap();
     let theirs = std::fs::symlink_metadata(&door.path).unwrap().ino();
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(std::fs::symlink_metadata(&door.path).unwrap().ino(), theirs);
 }
 
@@ -265,7 +284,7 @@ async fn who_closes_its_side_behind_an_order_is_answered() {
             panic!("nothing was asked");
         };
         // It takes longer than it takes to see the end of what the operator sends.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         answer.send(Ok("done".into())).unwrap();
     };
     let stream = UnixStream::from_std(stream).unwrap();

@@ -52,6 +52,8 @@ fn node_view(name: &str, kind: Kind, state: PeerState, last: u8) -> NodeView {
         other_config: false,
         hears: Vec::new(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: None,
     }
 }
 

@@ -343,6 +343,12 @@ impl World {
         self.give(n, input);
     }
 
+    /// The programs of a role are looked at: all can be run, or one cannot.
+    pub fn look_at_programs(&mut self, n: usize, role: &RoleName, lack: Option<&str>) {
+        let (role, lack) = (role.clone(), lack.map(str::to_owned));
+        self.give(n, Input::Programs { role, lack });
+    }
+
     pub fn set_drift(&mut self, n: usize, ppm: i64) {
         let now = self.now;
         let machine = &mut self.nodes[n];

@@ -6,13 +6,21 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::table::lasting;
 use baton_shared::id::{Kind, NodeName, RoleName};
 use baton_shared::status::{NodeStatus, RoleStatus, Status};
-use baton_shared::view::PeerState;
+use baton_shared::view::{CANNOT_RUN, PeerState};
 
 /// Clocks further apart confuse whoever reads two logs; the agent itself raises an alarm at a minute.
 const SKEWED_MS: u64 = 1_000;
 const ALARMING_MS: u64 = 60_000;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
+    // An agent that answers says it itself, as the user that would run them.
+    for (role, lack) in &facts.lacks {
+        out.push(Finding::broken(
+            "program",
+            format!("this node cannot take {role} over: {lack}"),
+            "mend that; an agent that runs sees it within seconds",
+        ));
+    }
     match &facts.agent {
         Agent::Silent(why) => out.push(Finding::broken(
             "agent",
@@ -68,9 +76,10 @@ fn cluster(status: &Status, out: &mut Vec<Finding>) {
         ));
     }
     if status.paused == Some(true) {
-        out.push(Finding::risk(
+        // Somebody ordered it: a fact, and no fault.
+        out.push(Finding::note(
             "cluster",
-            "automatic takeovers are paused: if the active node fails, nobody takes over",
+            "takeovers are paused, as an operator ordered: what is active stays, and if it fails nobody takes over",
             "`baton resume`, once the work that it was paused for is done",
         ));
     }
@@ -113,7 +122,15 @@ fn remedy(why: &str) -> String {
     let known = [
         (
             "takeovers are paused",
-            "`baton resume`; or `baton switchover --to NODE`, which a pause does not keep from anything",
+            "mend the node that holds the role, or `baton resume`, and the next in line takes over",
+        ),
+        (
+            "[cluster] window",
+            "set one window in the files of all nodes, and restart the agents that run with another (a reload does not change it)",
+        ),
+        (
+            CANNOT_RUN,
+            "mend what the nodes named cannot run; it is seen within seconds",
         ),
         (
             "promotion failed",
@@ -157,7 +174,14 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
             remedy(words),
         ));
     }
-    if matches!(node.state, PeerState::Down | PeerState::Unknown) && !status.waiting_for.contains(name) {
+    if let Some(unread) = &node.unread {
+        // Its words are a finding and its remedy.
+        let (what, remedy) = unread
+            .split_once("; ")
+            .unwrap_or((unread, "see the logs of both"));
+        out.push(Finding::broken("unread", what, remedy));
+    } else if matches!(node.state, PeerState::Down | PeerState::Unknown) && !status.waiting_for.contains(name)
+    {
         let seen = match node.state {
             PeerState::Unknown => "was never heard",
             _ => "is down",
@@ -182,6 +206,13 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
                 listed(&ill)
             ),
             format!("see why with `baton doctor` or `baton status` on {name}"),
+        ));
+    }
+    for (role, lack) in node.lacking() {
+        out.push(Finding::broken(
+            "program",
+            format!("{name} cannot take {role} over: {lack}"),
+            format!("mend that on {name}; it is seen within seconds, and until then {name} is no standby"),
         ));
     }
     if node.drained == Some(true) {
@@ -230,7 +261,13 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
 }
 
 fn alarms(status: &Status, out: &mut Vec<Finding>) {
-    for alarm in &status.alarms {
+    let told = |alarm: &&String| {
+        status
+            .nodes
+            .iter()
+            .any(|node| node.unread.as_ref() == Some(*alarm))
+    };
+    for alarm in status.alarms.iter().filter(|alarm| !told(alarm)) {
         let remedy = "do as it says; the alarm ends by itself once the cause is gone";
         out.push(Finding::broken("alarm", alarm.clone(), remedy));
     }

@@ -134,7 +134,10 @@ fn outcome<'a>(facts: &'a Facts, network: &str, peer: &NodeName) -> Option<&'a O
 
 /// A peer that is not heard at all, although its agent takes connections: no word of it comes by UDP.
 fn silent_hosts(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
-    let unheard = |node: &&NodeStatus| matches!(node.state, PeerState::Down | PeerState::Unknown);
+    // What comes from it and cannot be read is told by itself, and no firewall's doing.
+    let unheard = |node: &&NodeStatus| {
+        node.unread.is_none() && matches!(node.state, PeerState::Down | PeerState::Unknown)
+    };
     for node in status.nodes.iter().filter(unheard) {
         let calls = facts.calls.iter().filter(|call| call.peer == node.name);
         let connected: Vec<&str> = calls
@@ -146,7 +149,7 @@ fn silent_hosts(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
                 "firewall",
                 format!(
                     "{} is not heard, although it takes connections on {}: heartbeats (UDP) are blocked, or its agent is \
-                     frozen or has another key",
+                     frozen",
                     node.name,
                     listed(connected)
                 ),

@@ -1,14 +1,20 @@
 //! The storage directory.
 
-use crate::cli::doctor::facts::{Agent, Facts, Storage};
+use crate::cli::doctor::facts::{Agent, Facts, Hung, Storage};
 use crate::cli::doctor::finding::Finding;
+use crate::cli::wall::short_ms;
 
 const MIB: u64 = 1 << 20;
-/// The log is compacted long before; with less than this it may not be able to.
-const FULL: u64 = 64 * MIB;
-const NEARLY_FULL: u64 = 512 * MIB;
+/// What the agent may need at once: its files anew (damaged ones are moved aside, a snapshot is written beside the log), and a little.
+const LITTLE: u64 = 4 * MIB;
+/// A volume that somebody else fills: with less than a twentieth of it left, or than this, it may soon be full.
+const SOON: u64 = 1024 * MIB;
+/// Files that the agent makes anew now and then; and how many should be left for that.
+const FILES: u64 = 16;
+const MANY_FILES: u64 = 1000;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
+    facts.hung.iter().for_each(|hung| hangs(hung, out));
     let Some(storage) = &facts.storage else { return };
     let dir = storage.dir.display();
     // An agent that answers can write; who asks may well be somebody else.
@@ -39,20 +45,49 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     medium(storage, out);
 }
 
+/// A look that has not ended.
+fn hangs(hung: &Hung, out: &mut Vec<Finding>) {
+    let what = format!("{} has not ended after {}", hung.what, short_ms(hung.waited_ms));
+    let (what, remedy) = match hung.about {
+        "disk" => (
+            format!("the disk hangs: {what}"),
+            "see `dmesg`, the mount and what is behind it, and thaw it if it was frozen (`fsfreeze --unfreeze`); meanwhile this node \
+             grants nothing new, and its log stands still",
+        ),
+        _ => (what, "see `dmesg`: the kernel does not answer"),
+    };
+    out.push(Finding::broken(hung.about, what, remedy));
+}
+
 fn space(storage: &Storage, out: &mut Vec<Finding>) {
-    let what = format!("{} has {} MiB left", storage.dir.display(), storage.free / MIB);
+    let (dir, free) = (storage.dir.display(), storage.free);
+    let needed = storage.used * 2 + LITTLE;
+    let what = format!(
+        "{dir} has {} MiB of {} MiB left, and Baton may need {} MiB",
+        free / MIB,
+        storage.size / MIB,
+        needed / MIB
+    );
     let remedy = "make room (`du -xh / | sort -h | tail`); a node that cannot write grants nothing, and is no voter in effect";
-    match storage.free {
-        ..FULL => out.push(Finding::broken("storage", what, remedy)),
-        FULL..NEARLY_FULL => out.push(Finding::risk("storage", what, remedy)),
-        _ => {}
+    if free < needed {
+        out.push(Finding::broken("storage", what, remedy));
+    } else if free < (needed * 2).max(SOON.min(storage.size / 20)) {
+        out.push(Finding::risk("storage", what, remedy));
+    }
+    let (left, all) = (storage.free_inodes, storage.inodes);
+    let what = format!("the volume of {dir} has room for {left} more files of {all} (inodes)");
+    let remedy = "remove small files (`df -i`, `du --inodes -x / | sort -n | tail`); a node that cannot write grants nothing";
+    if all > 0 && left < FILES {
+        out.push(Finding::broken("storage", what, remedy));
+    } else if all > 0 && left < (all / 100).clamp(FILES * 4, MANY_FILES) {
+        out.push(Finding::risk("storage", what, remedy));
     }
 }
 
 fn medium(storage: &Storage, out: &mut Vec<Finding>) {
     let dir = storage.dir.display();
     let remedy = "put [storage] dir on a local disk; in a container, on a volume";
-    match storage.medium {
+    match storage.medium.as_deref() {
         Some("tmpfs") => out.push(Finding::risk(
             "storage",
             format!("{dir} is in memory (tmpfs): after a reboot the node joins as new"),

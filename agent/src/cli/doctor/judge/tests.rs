@@ -2,15 +2,15 @@
 
 use super::judge;
 use crate::cli::doctor::facts::{
-    Agent, AppPort, Call, Clock, Facts, Ground, Guardian, Holder, Listener, Network, Outcome, Rights, Route,
-    Settings, Spread, Storage, Traffic,
+    Agent, AppPort, Call, Clock, Facts, Ground, Guardian, Holder, Hung, Later, Listener, Network, Outcome,
+    Rights, Route, Settings, Spread, Storage, Traffic,
 };
 use crate::cli::doctor::finding::{Finding, Severity};
 use crate::cli::stopped::Proof;
 use crate::netlink::{Interface, Subnet};
 use baton_shared::id::{Kind, NodeName, RoleName};
 use baton_shared::status::{CheckStatus, LinkStatus, NodeStatus, RoleStatus, Status, StreamStatus};
-use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState, StreamState};
+use baton_shared::view::{CANNOT_RUN, LinkState, PeerState, PushState, PushView, RoleState, StreamState};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -56,6 +56,8 @@ fn node(text: &str) -> NodeStatus {
         },
         hears: ["a", "b", "c"].map(|n| (name(n), 0b11)).to_vec(),
         cut_off: Vec::new(),
+        unread: None,
+        applied: Some(7),
         troubles: BTreeMap::new(),
     }
 }
@@ -215,7 +217,11 @@ fn well() -> Facts {
             exists: true,
             writable: true,
             mode: 0o700,
+            used: 3 << 20,
             free: 100 << 30,
+            size: 400 << 30,
+            free_inodes: 1_000_000,
+            inodes: 2_000_000,
             medium: None,
         }),
         rights: Rights {
@@ -330,7 +336,12 @@ fn what_the_agent_says_is_passed_on() {
     let found = with_status(|s| s.coordinator = None);
     assert_one(&found, Risk, "cluster", &["no coordinator", "TCP"]);
     let found = with_status(|s| s.paused = Some(true));
-    assert_one(&found, Risk, "cluster", &["baton resume"]);
+    assert_one(
+        &found,
+        Note,
+        "cluster",
+        &["paused, as an operator ordered", "baton resume"],
+    );
     let found = with_status(|s| s.roles[0].known = "nobody".into());
     assert_one(&found, Broken, "role", &["no node is active for main"]);
     for (why, remedy) in [
@@ -422,6 +433,29 @@ fn node_that_is_cut_off_from_clients_is_told_and_what_a_gateway_needs() {
 }
 
 #[test]
+fn a_program_that_cannot_be_run_is_found_here_and_elsewhere() {
+    let main = RoleName::new("main").unwrap();
+    let lack = "actions.promote.command: there is no /opt/promote";
+    let found = with_status(|s| {
+        s.nodes[2]
+            .troubles
+            .insert(main.clone(), format!("{CANNOT_RUN}{lack}"));
+    });
+    assert_one(
+        &found,
+        Broken,
+        "program",
+        &["c cannot take main over", "/opt/promote", "mend that on c"],
+    );
+    let found = with(|facts| {
+        facts.agent = Agent::Silent("no such socket".into());
+        facts.lacks.insert(main, lack.into());
+    });
+    let told = |finding: &&Finding| finding.about == "program" && finding.what.contains("/opt/promote");
+    assert_eq!(found.iter().filter(told).count(), 1, "{found:#?}");
+}
+
+#[test]
 fn another_configuration_is_told_once() {
     let found = with_status(|s| s.nodes[1].other_config = true);
     assert_one(
@@ -435,6 +469,29 @@ fn another_configuration_is_told_once() {
         s.alarms = vec!["node \"b\" runs with another configuration".into()];
     });
     assert_one(&found, Broken, "alarm", &["another configuration"]);
+}
+
+#[test]
+fn a_node_that_cannot_be_read_is_no_firewalls_fault_and_told_once() {
+    let unread = "what comes from 10.0.1.12 on front, an address of node \"b\", does not open here; compare both key files";
+    let found = with(|facts| {
+        let Agent::Answers(status) = &mut facts.agent else {
+            return;
+        };
+        status.alarms = vec![unread.into()];
+        (status.nodes[1].unread, status.nodes[1].state) = (Some(unread.into()), PeerState::Unknown);
+        facts.calls = vec![Call {
+            network: "front".into(),
+            peer: name("b"),
+            outcome: Outcome::Connected,
+        }];
+    });
+    assert_one(
+        &found,
+        Broken,
+        "unread",
+        &["10.0.1.12", "does not open here", "compare both key files"],
+    );
 }
 
 #[test]
@@ -1028,16 +1085,47 @@ fn clients_of_a_standby_are_named() {
 fn storage_that_is_full_open_or_not_durable_is_found() {
     let storage = |change: fn(&mut Storage)| with(|facts| change(facts.storage.as_mut().unwrap()));
     assert_one(
-        &storage(|s| s.free = 10 << 20),
+        &storage(|s| s.free = 5 << 20),
         Broken,
         "storage",
-        &["10 MiB left"],
+        &["5 MiB of", "left"],
     );
     assert_one(
         &storage(|s| s.free = 300 << 20),
         Risk,
         "storage",
-        &["300 MiB left"],
+        &["300 MiB of", "left"],
+    );
+    // It is not the size that counts on a small volume of its own, but what is written there.
+    let small = |free: u64, used: u64| {
+        let change = move |s: &mut Storage| (s.size, s.free, s.used) = (250 << 20, free << 20, used << 20);
+        with(|facts| change(facts.storage.as_mut().unwrap()))
+    };
+    assert_eq!(small(240, 3), []);
+    assert_eq!(small(30, 3), []);
+    assert_one(
+        &small(15, 3),
+        Risk,
+        "storage",
+        &["15 MiB of 250 MiB left", "need 10 MiB"],
+    );
+    assert_one(&small(30, 20), Broken, "storage", &["need 44 MiB"]);
+    assert_one(
+        &storage(|s| s.free_inodes = 3),
+        Broken,
+        "storage",
+        &["3 more files", "df -i"],
+    );
+    assert_one(
+        &storage(|s| s.free_inodes = 900),
+        Risk,
+        "storage",
+        &["900 more files"],
+    );
+    assert_eq!(
+        storage(|s| (s.free_inodes, s.inodes) = (0, 0)),
+        [],
+        "it counts none"
     );
     assert_one(
         &storage(|s| s.mode = 0o777),
@@ -1046,19 +1134,19 @@ fn storage_that_is_full_open_or_not_durable_is_found() {
         &["mode 777", "chmod 700"],
     );
     assert_one(
-        &storage(|s| s.medium = Some("tmpfs")),
+        &storage(|s| s.medium = Some("tmpfs".into())),
         Risk,
         "storage",
         &["in memory"],
     );
     assert_one(
-        &storage(|s| s.medium = Some("overlay")),
+        &storage(|s| s.medium = Some("overlay".into())),
         Risk,
         "storage",
         &["container's own layer"],
     );
     assert_one(
-        &storage(|s| s.medium = Some("nfs")),
+        &storage(|s| s.medium = Some("nfs".into())),
         Risk,
         "storage",
         &["network file system"],
@@ -1072,6 +1160,84 @@ fn storage_that_is_full_open_or_not_durable_is_found() {
         "storage",
         &["may not write to /var/lib/baton/a", "chown"],
     );
+}
+
+#[test]
+fn a_look_that_hangs_is_broken_and_named() {
+    let hung = |about: &'static str, what: &str| Hung {
+        about,
+        what: what.into(),
+        waited_ms: 4_400.0,
+    };
+    let found = with(|facts| {
+        (facts.storage, facts.flush) = (None, None);
+        facts.hung = vec![hung("disk", "writing a page to /var/lib/baton/a")];
+    });
+    let says = [
+        "the disk hangs: writing a page to /var/lib/baton/a",
+        "4.4",
+        "fsfreeze",
+    ];
+    assert_one(&found, Broken, "disk", &says);
+    let found = with(|facts| facts.hung = vec![hung("machine", "finding the guardian")]);
+    assert_one(
+        &found,
+        Broken,
+        "machine",
+        &["finding the guardian", "has not ended"],
+    );
+}
+
+#[test]
+fn a_log_that_stands_still_while_others_are_ahead_is_found() {
+    let later = |after_ms, applied: [u64; 3], ready| Later {
+        after_ms,
+        ready,
+        applied: ["a", "b", "c"].map(name).into_iter().zip(applied).collect(),
+    };
+    let seen = |first: [u64; 3], ready: bool, later: Later| {
+        with(|facts| {
+            if let Agent::Answers(status) = &mut facts.agent {
+                for (node, applied) in status.nodes.iter_mut().zip(first) {
+                    node.applied = Some(applied);
+                }
+                status.ready = ready;
+            }
+            facts.later = Some(later);
+        })
+    };
+    assert_eq!(
+        seen([7, 7, 7], true, later(1000.0, [7, 7, 7], true)),
+        [],
+        "all is quiet"
+    );
+    assert_eq!(
+        seen([5, 7, 7], true, later(1000.0, [8, 9, 9], true)),
+        [],
+        "it moves"
+    );
+    assert_eq!(
+        seen([5, 7, 7], true, later(300.0, [5, 7, 7], true)),
+        [],
+        "too soon to say"
+    );
+    let found = seen([7, 24, 24], true, later(1000.0, [7, 24, 25], true));
+    assert_one(
+        &found,
+        Broken,
+        "log",
+        &["log of a stands still at entry 7, 17 behind"],
+    );
+    let found = seen([24, 24, 7], true, later(1000.0, [24, 24, 7], true));
+    assert_one(
+        &found,
+        Broken,
+        "log",
+        &["log of c stands still", "`baton doctor` on c"],
+    );
+    let found = seen([7, 7, 7], false, later(1000.0, [7, 7, 7], false));
+    let worst = &found[0];
+    assert_eq!((worst.severity, worst.about), (Broken, "log"), "{found:?}");
 }
 
 #[test]

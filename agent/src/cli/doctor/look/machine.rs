@@ -1,21 +1,12 @@
-//! The machine under the agent: clocks, processor, disk, and what the kernel grants to a process.
+//! The machine under the agent: clocks, processor, and what the kernel grants to a process.
 
-use super::super::facts::{Clock, Rights, Spread, Storage};
+use super::super::facts::{Clock, Rights, Spread};
 use super::sockets::{name, processes};
 use crate::process::in_mask;
-use rustix::fs::{Access, access, statfs, statvfs};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Writes that are timed, at most, and for how long.
-const FLUSHES: usize = 8;
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
-/// A write as the agent's own are: a page.
-const PAGE: [u8; 4096] = [0x5a; 4096];
 /// Sleeps that are timed.
 const SLEEPS: usize = 200;
 const SLEEP: Duration = Duration::from_millis(1);
@@ -26,10 +17,6 @@ const CHRONY_FILES: [&str; 2] = ["/etc/chrony/chrony.conf", "/etc/chrony.conf"];
 /// capabilities(7)
 const CAP_NET_BIND_SERVICE: u32 = 10;
 const CAP_SYS_NICE: u32 = 23;
-/// statfs(2)
-const TMPFS: u64 = 0x0102_1994;
-const OVERLAY: u64 = 0x794c_7630;
-const NFS: u64 = 0x6969;
 
 /// Both clocks at one instant, in milliseconds.
 #[derive(Clone, Copy, Debug)]
@@ -109,65 +96,6 @@ pub(super) fn wakeups() -> Option<Spread> {
         late.push(start.elapsed().saturating_sub(SLEEP).as_secs_f64() * 1e3);
     }
     Spread::of(late)
-}
-
-/// A file that is gone when this is dropped.
-struct Temporary {
-    file: File,
-    path: PathBuf,
-}
-
-impl Temporary {
-    fn create(dir: &Path) -> io::Result<Temporary> {
-        let path = dir.join(format!(".baton-doctor.{}", std::process::id()));
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Temporary { file, path })
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Nothing else can be done about it, and the file is small.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// How long a page takes to be on the disk that has `dir`.
-pub(super) fn flushes(dir: &Path) -> io::Result<Option<Spread>> {
-    let begun = Instant::now();
-    let mut times = Vec::new();
-    let mut temporary = Temporary::create(dir)?;
-    while times.len() < FLUSHES && begun.elapsed() < FLUSH_LIMIT {
-        let start = Instant::now();
-        temporary.file.write_all(&PAGE)?;
-        temporary.file.sync_data()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(Spread::of(times))
-}
-
-/// The storage directory; if it is not there yet, what it will be made in.
-pub(super) fn storage(dir: &Path) -> io::Result<Storage> {
-    let absolute = std::path::absolute(dir)?;
-    let there = absolute
-        .ancestors()
-        .find(|dir| dir.exists())
-        .unwrap_or(Path::new("/"));
-    let (space, kind) = (statvfs(there)?, statfs(there)?.f_type as u64);
-    Ok(Storage {
-        dir: dir.to_owned(),
-        exists: absolute.exists(),
-        writable: access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
-        mode: fs::metadata(there)?.permissions().mode() & 0o7777,
-        free: space.f_bavail.saturating_mul(space.f_frsize),
-        medium: match kind & 0xffff_ffff {
-            TMPFS => Some("tmpfs"),
-            OVERLAY => Some("overlay"),
-            NFS => Some("nfs"),
-            _ => None,
-        },
-    })
 }
 
 /// Columns of /proc/PID/limits: the limit in force, and that to which a process may raise it, as the agent does for its files.
@@ -261,25 +189,6 @@ fn capable(status: &str, capability: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_disk_is_measured_and_left_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let spread = flushes(dir.path()).unwrap().unwrap();
-        assert!(spread.count >= 1 && spread.worst_ms >= spread.median_ms);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert!(flushes(&dir.path().join("none")).is_err());
-    }
-
-    #[test]
-    fn a_directory_to_come_is_judged_by_what_it_will_be_in() {
-        let dir = tempfile::tempdir().unwrap();
-        let storage = storage(&dir.path().join("x/y")).unwrap();
-        assert!(
-            !storage.exists && storage.writable && storage.free > 0,
-            "{storage:?}"
-        );
-    }
 
     #[test]
     fn lines_of_proc_are_read() {

@@ -1,0 +1,44 @@
+//! Logs that stand still: what is decided does not get there.
+
+use crate::cli::doctor::facts::Facts;
+use crate::cli::doctor::finding::Finding;
+use crate::cli::wall::short_ms;
+
+/// An entry is everywhere well before so long.
+const ENOUGH_MS: f64 = 800.0;
+
+pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
+    let (Some(status), Some(later)) = (facts.status(), &facts.later) else {
+        return;
+    };
+    if later.after_ms < ENOUGH_MS || !status.in_touch || !status.waiting_for.is_empty() {
+        return;
+    }
+    let newest = status.nodes.iter().filter_map(|node| node.applied).max();
+    for node in &status.nodes {
+        let (Some(newest), Some(before)) = (newest, node.applied) else {
+            continue;
+        };
+        let unready = node.name == status.node && !status.ready && !later.ready;
+        if later.applied.get(&node.name) != Some(&before) || (before == newest && !unready) {
+            continue;
+        }
+        let behind = match newest - before {
+            0 => "the coordinator has more".into(),
+            behind => format!("{behind} behind the newest that is known"),
+        };
+        out.push(Finding::broken(
+            "log",
+            format!(
+                "the log of {} stands still at entry {before}, {behind}; nothing came in there for {}",
+                node.name,
+                short_ms(later.after_ms)
+            ),
+            format!(
+                "run `baton doctor` on {}: its disk may hang, or TCP may be blocked on the port of the networks; meanwhile it is a \
+                 standby that does not know what was decided",
+                node.name
+            ),
+        ));
+    }
+}

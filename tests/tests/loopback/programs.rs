@@ -1,0 +1,94 @@
+//! A standby that could not take over does not look as if it could.
+
+use crate::{NAMES, WINDOW};
+use baton_tests::agreement::Apart;
+use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
+use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::plan::Plan;
+use baton_tests::watch::Viewpoint;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+/// Whether node c is in line, and what `by` says that it lacks.
+fn seen(cluster: &Cluster, by: &str) -> Result<(bool, String), String> {
+    let status = cluster.status(by)?;
+    let in_line = status.roles[0]
+        .line
+        .iter()
+        .any(|place| place.node.as_str() == "c");
+    let c = status.nodes.iter().find(|node| node.name.as_str() == "c");
+    let lacks = c.and_then(|c| c.lacking().next().map(|(_, lack)| lack.to_owned()));
+    Ok((in_line, lacks.unwrap_or_default()))
+}
+
+#[test]
+fn node_without_its_promote_program_is_shown_and_out_of_line_until_it_has_it() {
+    let mut cluster = Cluster::unstarted(Plan::members(&NAMES).window(WINDOW));
+    let elsewhere = tempfile::tempdir().expect("the temporary directory can be written"); // memory may not be executed from
+    let program = elsewhere.path().join("promote-of-c");
+    for name in ["a", "b"] {
+        cluster.start_with(name, &["--set", "actions.promote={ command = [\"true\"] }"]);
+    }
+    let of_c = format!("actions.promote={{ command = [\"{}\"] }}", program.display());
+    cluster.start_with("c", &["--set", &of_c]);
+    let lack = format!("actions.promote.command: there is no {}", program.display());
+    for by in NAMES {
+        until(GENEROUS, "it is shown and out of line", || {
+            match seen(&cluster, by)? {
+                (false, lacks) if lacks.starts_with(&lack) => Ok(()),
+                other => Err(format!("{by}: {other:?}")),
+            }
+        });
+    }
+    cluster.await_logged("c", "this node cannot take it over: actions.promote.command");
+    let table = cluster.operate("a", &["status"]);
+    let shown = table
+        .lines()
+        .any(|line| line.contains(" c ") && line.contains("CANNOT TAKE OVER"));
+    assert!(
+        shown && table.contains(&format!("main on c: cannot run what it needs: {lack}")),
+        "{table}"
+    );
+    cluster
+        .diagnose("a", &[])
+        .tells("program", &["c cannot take main over", "there is no"])
+        .unwrap_or_else(|found| panic!("{found}"));
+
+    // It is not next, whoever goes.
+    let apart = Apart {
+        unasked: &["c"],
+        ..Apart::NOBODY
+    };
+    if cluster.settled_without(apart) != "a" {
+        cluster.operate("b", &["switchover", "--to", "a"]);
+    }
+    assert_eq!(cluster.settled_without(apart), "a");
+    let since = now();
+    cluster.stop("a");
+    let (to, _) = until(GENEROUS, "another node is active", || {
+        let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+        successor.ok_or_else(|| "nobody was active so far".into())
+    });
+    assert_eq!(to, "b");
+    cluster.start_with("a", &["--set", "actions.promote={ command = [\"true\"] }"]);
+    assert_eq!(cluster.settled_without(apart), "b");
+
+    std::fs::write(&program, "#!/bin/sh\n").expect("the directory can be written");
+    let allow = |mode| {
+        std::fs::set_permissions(&program, Permissions::from_mode(mode)).expect("the owner may do that")
+    };
+    allow(0o755);
+    until(GENEROUS, "it is in line again", || match seen(&cluster, "a")? {
+        (true, lacks) if lacks.is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    cluster.place("c");
+    cluster.place("b");
+    allow(0o644);
+    until(GENEROUS, "and out of it", || match seen(&cluster, "a")? {
+        (false, lacks) if lacks.contains("chmod +x") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    cluster.verify();
+}
