@@ -47,6 +47,8 @@ pub mod what {
     pub const IN_TOUCH: &str = "in-touch";
     /// Something that needs a person: another configuration, another key, a node that runs twice.
     pub const ALARM: &str = "alarm";
+    /// It is over.
+    pub const ALARM_OVER: &str = "alarm-over";
 }
 
 /// The stages of a takeover: the names in [`Event::stages`]. All are instants of the clock of the node that took over; what the
@@ -62,6 +64,8 @@ pub mod stage {
     pub const DECIDED: &str = "decided";
     /// The former holder said that it no longer serves.
     pub const STEPPED_DOWN: &str = "stepped-down";
+    /// The former holder began to stop its application, after it had kept the role for a while without being active.
+    pub const DEMOTING: &str = "demoting";
     /// Nothing came in from the former holder on any network for too long.
     pub const MISSED: &str = "missed";
     /// The former holder gave the role up: its application has stopped.
@@ -158,6 +162,9 @@ fn happened(event: &Event) -> String {
         {
             format!("{node} {cause}")
         }
+        // "Here" and "this node" are its own words.
+        (what::ALARM, Some(node)) if !cause.is_empty() => format!("alarm on {node}: {cause}"),
+        (what::ALARM_OVER, Some(node)) if !cause.is_empty() => format!("over on {node}: {cause}"),
         (what::START | what::ELECTORATE | what::LINK_DOWN | what::LINK_UP | what::ALARM, _)
             if !cause.is_empty() =>
         {
@@ -257,8 +264,19 @@ fn times(event: &Event) -> String {
         }
         before = before.max(now);
     }
+    // Who fell silent may have been active for as long as voters were bound to it.
+    let told = [
+        stage::LAST_ACTIVE,
+        stage::STEPPED_DOWN,
+        stage::RELEASED,
+        stage::DIED,
+        stage::RESTARTED,
+    ];
     let back = match gone {
+        Some(_) if told.iter().all(|stage| at(event, stage).is_none()) => "Back after at most",
         Some(_) => "Back after",
+        // When the one before was active last is not known.
+        None if event.from.is_some() => "Back after at least",
         None => "Active after",
     };
     let whole = duration(whole);
@@ -275,6 +293,7 @@ fn words(stage: &str) -> Option<&str> {
             return None;
         }
         stage::ATTEMPTS => "attempts failed",
+        stage::DEMOTING => "kept there without being active",
         stage::MISSED => "silence noticed",
         stage::RELEASED => "application stopped there",
         stage::DIED => "death reported",

@@ -69,6 +69,12 @@ pub struct View {
 /// So the words begin of a node that cannot run a program which it needs to take a role.
 pub const CANNOT_RUN: &str = "cannot run what it needs: ";
 
+/// So the words end of what failed where more is known: what a program said may be secret.
+pub const IN_ITS_LOG: &str = " (what it said is in its node's log)";
+
+/// So the words begin of a node that ends because something broke, such as its disk.
+pub const BROKE: &str = "something broke: ";
+
 /// What keeps a cluster from having an active node, in words that may be public: one answer for all faces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Why {
@@ -317,6 +323,19 @@ pub struct Event {
     pub cause: String,
     /// Microseconds from the first stage to each, in order: see [`stage`](crate::history::stage).
     pub stages: Vec<(String, u64)>,
+}
+
+impl Event {
+    /// Whether it is the same as another, wherever each stands in the history.
+    pub fn same(&self, other: &Event) -> bool {
+        let number = self.number;
+        self.wall_ms == other.wall_ms
+            && *self
+                == Event {
+                    number,
+                    ..other.clone()
+                }
+    }
 }
 
 /// The last result of a check of the local application, whatever the verdict that it led to.

@@ -37,6 +37,20 @@ impl Cluster {
         });
     }
 
+    /// Has the node `at` order a switchover, and gives the instant just before. It may be refused while the coordinator makes a new line;
+    /// an operator would try again too.
+    #[track_caller]
+    pub fn switch_over(&self, at: &str, to: &str) -> Mono {
+        until(GENEROUS, "the switchover is ordered", || {
+            let since = now();
+            let output = self.cli(at, &["switchover", "--to", to]);
+            match output.status.success() {
+                true => Ok(since),
+                false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+            }
+        })
+    }
+
     /// Brings the cluster to rest with a holder that is, or is not, the coordinator. The names of holder and
     /// coordinator.
     #[track_caller]
@@ -174,7 +188,21 @@ impl Cluster {
         });
     }
 
-    /// How often this is in a node's log.
+    /// Waits until this is so often in a node's log as it must be, which a thread of its own writes; once more is an error.
+    #[track_caller]
+    pub fn await_logged_times(&self, name: &str, words: &str, times: usize) {
+        until(
+            GENEROUS,
+            &format!("{name} logs \"{words}\" {times} times"),
+            || match self.logged(name, words) {
+                now if now > times => panic!("{name} logs \"{words}\" {now} times, not {times}"),
+                now if now == times => Ok(()),
+                now => Err(format!("it did {now} times")),
+            },
+        );
+    }
+
+    /// How often this is in a node's log so far: a line may come a moment after what it tells of is seen elsewhere.
     pub fn logged(&self, name: &str, words: &str) -> usize {
         let log = std::fs::read_to_string(self.log(name)).unwrap_or_default();
         log.matches(words).count()

@@ -23,8 +23,8 @@ pub struct Loss {
     pub networks: Vec<String>,
     /// To or from these addresses; empty is all.
     pub peers: Vec<Ipv4Addr>,
-    /// Only TCP packets to this port.
-    pub tcp: Option<u16>,
+    /// Only packets of this protocol to this port.
+    pub protocol: Option<(&'static str, u16)>,
     /// Only packets of more bytes than this.
     pub longer_than: u16,
     /// How many of a hundred.
@@ -38,7 +38,7 @@ impl Loss {
             way: Way::Both,
             networks: Vec::new(),
             peers: Vec::new(),
-            tcp: None,
+            protocol: None,
             longer_than: 0,
             percent: 100,
         }
@@ -67,8 +67,14 @@ impl Loss {
 
     /// Only TCP packets to this port.
     pub fn tcp(self, port: u16) -> Loss {
-        let tcp = Some(port);
-        Loss { tcp, ..self }
+        let protocol = Some(("tcp", port));
+        Loss { protocol, ..self }
+    }
+
+    /// Only UDP packets to this port.
+    pub fn udp(self, port: u16) -> Loss {
+        let protocol = Some(("udp", port));
+        Loss { protocol, ..self }
     }
 
     /// Only packets of more bytes than this.
@@ -96,8 +102,8 @@ impl Loss {
             let peers: Vec<String> = self.peers.iter().map(Ipv4Addr::to_string).collect();
             rule += &format!(" {address} {{ {} }}", peers.join(", "));
         }
-        if let Some(port) = self.tcp {
-            rule += &format!(" tcp dport {port}");
+        if let Some((protocol, port)) = self.protocol {
+            rule += &format!(" {protocol} dport {port}");
         }
         if self.longer_than > 0 {
             rule += &format!(" meta length > {}", self.longer_than);

@@ -117,11 +117,16 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it and its group (SIGKILL).
+    /// Kills it and its group (SIGKILL), and returns once its agent has let go of its ports, too: nobody waits for that one.
     #[track_caller]
     pub fn kill(mut self) {
+        let agent = self.agent();
         self.signal(Signal::KILL);
         self.wait(GENEROUS);
+        until(GENEROUS, "the agent has ended too", || match agent {
+            Some(agent) if lives(agent) => Err(format!("process {agent} lives")),
+            _ => Ok(()),
+        });
     }
 
     /// Asks it to stop (SIGTERM), waits until it has, and returns how.

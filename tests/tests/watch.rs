@@ -84,6 +84,7 @@ fn two_active_at_once_are_found() {
 fn a_handover_is_no_breach_and_its_gap_is_measured() {
     let (watch, a, b) = watched();
     a.set(7);
+    let begun = now();
     seen(&watch, "a");
     let since = now();
     a.set(0);
@@ -98,8 +99,9 @@ fn a_handover_is_no_breach_and_its_gap_is_measured() {
     assert_eq!(to, "b");
     assert!(at.since(since) >= gap);
     let measured = watch.outage(Viewpoint::Client, since).expect("both were seen");
+    // It began and ended meanwhile, however long this machine took for all of that.
     assert!(
-        measured >= gap - Duration::from_millis(10) && measured < gap * 5,
+        measured >= gap - Duration::from_millis(10) && measured <= now().since(begun),
         "{measured:?}"
     );
     let (lapse, asked) = watch.lapse("a", since);

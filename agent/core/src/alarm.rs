@@ -127,8 +127,9 @@ impl Alarms {
     /// It is over.
     pub fn call_off(&mut self, about: &About, q: &mut Queue) {
         if let Some(alarm) = self.on.remove(about) {
-            if alarm.said {
-                q.log(Level::Info, format!("no longer so: {}", alarm.text));
+            // That nobody sends nonsense for a moment is no news.
+            if alarm.said && *about != About::Strangers {
+                q.log(Level::Info, format!("over: {}", alarm.text));
             }
             q.dirty = true;
         }

@@ -6,11 +6,13 @@ use crate::coordinate::{picture, set_line};
 use crate::input::Request;
 use crate::output::{Level, Output};
 use crate::plan::{ROUNDS, round};
+use crate::publish;
 use crate::role::RoleCore;
 use crate::state::{Command, Outcome};
 use crate::vacate::Vacating;
 use baton_shared::clock::Mono;
-use baton_shared::id::{Epoch, NodeName, Owner, RoleName};
+use baton_shared::history::list;
+use baton_shared::id::{ClusterId, Epoch, NodeName, Owner, RoleName};
 use baton_shared::view::Event;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,8 +65,13 @@ impl Asked {
         q: &mut Queue,
         now: Mono,
     ) {
-        let prepared = if self.waiting.len() >= MAX_ASKED {
+        // Who waits may wait for an hour, and may be gone meanwhile: there is room for other orders all the same.
+        let patient = self.waiting.iter().filter(|w| matches!(w.aim, Aim::Vacate(_)));
+        let crowded = matches!(request, Request::Vacate { .. }) && patient.count() >= MAX_ASKED / 2;
+        let prepared = if crowded || self.waiting.len() >= MAX_ASKED {
             Err("too many requests are under way; try again".to_owned())
+        } else if let Some(why) = parted(c, now) {
+            Err(why)
         } else {
             prepare(&request, roles, c, now)
         };
@@ -112,7 +119,7 @@ impl Asked {
         let answer = match result {
             Ok(Outcome::Applied) => {
                 if let Some(event) = waiting.event.take() {
-                    chronicle::write(event, q);
+                    q.tell(event);
                 }
                 waiting.applied = true;
                 if !matches!(waiting.aim, Aim::Agreed) {
@@ -224,12 +231,26 @@ impl Waiting {
     }
 }
 
-/// The epoch at which `node` says that it is active.
+/// The epoch at which `node` is active, by its own word or by that of others who hear it.
 pub(crate) fn serving(role: &RoleCore, node: &NodeName, c: &Cluster, now: Mono) -> Option<Epoch> {
-    if node == c.me() {
-        return role.serving(now);
+    let holder = publish::holder(role, c, now).filter(|holder| holder.serving && holder.node == *node);
+    holder.map(|holder| holder.epoch)
+}
+
+/// Why nothing can be decided, if no majority has been heard for a while: what is asked now would be done when one is back, if at all.
+fn parted(c: &Cluster, now: Mono) -> Option<String> {
+    if c.state.cluster == ClusterId(0) || now < c.in_touch_until(now) + c.timing.window * 2 {
+        return None;
     }
-    c.peers.get(node)?.fresh_beat(&role.name, &c.timing, now)?.serving
+    let silent = match c.silent_voters(now).as_slice() {
+        [] => String::new(),
+        silent => format!(", and does not hear {}", list(silent)),
+    };
+    Some(format!(
+        "no majority: {} is not in touch with a majority of the voters{silent}. Nothing was changed; ask a node that is in touch, or try \
+         again when it is",
+        c.me()
+    ))
 }
 
 type Prepared = (Command, String, Aim);
@@ -242,7 +263,13 @@ fn prepare(
 ) -> Result<Prepared, String> {
     match request {
         Request::Switchover { role, to } => switchover(role, to.as_ref(), roles, c, now),
-        Request::Drain { node, drained } => drain(node, *drained, Aim::Agreed, c),
+        Request::Drain { node, drained } => {
+            let (command, mut said, aim) = drain(node, *drained, Aim::Agreed, c)?;
+            if *drained && roles.values().any(|role| serving(role, node, c, now).is_some()) {
+                said.push_str(", which is still active: it gives way as soon as another node is fit");
+            }
+            Ok((command, said, aim))
+        }
         Request::Vacate { node, patient, .. } => {
             let vacating = Vacating::new(node, *patient, roles, c, now);
             drain(node, true, Aim::Vacate(vacating), c)

@@ -160,6 +160,11 @@ impl RoleCore {
         self.enter(RoleState::Standby, format!("claim given up: {why}"), q);
     }
 
+    /// Why its claims are refused, if for a reason that stays.
+    pub(crate) fn refused(&self, c: &Cluster) -> Option<String> {
+        self.futile.map(|_| refusal(self.lease.never(), c))
+    }
+
     /// Until when it need not claim, since the last claim was refused for a reason that stays.
     pub(crate) fn futile_until(&self, c: &Cluster, now: Mono) -> Option<Mono> {
         let (_, refused) = self.futile?;

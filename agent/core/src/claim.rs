@@ -9,7 +9,7 @@ use crate::why::PAUSED;
 use baton_shared::clock::Mono;
 use baton_shared::id::{Epoch, NodeId, Owner};
 use baton_shared::succession::{Line, Place, PromiseReport};
-use baton_shared::view::{CANNOT_RUN, RoleState};
+use baton_shared::view::{BROKE, CANNOT_RUN, RoleState};
 use std::time::Duration;
 
 impl RoleCore {
@@ -46,6 +46,12 @@ impl RoleCore {
             false => ("standing by", place.epoch),
         };
         self.stand_by(why, q);
+        if self.futile.is_some() && c.peers.values().all(|peer| c.window_of(peer) == c.timing.window) {
+            // What made claims futile is mended.
+            self.futile = None;
+            why.clone_into(&mut self.reason);
+            q.dirty = true;
+        }
         if let Some(until) = self.futile_until(c, now) {
             self.ready_since = None;
             return until;
@@ -109,7 +115,10 @@ impl RoleCore {
             return Some("the cluster has not started yet".into());
         }
         if c.leaving {
-            return Some("this node is stopping".into());
+            return Some(match &c.broken {
+                Some(why) => format!("{BROKE}{why}"),
+                None => "this node is stopping".into(),
+            });
         }
         if c.guardian_stands_still {
             return Some("the guardian of this node stands still".into());

@@ -157,7 +157,7 @@ impl Cluster {
             let text = || {
                 format!(
                     "this node is cut off from clients on {network}: {why}; mend its network there. Until then others hold its roles, if any is \
-                     fit and not cut off"
+                     fit and not cut off: the first time at once, again only after a pause"
                 )
             };
             self.alarms.seen(About::CutOff(network.clone()), q, now, text);

@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub lines: BTreeMap<RoleName, Line>,
     pub coordinator: Coordinator,
     pub leaving: bool,
+    /// What broke, if it leaves for that.
+    pub broken: Option<String>,
     /// The guardian above this process does not beat.
     pub guardian_stands_still: bool,
     /// A later boot of this consensus id was heard of: this run votes no more, lets go and ends (V7).
@@ -214,6 +216,7 @@ impl Cluster {
             lines: BTreeMap::new(),
             coordinator: Coordinator::default(),
             leaving: false,
+            broken: None,
             guardian_stands_still: false,
             superseded: false,
             dead: BTreeSet::new(),
@@ -351,6 +354,12 @@ impl Cluster {
 
     /// How a peer is, in a few words.
     pub fn reason(&self, peer: &Peer, now: Mono) -> String {
+        if self.dead.contains(&peer.owner()) {
+            return match &self.last_death {
+                Some((owner, why)) if *owner == peer.owner() => format!("died: {why}"),
+                _ => "died".into(),
+            };
+        }
         let names: Vec<&str> = self.config.networks.iter().map(|n| n.name.as_str()).collect();
         let reason = peer.reason(&names, &self.timing_of(peer), now);
         match self.alarms.unread(&peer.name) {
@@ -552,6 +561,17 @@ impl Cluster {
         self.electorate
             .kth_greatest(made)
             .map_or(Mono::ZERO, |made| made + self.timing.window)
+    }
+
+    /// Whether a majority of the voters, this node among them, is up as far as this node hears.
+    pub fn hears_majority(&self, now: Mono) -> bool {
+        let up = |id: NodeId| {
+            id == self.id
+                || self
+                    .peer(id)
+                    .is_some_and(|p| self.alive(p.owner(), now).is_some())
+        };
+        self.electorate.majority(up)
     }
 
     /// Names of the other voters of which this holds.

@@ -48,6 +48,11 @@ impl Coordination {
             }
             self.proposed = None;
         }
+        if !c.hears_majority(now) {
+            // Whoever hears no majority sees nobody fit: the line stays as those made it who did.
+            self.wanted = None;
+            return now + c.timing.interval;
+        }
         let picture = picture(role, c, now);
         if let Some(look_again) = self.handing_over(&picture, now) {
             return look_again;
@@ -108,9 +113,10 @@ impl Coordination {
         let Some(after) = c.config.cluster.preempt_after else {
             return Mono::MAX;
         };
-        // Nobody is better whom clients do not reach.
+        // Nobody is better whom clients do not reach, or who lacks a program: a holder gives way to no such node.
         let grounds = c.grounds(now);
-        let good = |candidate: &&Candidate| candidate.fit && !grounds.is_cut(candidate.owner);
+        let good =
+            |candidate: &&Candidate| candidate.fit && candidate.able && !grounds.is_cut(candidate.owner);
         let all = || picture.candidates.iter().filter(good);
         self.fit_since.retain(|owner, _| all().any(|c| c.owner == *owner));
         for candidate in all() {

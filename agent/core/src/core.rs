@@ -11,6 +11,7 @@ use crate::input::{Health, Request};
 use crate::membership::Membership;
 use crate::notice::Said;
 use crate::observe::Observer;
+use crate::office::Office;
 use crate::outbox::Outbox;
 use crate::output::Level;
 use crate::peer::Peer;
@@ -66,6 +67,7 @@ pub struct Core {
     observer: Observer,
     outbox: Outbox,
     said: Said,
+    office: Office,
     /// When the last input was handled: a gap shows that this node slept.
     last: Mono,
     next_beat: Mono,
@@ -106,6 +108,7 @@ impl Core {
             observer: Observer::default(),
             outbox: Outbox::default(),
             said: Said::default(),
+            office: Office::default(),
             q: Queue::new(start.durable),
             c,
             last: now,
@@ -276,9 +279,9 @@ impl Core {
                 c.configure(config);
                 q.dirty = true;
             }
-            Input::Stop => {
+            Input::Stop { broken } => {
                 if !c.leaving {
-                    c.leaving = true;
+                    (c.leaving, c.broken) = (true, broken);
                     q.dirty = true;
                     q.urgent_all = true;
                 }
@@ -361,16 +364,17 @@ impl Core {
                 news = true;
                 let mut names: Vec<String> = Vec::new();
                 for place in &record.line.places {
-                    let name = c.call(place.owner.node);
+                    let id = place.owner.node;
+                    let name = state.name_of(id).map_or_else(|| c.call(id), NodeName::to_string);
                     if !names.contains(&name) {
                         names.push(name);
                     }
                 }
-                let text = format!(
-                    "role {role}: line of succession {}: {}",
-                    record.line.version,
-                    names.join(", ")
-                );
+                let names = match names.is_empty() {
+                    true => "nobody".to_owned(),
+                    false => names.join(", "),
+                };
+                let text = format!("role {role}: line of succession {}: {names}", record.line.version);
                 q.log(crate::output::Level::Info, text);
                 // Peers whose logs lag hear of the new line at once, and a holder of the handover it may ask for.
                 q.urgent_all |= c.is_coordinator();
@@ -548,6 +552,7 @@ impl Core {
                 self.next_beat = now + interval;
             }
             self.said.turn(&self.c, &mut self.q, now);
+            self.office.turn(&self.c, &mut self.q, now);
             let c = &mut self.c;
             c.streams.turn(&c.peers, &c.config, &c.timing, &mut self.q, now);
             self.c.note_cut_off(&mut self.q, now);

@@ -149,7 +149,10 @@ pub enum Input {
     /// The configuration was read again.
     Configured(Arc<Config>),
     /// Stop in order: demote, release, leave; [`Output::Stopped`](crate::Output::Stopped) ends it.
-    Stop,
+    Stop {
+        /// What broke, for people, if that is why.
+        broken: Option<String>,
+    },
     /// Time passed.
     Tick,
 }

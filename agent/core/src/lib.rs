@@ -27,6 +27,7 @@ pub mod link;
 mod membership;
 mod notice;
 mod observe;
+mod office;
 mod outage;
 mod outbox;
 pub mod output;

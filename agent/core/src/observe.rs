@@ -65,7 +65,8 @@ enum How {
 /// A node, as it was last seen.
 struct Sight {
     owner: Owner,
-    leaving: bool,
+    /// How it was stopped, by its own word.
+    stopped: Option<String>,
     how: Seen<How>,
 }
 
@@ -74,6 +75,8 @@ struct Vacancy {
     first: Mono,
     wall_ms: u64,
     words: Seen<String>,
+    /// For some of the time this node was not in touch with a majority.
+    unknown: bool,
     /// What the log was told, and when.
     logged: Option<(String, Mono)>,
 }
@@ -88,7 +91,8 @@ struct Recorded {
     /// What is wrong on each network; empty: nothing is any more.
     links: BTreeMap<String, String>,
     nobody: BTreeMap<RoleName, String>,
-    alarms: BTreeMap<String, u64>,
+    /// Alarms that are not over: who told them, in which words; and when.
+    alarms: BTreeMap<(NodeName, String), u64>,
 }
 
 impl Recorded {
@@ -117,8 +121,13 @@ impl Recorded {
                 (what::TAKEOVER, _, Some(role)) => {
                     recorded.nobody.remove(role);
                 }
-                (what::ALARM, ..) => {
-                    recorded.alarms.insert(event.cause.clone(), event.wall_ms);
+                (what::ALARM, Some(node), _) => {
+                    recorded
+                        .alarms
+                        .insert((node.clone(), event.cause.clone()), event.wall_ms);
+                }
+                (what::ALARM_OVER, Some(node), _) => {
+                    recorded.alarms.remove(&(node.clone(), event.cause.clone()));
                 }
                 _ => {}
             }
@@ -139,6 +148,8 @@ pub(crate) struct Observer {
     links: BTreeMap<usize, Seen<String>>,
     vacant: BTreeMap<RoleName, Vacancy>,
     alarms: BTreeSet<String>,
+    /// Recorded alarms of this node that are not on any more, since when.
+    over: BTreeMap<String, Mono>,
     /// It was in touch with a majority; and since when it is not, and whether that was told.
     was_in_touch: bool,
     out_of_touch: Option<(Mono, bool)>,
@@ -221,22 +232,24 @@ impl Observer {
 
     fn look_at_nodes(&mut self, c: &Cluster, now: Mono) {
         for (name, peer) in c.peers.iter().filter(|(_, peer)| peer.boot != Boot(0)) {
-            let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
-            let how = how(peer, leaving, c, now);
+            let stopped = peer.stopped();
+            let how = how(peer, stopped.as_deref(), c, now);
             let sight = self.nodes.entry(name.clone()).or_insert_with(|| Sight {
                 owner: peer.owner(),
-                leaving,
+                stopped: None,
                 how: Seen::new(how.clone(), c, now),
             });
             if sight.owner != peer.owner() && sight.how.what == How::Up && !self.missed.contains_key(name) {
-                let cause = match sight.leaving {
-                    true => "was stopped in order, and started again",
-                    false => "was started anew",
+                let cause = match &sight.stopped {
+                    Some(stopped) => format!("was {stopped}, and started again"),
+                    None => "was started anew".to_owned(),
                 };
-                let cause = Seen::new(cause.to_owned(), c, now);
+                let cause = Seen::new(cause, c, now);
                 self.missed.insert(name.clone(), (cause, c.state.event_number));
+                // It is up since then.
+                sight.how = Seen::new(how.clone(), c, now);
             }
-            (sight.owner, sight.leaving) = (peer.owner(), leaving);
+            (sight.owner, sight.stopped) = (peer.owner(), stopped);
             sight.how.look(how, c, now);
         }
         self.nodes.retain(|name, _| c.peers.contains_key(name));
@@ -337,24 +350,37 @@ impl Observer {
                     && vacancy.logged.is_some()
                 {
                     let lasted = duration(now.since(vacancy.first));
-                    let text = format!("role {name}: a node is active again, after {lasted} without one");
+                    let text = match vacancy.unknown {
+                        true => format!(
+                            "role {name}: it is known here again which node is active, after {lasted}"
+                        ),
+                        false => format!("role {name}: a node is active again, after {lasted} without one"),
+                    };
                     q.log(Level::Info, text);
                 }
                 continue;
             };
+            // Without a majority another node may be active, and this one would not hear of it.
+            let unknown = c.state.cluster != ClusterId(0) && now >= c.in_touch_until(now);
             let vacancy = self.vacant.entry(name.clone()).or_insert_with(|| Vacancy {
                 first: now,
                 wall_ms: c.wall_ms,
+                unknown,
                 words: Seen::new(words.clone(), c, now),
                 logged: None,
             });
             vacancy.words.look(words, c, now);
+            vacancy.unknown |= unknown;
             let due = vacancy
                 .logged
                 .as_ref()
                 .is_none_or(|(said, at)| *said != vacancy.words.what && now >= *at + ANOTHER);
             if due && vacancy.settled(c, now) {
-                let text = format!("role {name}: nobody is active: {}", vacancy.words.what);
+                let what = match unknown {
+                    true => "it is unknown which node is active",
+                    false => "nobody is active",
+                };
+                let text = format!("role {name}: {what}: {}", vacancy.words.what);
                 q.log(Level::Warn, text);
                 vacancy.logged = Some((vacancy.words.what.clone(), now));
             }
@@ -390,8 +416,8 @@ impl Observer {
     /// What is seen of others the coordinator tells; what is wrong here, this node.
     fn tell_alarms(&mut self, coordinates: bool, c: &Cluster, q: &mut Queue, now: Mono) {
         let known = |text: &str| {
-            let told = self.recorded.as_ref().and_then(|known| known.alarms.get(text));
-            told.is_some_and(|at| c.wall_ms < at.saturating_add(ALARM_AGAIN_MS))
+            let mut told = self.recorded.iter().flat_map(|known| &known.alarms);
+            told.any(|((_, told), at)| told == text && c.wall_ms < at.saturating_add(ALARM_AGAIN_MS))
         };
         let on: Vec<(String, bool)> = c.alarms.on().map(|(text, own)| (text.to_owned(), own)).collect();
         let news: Vec<&(String, bool)> = on
@@ -407,6 +433,27 @@ impl Observer {
             } else {
                 self.propose("alarm".into(), event, q, now);
             }
+        }
+        self.tell_what_is_over(&on, c, q, now);
+    }
+
+    /// Whoever told of an alarm says that it is over, also after a restart.
+    fn tell_what_is_over(&mut self, on: &[(String, bool)], c: &Cluster, q: &mut Queue, now: Mono) {
+        let recorded = self.recorded.iter().flat_map(|known| known.alarms.keys());
+        let over =
+            recorded.filter(|(node, text)| node == c.me() && on.iter().all(|(other, _)| other != text));
+        let over: BTreeSet<String> = over.map(|(_, text)| text.clone()).collect();
+        self.over.retain(|text, _| over.contains(text));
+        for text in over {
+            self.over.entry(text).or_insert(now);
+        }
+        let settled = |since: &Mono| now >= *since + SETTLED * 3;
+        let Some((text, _)) = self.over.iter().find(|(_, since)| settled(since)) else {
+            return;
+        };
+        if now < c.in_touch_until(now) {
+            let event = event(what::ALARM_OVER, Some(c.me()), text.clone(), c);
+            self.propose("alarm-over".into(), event, q, now);
         }
     }
 
@@ -440,7 +487,7 @@ fn died(why: &str) -> String {
     format!("died: {why}")
 }
 
-fn how(peer: &Peer, leaving: bool, c: &Cluster, now: Mono) -> How {
+fn how(peer: &Peer, stopped: Option<&str>, c: &Cluster, now: Mono) -> How {
     if c.dead.contains(&peer.owner()) {
         return How::Gone(match &c.last_death {
             Some((owner, why)) if *owner == peer.owner() => died(why),
@@ -448,7 +495,7 @@ fn how(peer: &Peer, leaving: bool, c: &Cluster, now: Mono) -> How {
         });
     }
     match peer.state(&c.timing_of(peer), now) {
-        PeerState::Down if leaving => How::Gone("was stopped in order".into()),
+        PeerState::Down if let Some(stopped) = stopped => How::Gone(format!("was {stopped}")),
         // Who is heard by others, or does not hear us, is up: that is a matter of links.
         PeerState::Down if !hearing::is_heard(peer, c, now) => {
             let networks = c.config.networks.iter().zip(&peer.links);

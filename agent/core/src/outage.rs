@@ -14,8 +14,10 @@ use baton_shared::view::{Event, RoleState};
 use baton_shared::wire::{Condition, RoleBeat};
 use std::time::Duration;
 
-/// Characters of what heartbeats say of a failure, or of why a node is unfit.
+/// Bytes of what heartbeats say of a failure, or of why a node is unfit.
 const WORDS: usize = 200;
+/// And of all such words together, each taken twice: a heartbeat is one datagram, and one that is too large is not sent at all.
+const ALL_WORDS: usize = 2400;
 /// Another node's word of when somebody was last active counts if it is so much later than what is known here. Below that it is the
 /// same instant and the time that the word was under way: handed on from node to node, that would add up.
 const LATER: Duration = Duration::from_secs(1);
@@ -89,7 +91,8 @@ impl RoleCore {
 
     /// What heartbeats say for people.
     pub(crate) fn condition(&self, c: &Cluster, now: Mono) -> Condition {
-        let short = |words: &str| words.chars().take(WORDS).collect();
+        let limit = WORDS.min(ALL_WORDS / c.config.roles.len().max(1));
+        let short = |words: &str| words[..words.floor_char_boundary(limit)].to_owned();
         Condition {
             state: self.state,
             idle: self.outage.last.map(|last| now.since(last)),
@@ -99,6 +102,7 @@ impl RoleCore {
                 .map(|failure| (short(&failure.words), now.since(failure.at))),
             unfit: self
                 .unable(c, now)
+                .or_else(|| self.refused(c))
                 .filter(|why| {
                     let failed = self.failed.as_ref().map(|failure| &failure.words);
                     c.config.my_node().kind.may_act() && failed != Some(why)

@@ -2,8 +2,9 @@
 //! later, and shows it meanwhile. Bounded, and so is how often the same kind of thing is told: what flaps must not fill the history.
 
 use crate::cluster::{Cluster, Queue};
-use crate::state::Command;
+use crate::state::{Command, TOLD_AGAIN_WITHIN};
 use baton_shared::clock::Mono;
+use baton_shared::history::what;
 use baton_shared::id::ClusterId;
 use baton_shared::view::Event;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +14,6 @@ use std::time::Duration;
 const MAX_WAITING: usize = 32;
 /// A proposal that was not answered, or failed, is looked for in the log and made again after this.
 const AGAIN: Duration = Duration::from_secs(3);
-/// Among so many of the newest events it is looked for.
-const LOOKED_THROUGH: usize = 64;
 
 /// How often something may be told: so many times at once, then once in each `period`.
 #[derive(Clone, Debug)]
@@ -71,10 +70,15 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// Takes in what there is to tell. A role's demotion and its promotion are rationed apart by their kind alone.
     pub fn put(&mut self, mut event: Event, now: Mono) {
-        let kind = self.rations.entry(event.what.clone());
-        let Some(kept_back) = kind.or_insert_with(|| Ration::new(now)).take(now) else {
-            return;
+        let kept_back = match event.what.as_str() {
+            // A person gives no orders by the thousand.
+            what::DRAIN | what::UNDRAIN | what::PAUSE | what::RESUME => Some(0),
+            kind => {
+                let ration = self.rations.entry(kind.to_owned());
+                ration.or_insert_with(|| Ration::new(now)).take(now)
+            }
         };
+        let Some(kept_back) = kept_back else { return };
         if kept_back > 0 {
             event
                 .cause
@@ -112,15 +116,8 @@ impl Outbox {
                 return at + AGAIN;
             }
             // An error may mean "not known".
-            let newest = c.state.events.iter().rev().take(LOOKED_THROUGH);
-            let same = |event: &Event| {
-                Event {
-                    number: 0,
-                    ..event.clone()
-                } == *first
-            };
-            let mut recorded = newest.filter(|event| event.wall_ms == first.wall_ms);
-            if recorded.any(same) {
+            let mut newest = c.state.events.iter().rev().take(TOLD_AGAIN_WITHIN);
+            if newest.any(|event| event.same(first)) {
                 self.waiting.pop_front();
                 self.proposed = None;
                 return now;

@@ -99,6 +99,8 @@ pub enum Output {
         /// The confirmed epoch, or none.
         epoch: Option<Epoch>,
     },
+    /// Whether this node's engine may lead, and stand for election. Repeated: one that is lost is made good by the next.
+    Lead(bool),
     /// A later run of this node's consensus id is heard: this one lets go, and ends ([`Output::Stopped`]). Whatever runs here next must
     /// be a new node (V7); that is to be remembered at once.
     Superseded,

@@ -12,7 +12,7 @@ use baton_shared::id::{Boot, ElectorateId, Epoch, Kind, NodeId, NodeName, Owner,
 use baton_shared::seal::Header;
 use baton_shared::succession::Place;
 use baton_shared::timing::Timing;
-use baton_shared::view::{LinkState, PeerState};
+use baton_shared::view::{BROKE, LinkState, PeerState};
 use baton_shared::wire::{Echo, Heartbeat, RoleBeat};
 use runs::Runs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -304,6 +304,21 @@ impl Peer {
             .roles
             .iter()
             .find(|beat| beat.role == *role)
+    }
+
+    /// How it was stopped, by its last word: in order, or because something broke. `None`: it was not.
+    pub fn stopped(&self) -> Option<String> {
+        let heartbeat = &self
+            .report
+            .as_ref()
+            .filter(|report| report.heartbeat.leaving)?
+            .heartbeat;
+        let unfit = heartbeat
+            .roles
+            .iter()
+            .filter_map(|beat| beat.condition.unfit.as_deref());
+        let broke = { unfit }.find(|words| words.starts_with(BROKE));
+        Some(broke.map_or_else(|| "stopped in order".into(), |words| format!("stopped: {words}")))
     }
 
     /// The part of its report that is about `role`, if it is fresh.

@@ -22,7 +22,7 @@ use baton_shared::clock::Mono;
 use baton_shared::history::{stage, tell, what};
 use baton_shared::id::{Epoch, NodeName, RoleName};
 use baton_shared::succession::{Claim, Floor, Place, Refused};
-use baton_shared::view::{Event, RoleState};
+use baton_shared::view::{BROKE, Event, RoleState};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -316,7 +316,8 @@ impl RoleCore {
             return self.demote("a later process has this node's consensus id".into(), c, q);
         }
         if c.leaving {
-            return self.demote("it is being stopped".into(), c, q);
+            let why = c.broken.as_ref().map(|why| format!("{BROKE}{why}"));
+            return self.demote(why.unwrap_or_else(|| "it is being stopped".into()), c, q);
         }
         if let Some(line) = c.line(&self.name)
             && line.handover.is_some_and(|at| at >= epoch)

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Events kept.
 pub const MAX_EVENTS: usize = 1000;
+/// An event that is proposed again is looked for among so many of the newest.
+pub const TOLD_AGAIN_WITHIN: usize = 64;
 /// Places in one line at most: several rounds of the largest cluster meant (32 nodes).
 pub const MAX_PLACES: usize = 96;
 
@@ -346,6 +348,11 @@ impl State {
                 _ => record.active = Some(place),
             }
             record.last = record.last.max(place.epoch);
+        }
+        // Whoever had no answer proposes it again, and the first may be in the log by then.
+        let mut newest = self.events.iter().rev().take(TOLD_AGAIN_WITHIN);
+        if place.is_none() && newest.any(|known| known.same(event)) {
+            return Outcome::Applied;
         }
         self.event_number += 1;
         self.events.push_back(Event {

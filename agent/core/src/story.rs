@@ -11,6 +11,7 @@ use baton_shared::clock::Mono;
 use baton_shared::history::{list, stage};
 use baton_shared::id::{NodeId, NodeName, Owner};
 use baton_shared::succession::Place;
+use baton_shared::view::RoleState;
 use std::cmp::Reverse;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(crate) struct Watch {
     /// It said that it serves; and when it first said that it no longer does.
     serves: bool,
     stepped_down: Option<Mono>,
+    /// Since when it stops its application.
+    demoting: Option<Mono>,
     /// Since when the line asks it to hand over.
     decided: Option<Mono>,
     /// How it was found to be gone, and when: a stage each.
@@ -80,10 +83,17 @@ impl Watch {
         if let Some(heard) = this_run.and_then(Peer::last_heard) {
             self.heard = Some(heard);
         }
-        match this_run
-            .and_then(|p| p.beat(&role.name))
-            .map(|b| b.serving.is_some())
-        {
+        let beat = this_run.and_then(|p| p.beat(&role.name));
+        if let Some(beat) = beat {
+            let stops = beat.condition.state == RoleState::Demoting;
+            // Of its last word, that it has given the role up, this is not called off.
+            if stops {
+                self.demoting = self.demoting.or(Some(now));
+            } else if beat.holding.is_some() {
+                self.demoting = None;
+            }
+        }
+        match beat.map(|b| b.serving.is_some()) {
             Some(true) => (self.serves, self.stepped_down) = (true, None),
             Some(false) if self.serves => (self.serves, self.stepped_down) = (false, Some(now)),
             _ => {}
@@ -180,9 +190,9 @@ impl RoleCore {
             };
         };
         let attempts = self.attempts(c);
-        // Of nodes that only tried, the attempts are told.
+        // Of nodes that only tried, the attempts are told, and how whoever was active before them came to its end.
         let ended = self.end_before_attempts();
-        let ended = ended.filter(|_| !attempts.is_empty() && !self.is_last_active(place, c));
+        let ended = ended.filter(|_| !self.is_last_active(place, c));
         let mut cause = ended.map_or_else(|| self.ending(place, c, now), str::to_owned);
         let tried = |name: &NodeName| attempts.iter().any(|attempt| attempt.node == *name);
         let passed_over = self.passed_over(mine, place.owner, c, now);
@@ -195,7 +205,13 @@ impl RoleCore {
         }
         let watch = &self.watch;
         let released = watch.gone.iter().any(|(gone, _)| *gone == stage::RELEASED);
-        let mut stages = watch.gone.clone();
+        // What one that only tried gave up was no application's end.
+        let acted = ended.is_none() || !attempts.is_empty();
+        let gone = watch
+            .gone
+            .iter()
+            .filter(|(gone, _)| acted || *gone != stage::RELEASED);
+        let mut stages: Vec<(&'static str, Mono)> = gone.copied().collect();
         // Of one that gave the role up, its last word is no news.
         stages.extend(
             watch
@@ -204,13 +220,18 @@ impl RoleCore {
                 .map(|at| (stage::LAST_HEARD, at)),
         );
         stages.extend(watch.stepped_down.map(|at| (stage::STEPPED_DOWN, at)));
+        // If it kept the role for a while without being active, that was no stopping.
+        let kept = watch
+            .demoting
+            .filter(|at| watch.stepped_down.is_some_and(|before| *at > before));
+        stages.extend(kept.map(|at| (stage::DEMOTING, at)));
         stages.extend(watch.decided.map(|at| (stage::DECIDED, at)));
         stages.extend(held_up.map(|(_, at)| (stage::FIT, at)));
         stages.extend(self.ready_since.map(|at| (stage::VACANT, at)));
         stages.sort_by_key(|(_, at)| *at);
         Story {
             cause: cause.chars().take(CAUSE_LENGTH).collect(),
-            from: match attempts.is_empty() {
+            from: match attempts.is_empty() && acted {
                 true => c.name_of(place.owner.node),
                 false => self.last_active(c),
             },
@@ -231,10 +252,7 @@ impl RoleCore {
             };
         }
         let peer = c.peer(owner.node).filter(|p| p.owner() == owner);
-        let leaving = || {
-            peer.and_then(|p| p.report.as_ref())
-                .is_some_and(|r| r.heartbeat.leaving)
-        };
+        let stopped = peer.and_then(Peer::stopped);
         let last = self.watch.gone.last().map(|(gone, _)| *gone);
         match last {
             Some(stage::DIED) => match &c.last_death {
@@ -243,11 +261,11 @@ impl RoleCore {
                 }
                 _ => format!("{name} died: its guardian has stopped the application and says so"),
             },
-            Some(stage::RELEASED) => match (handover(self, c, place), self.farewell_of(peer)) {
-                (Some(why), _) => format!("{name} handed over: {why}"),
-                _ if leaving() => format!("{name} was stopped in order"),
-                (None, Some(why)) => format!("{name} stepped down: {why}"),
-                (None, None) => format!("{name} stepped down"),
+            Some(stage::RELEASED) => match (handover(self, c, place), stopped, self.farewell_of(peer)) {
+                (Some(why), ..) => format!("{name} handed over: {why}"),
+                (_, Some(stopped), _) => format!("{name} was {stopped}"),
+                (_, _, Some(why)) => format!("{name} stepped down: {why}"),
+                (..) => format!("{name} stepped down"),
             },
             Some(stage::RESTARTED) => format!("{name} was started anew, and no longer holds the role"),
             Some(_) => match self.watch.heard {
@@ -333,12 +351,12 @@ impl RoleCore {
         }
         let alive = c.alive(peer.owner(), now).is_some();
         let other_window = c.other_window(c.window_of(peer));
-        let leaving = peer.report.as_ref().is_some_and(|r| r.heartbeat.leaving);
+        let stopped = peer.stopped();
         let condition = peer.beat(&self.name).map(|beat| &beat.condition);
         Some(match condition {
             _ if c.dead.contains(&peer.owner()) => "dead".into(),
-            _ if leaving && alive => "being stopped".into(),
-            _ if leaving => "stopped in order".into(),
+            _ if stopped.is_some() && alive => "being stopped".into(),
+            _ if stopped.is_some() => stopped?,
             None => "not heard".into(),
             // Who has a longer window speaks more seldom, and is not silent.
             _ if other_window.is_some() && peer.heard(&c.timing_of(peer), now) => other_window?,

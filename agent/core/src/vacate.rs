@@ -3,9 +3,13 @@
 use crate::ask::serving;
 use crate::cluster::Cluster;
 use crate::coordinate::picture;
+use crate::publish;
 use crate::role::RoleCore;
+use crate::why;
 use baton_shared::clock::Mono;
+use baton_shared::history::list;
 use baton_shared::id::{Epoch, NodeName, RoleName};
+use baton_shared::view::HolderView;
 use std::collections::BTreeMap;
 
 /// What is waited for.
@@ -17,6 +21,10 @@ pub(crate) struct Vacating {
     patient: bool,
     /// When it is said that it stays, unless it looks different by then: a check may just fail once.
     stays_at: Option<Mono>,
+    /// The order was seen in the log.
+    drained: bool,
+    /// Roles that no other node is active for, by the last look.
+    left: Vec<RoleName>,
 }
 
 impl Vacating {
@@ -35,6 +43,8 @@ impl Vacating {
             held: held.collect(),
             patient,
             stays_at: None,
+            drained: false,
+            left: Vec::new(),
         }
     }
 
@@ -51,20 +61,31 @@ impl Vacating {
         now: Mono,
     ) -> Option<Result<Vec<String>, String>> {
         if !c.drained(&self.node) {
-            return None; // the log here is not so far yet
+            // Until it was seen there, the log here is not so far yet.
+            return self
+                .drained
+                .then(|| Err(format!("{} was put back in line meanwhile", self.node)));
+        }
+        self.drained = true;
+        // What it was about to take when the order came it may have won since.
+        for (name, role) in roles {
+            let is_new = self.held.iter().all(|(held, _)| held != name);
+            if let Some(epoch) = holding(role, &self.node, c, now).filter(|_| is_new) {
+                self.held.push((name.clone(), epoch));
+            }
         }
         let (mut active, mut left) = (Vec::new(), Vec::new());
         for (name, before) in &self.held {
             let Some(role) = roles.get(name) else { continue };
-            let others = c.config.nodes.keys().filter(|other| **other != self.node);
-            let mut serving = others.filter_map(|other| Some((other, serving(role, other, c, now)?)));
-            match serving.find(|(_, epoch)| epoch > before) {
-                Some((other, epoch)) => {
-                    active.push(format!("{other} is active for role {name} at epoch {epoch}"));
+            let elsewhere = |holder: &HolderView| holder.node != self.node && holder.epoch > *before;
+            match publish::holder(role, c, now).filter(|holder| holder.serving && elsewhere(holder)) {
+                Some(HolderView { node, epoch, .. }) => {
+                    active.push(format!("{node} is active for role {name} at epoch {epoch}"));
                 }
                 None => left.push(role),
             }
         }
+        self.left = left.iter().map(|role| role.name.clone()).collect();
         if left.is_empty() {
             return Some(Ok(active));
         }
@@ -81,13 +102,16 @@ impl Vacating {
     fn keeps(&self, role: &RoleCore, c: &Cluster, now: Mono) -> Option<String> {
         holding(role, &self.node, c, now)?;
         let fit = picture(role, c, now).candidates;
-        let why = match fit
+        let why: String = match fit
             .iter()
             .any(|other| other.fit && other.able && other.name != self.node)
         {
             true if !c.state.paused => return None,
-            true => "takeovers are paused; `baton resume`, or move the role with `baton switchover`",
-            false => "nobody else is fit",
+            true => "takeovers are paused; `baton resume`, or move the role with `baton switchover`".into(),
+            false => match why::others_unfit(&self.node, role, c, now).as_str() {
+                "" => "nobody else is fit".into(),
+                others => format!("nobody else is fit ({others})"),
+            },
         };
         let does = match serving(role, &self.node, c, now) {
             Some(_) => "stays active",
@@ -97,24 +121,31 @@ impl Vacating {
             1 => String::new(),
             _ => format!(" for role {}", role.name),
         };
-        Some(format!("{} is out of line but {does}{of}: {why}", self.node))
+        let node = &self.node;
+        Some(format!(
+            "{node} is out of line but {does}{of}: {why}. `baton undrain {node}` puts it back"
+        ))
     }
 
     /// What is said when the time is over.
     pub fn late(&self) -> String {
-        let roles: Vec<&str> = self.held.iter().map(|(role, _)| role.as_str()).collect();
+        let node = &self.node;
         format!(
-            "{} is out of line, but no other node became active for {} in time; see `baton status`",
-            self.node,
-            roles.join(", ")
+            "no other node became active for {} in time; see `baton status`. {node} stays out of line until `baton undrain {node}`",
+            list(&self.left)
         )
     }
 }
 
-/// The epoch at which a node holds a role, by its own last word.
+/// The epoch at which a node holds a role, by its own word, or else by that of others who hear it.
 fn holding(role: &RoleCore, node: &NodeName, c: &Cluster, now: Mono) -> Option<Epoch> {
     if node == c.me() {
         return role.holding(now);
     }
-    c.peers.get(node)?.fresh_beat(&role.name, &c.timing, now)?.holding
+    let peer = c.peers.get(node)?;
+    if let Some(beat) = peer.fresh_beat(&role.name, &c.timing, now) {
+        return beat.holding;
+    }
+    let holder = publish::holder(role, c, now).filter(|holder| holder.node == *node);
+    holder.map(|holder| holder.epoch)
 }

@@ -54,7 +54,8 @@ impl Member {
 
     /// What is wrong with it: now, or else when it last tried.
     fn trouble(&self) -> Option<&str> {
-        self.unfit.as_deref().or(self.failed.as_deref())
+        let trouble = self.unfit.as_deref().or(self.failed.as_deref());
+        trouble.or(self.said.as_deref())
     }
 }
 
@@ -85,6 +86,13 @@ pub(crate) fn why(
 pub(crate) fn nobody(role: &RoleCore, c: &Cluster, waiting_for: &[NodeName], now: Mono) -> Option<String> {
     let facts = facts(role, c, waiting_for, now)?;
     Some(words(&facts).chars().take(MAX_WORDS).collect())
+}
+
+/// What keeps every node but this one from a role; empty if nothing is known.
+pub(crate) fn others_unfit(node: &NodeName, role: &RoleCore, c: &Cluster, now: Mono) -> String {
+    let mut others = members(role, c, now);
+    others.retain(|member| member.name != *node);
+    troubles(&others)
 }
 
 fn facts(role: &RoleCore, c: &Cluster, waiting_for: &[NodeName], now: Mono) -> Option<Facts> {
@@ -178,7 +186,7 @@ pub(crate) fn words(facts: &Facts) -> String {
         [one] => words.push_str(&format!("; the disk of {one} does not answer")),
         hung => words.push_str(&format!("; the disks of {} do not answer", list(hung))),
     }
-    match troubles(facts).as_str() {
+    match troubles(&facts.members).as_str() {
         "" => words,
         troubles => format!("{words}; {troubles}"),
     }
@@ -188,7 +196,7 @@ pub(crate) fn words(facts: &Facts) -> String {
 fn holds(holder: &NodeName, state: RoleState, facts: &Facts) -> String {
     let does = match state {
         RoleState::Demoting => "holds the role and has not stopped its application yet",
-        _ => "holds the role and is not active yet",
+        _ => "holds the role and is not active",
     };
     let member = facts.members.iter().find(|member| member.name == *holder);
     let words = match member.and_then(Member::trouble) {
@@ -203,9 +211,9 @@ fn holds(holder: &NodeName, state: RoleState, facts: &Facts) -> String {
 }
 
 /// `a: not heard; b and c: promotion failed: exit status 3`
-fn troubles(facts: &Facts) -> String {
+fn troubles(members: &[Member]) -> String {
     let mut found: Vec<(&str, Vec<&NodeName>)> = Vec::new();
-    for member in &facts.members {
+    for member in members {
         let Some(trouble) = member.trouble() else { continue };
         match found.iter_mut().find(|(words, _)| *words == trouble) {
             Some((_, nodes)) => nodes.push(&member.name),
@@ -268,7 +276,7 @@ mod tests {
             holder: Some((name("b"), RoleState::Promoting)),
             ..next.clone()
         };
-        let told = "b holds the role and is not active yet: promotion failed: exit status 3";
+        let told = "b holds the role and is not active: promotion failed: exit status 3";
         assert_eq!(words(&promoting), told);
         let demoting = Facts {
             holder: Some((name("c"), RoleState::Demoting)),
@@ -286,7 +294,7 @@ mod tests {
             paused: true,
             ..now_sick.clone()
         };
-        let told = "a holds the role and is not active yet: the application is not healthy: GET / says 404; \
+        let told = "a holds the role and is not active: the application is not healthy: GET / says 404; \
                     and automatic takeovers are paused";
         assert_eq!(words(&paused), told);
         let lack = Some("cannot run what it needs: actions.promote.command: there is no /opt/promote");

@@ -9,6 +9,7 @@ use crate::keeper::program::cannot_run;
 use crate::keeper::running::{Running, leftovers};
 use crate::keeper::{self, Start, cgroup, environment};
 use baton_core::guardian::Rest;
+use baton_shared::view::IN_ITS_LOG;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
@@ -143,7 +144,7 @@ impl Failed {
     pub fn public(&self) -> String {
         match self.output.is_empty() {
             true => self.reason.clone(),
-            false => format!("{} (what it said is in its node's log)", self.reason),
+            false => format!("{}{IN_ITS_LOG}", self.reason),
         }
     }
 }

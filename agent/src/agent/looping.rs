@@ -91,9 +91,10 @@ impl Loop {
         })
     }
 
-    /// Has the core stop, and what it promised written.
-    pub async fn release(&mut self) -> bool {
-        if self.stopped.is_terminated() || self.notices.send(Input::Stop.into()).await.is_err() {
+    /// Has the core stop, because of what is broken, if anything is; and what it promised written.
+    pub async fn release(&mut self, broken: Option<String>) -> bool {
+        let stop = Input::Stop { broken };
+        if self.stopped.is_terminated() || self.notices.send(stop.into()).await.is_err() {
             return false;
         }
         let stopped = (&mut self.stopped).await.is_ok();

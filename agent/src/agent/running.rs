@@ -35,6 +35,8 @@ const STOP_SLACK: Duration = Duration::from_secs(4);
 const STOP_MAX: Duration = Duration::from_secs(300);
 /// Without a cluster it is said no more often than this.
 const MIN_JOIN_WARNING: Duration = Duration::from_secs(1);
+/// What the kernel says of a full disk: ENOSPC in words.
+const NO_SPACE: &str = "No space left on device";
 /// The cause of a failure is waited for so long, when its consequence is seen first.
 const CAUSE_LIMIT: Duration = Duration::from_millis(100);
 /// Consensus, and then the faces, may each take so long to end.
@@ -171,11 +173,22 @@ impl Running {
 
     /// Runs until it is told to stop or something fails, then stops in order; gives the exit status.
     pub async fn until_stopped(mut self) -> u8 {
-        let failure = self.until_asked().await;
+        let failure = self
+            .until_asked()
+            .await
+            .map(|failure| match &self.configs.borrow().storage {
+                Some(dir) if failure.contains(NO_SPACE) => {
+                    format!(
+                        "the disk of {} is full: make room there, and start it again ({failure})",
+                        dir.display()
+                    )
+                }
+                _ => failure,
+            });
         if let Some(failure) = &failure {
             tracing::error!("{failure}; this node stops");
         }
-        let in_order = self.stop().await;
+        let in_order = self.stop(failure.clone()).await;
         if failure.is_none() && in_order {
             tracing::info!("stopped");
             DONE
@@ -217,7 +230,7 @@ impl Running {
 
     /// Demotes and releases; then ends consensus; then the faces, which answer "not active" until the last. False if
     /// this node could not let go in time: its lease then ends by itself.
-    async fn stop(&mut self) -> bool {
+    async fn stop(&mut self, broken: Option<String>) -> bool {
         self.manager.stopping().await;
         let limit = stop_limit(&self.configs.borrow());
         let asked = Instant::now();
@@ -232,7 +245,7 @@ impl Running {
             }
         };
         let released = tokio::select! {
-            released = timeout(limit, self.looping.release()) => released.unwrap_or_else(|_| {
+            released = timeout(limit, self.looping.release(broken)) => released.unwrap_or_else(|_| {
                 tracing::error!("not stopped in order within {limit:?}; the lease ends by itself");
                 false
             }),

@@ -13,7 +13,6 @@ use super::configured;
 use super::health::nearest;
 use super::out::{Failure, coloured, on_terminal, print};
 use super::target::Target;
-use crate::programs::{self, Lacks};
 use baton_shared::config::{Config, Http};
 use baton_shared::id::NodeName;
 use facts::Facts;
@@ -135,7 +134,7 @@ fn nothing_to_look_at(facts: &Facts) -> String {
         .iter()
         .find(|unseen| unseen.what.starts_with("networks"));
     let file = about_file.map_or("", |unseen| unseen.why.as_str());
-    format!("neither an agent nor a configuration can be looked at: {agent}. And {file}")
+    format!("neither an agent nor a configuration can be looked at: {file}; and {agent}")
 }
 
 /// What there is to look at: the configuration that is named or found, and the way to the agent.
@@ -146,7 +145,7 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         settings: None,
         unreadable: None,
         storage: None,
-        lacks: Lacks::new(),
+        programs: None,
         client: Err(String::new()),
         named: Vec::new(),
         peers: BTreeMap::new(),
@@ -166,7 +165,7 @@ fn subject(options: &Options) -> Result<Subject, Failure> {
         let loaded = readable.loaded;
         subject.settings = Some(look::settings(file, &loaded.config, loaded.warnings, refused));
         subject.storage = loaded.config.storage.clone();
-        subject.lacks = programs::lacks(&loaded.config);
+        subject.programs = Some(loaded.config.clone());
         subject.named = look::named(&loaded.config);
         subject.peers = peers(file, &loaded.config, target);
         subject.checks = loaded.config.http.as_ref().and_then(listener);

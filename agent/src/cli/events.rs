@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(
             line(&event, false).unwrap(),
             "2025-11-21 22:00:00.001Z  main: b took over from a, which fell silent on front and back.
-                          Back after 1.02 s: silence noticed 400 ms, granted 620 ms, announced 4.5 ms. (epoch 7)\n"
+                          Back after at most 1.02 s: silence noticed 400 ms, granted 620 ms, announced 4.5 ms. (epoch 7)\n"
         );
         event.number = 0;
         let own = line(&event, false).unwrap();

@@ -179,7 +179,7 @@ pub(super) struct Status {
 
 /// Show what happened, when and why
 ///
-/// The last 1,000 events of the cluster, oldest first: takeovers with their cause, for how long nobody was active and what that
+/// The last 1,000 events of the cluster, in the order in which it learned of them: takeovers with their cause, for how long nobody was active and what that
 /// time went into; roles that were lost, promotions and demotions that failed, why nobody is active; nodes that were
 /// stopped, died or fell silent, and links; drains, pauses, and changes of nodes. Times are UTC. Of a node that is cut off
 /// it shows what that node saw itself, too.

@@ -5,7 +5,7 @@ use super::wall::{ago, short_ms};
 use baton_shared::history::tell;
 use baton_shared::id::Kind;
 use baton_shared::status::{LinkStatus, NodeStatus, RoleStatus, Status};
-use baton_shared::view::{LinkState, PeerState, PushState, PushView, RoleState};
+use baton_shared::view::{IN_ITS_LOG, LinkState, PeerState, PushState, PushView, RoleState};
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,9 @@ impl Style {
     }
 }
 
+/// Characters of a reason that the table itself has room for.
+const SHORT: usize = 44;
+
 /// The whole table, with a final newline.
 pub(crate) fn render(status: &Status, style: Style) -> String {
     let mut out = header(status, style);
@@ -81,6 +84,7 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
         out.push_str(&push_of(push, style));
     }
     for node in &status.nodes {
+        out.push_str(&reason_of(node, style));
         out.push_str(&streams_of(node, style));
     }
     for alarm in &status.alarms {
@@ -298,7 +302,26 @@ fn seen(node: &NodeStatus) -> Cell {
     if node.reason.is_empty() || node.state == PeerState::Up {
         return Cell(text.into(), paint);
     }
-    Cell(format!("{text}: {}", clean(&node.reason)), paint)
+    let reason = clean(&node.reason);
+    if reason.chars().count() > SHORT {
+        return Cell(text.into(), paint); // it has a line of its own
+    }
+    match reason.starts_with(text) {
+        true => Cell(reason, paint),
+        false => Cell(format!("{text}: {reason}"), paint),
+    }
+}
+
+/// Why a node is not up, where that is too long for the table.
+fn reason_of(node: &NodeStatus, style: Style) -> String {
+    let reason = clean(&node.reason);
+    if node.state == PeerState::Up || node.state == PeerState::Myself || reason.chars().count() <= SHORT {
+        return String::new();
+    }
+    format!(
+        "{}\n",
+        style.paint(&format!("{}: {reason}", node.name), Paint::Bad)
+    )
 }
 
 fn link_cell(link: &LinkStatus) -> Cell {
@@ -394,7 +417,7 @@ fn troubles_of(role: &RoleStatus, status: &Status, style: Style) -> String {
         };
         let mut text = format!("{} on {}: {}", role.role, node.name, clean(trouble));
         if me && !role.last_words.is_empty() {
-            text.push_str(&format!(": {}", clean(&role.last_words)));
+            text = format!("{}: {}", text.replace(IN_ITS_LOG, ""), clean(&role.last_words));
         }
         out.push_str(&format!("{}\n", style.paint(&text, Paint::Warn)));
     }

@@ -188,7 +188,8 @@ fn save_overridden(folder: &dyn Folder, entries: &[Entry<Types>]) -> Result<(), 
         .and_then(|()| folder.sync())
         .map_err(|error| format!("{folder}/{name}: {error}"))?;
     tracing::warn!(
-        "the cluster overrode {} changes that were recorded here alone; they are saved in {folder}/{name}",
+        "{} changes that were recorded here alone never came into force, for the other nodes went on without this one; nothing is to be \
+         done. For the curious they are in {folder}/{name}",
         entries.len(),
     );
     Ok(())

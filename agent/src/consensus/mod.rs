@@ -275,6 +275,14 @@ impl Consensus {
             )
     }
 
+    /// Whether the engine may lead, and stand for election. A leader that may not keeps its office until the others, who no longer hear
+    /// from it, have elected another.
+    pub fn may_lead(&self, may: bool) {
+        let engine = self.raft.runtime_config();
+        engine.heartbeat(may);
+        engine.elect(may);
+    }
+
     /// Asks every voter to be initialised by this node, and initialises. Idempotent.
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, (NodeName, Kind)>) -> Result<(), String> {
         let Ok(_one) = self.founding.try_lock() else {

@@ -28,6 +28,8 @@ pub enum Call {
     Engine(EngineChange),
     /// Initialise the cluster. Repeated by the core, so dropped while one is under way.
     Bootstrap(BTreeMap<NodeId, (NodeName, Kind)>),
+    /// Whether the engine may lead. Repeated by the core.
+    Lead(bool),
     /// A later run has this node's consensus id: remember it (V7).
     Superseded,
 }
@@ -64,6 +66,7 @@ pub async fn run(
                     under_way.spawn(initialise(consensus.clone(), members));
                 }
                 Some(Call::Engine(_) | Call::Bootstrap(_)) => {}
+                Some(Call::Lead(may)) => consensus.may_lead(may),
                 Some(Call::Superseded) => drop(under_way.spawn(remember_superseded(consensus.clone()))),
             },
             Some(done) = under_way.join_next() => match done {

@@ -449,7 +449,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 }
             }
             Output::Propose { token, command } => self.propose(token, command),
-            // Both are repeated by the core: a full queue needs no answer.
+            // These are repeated by the core: a full queue needs no answer.
             Output::Engine(change) => drop(self.io.calls.try_send(Call::Engine(change))),
             Output::Bootstrap { members } => drop(self.io.calls.try_send(Call::Bootstrap(members))),
             Output::Publish(view) => self.publish(*view),
@@ -468,6 +468,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                     let _ = answer.send(epoch);
                 }
             }
+            Output::Lead(may) => drop(self.io.calls.try_send(Call::Lead(may))),
             Output::Superseded => self.superseded = true,
             Output::Stopped => self.stopped = true,
         }

@@ -245,7 +245,7 @@ impl Operators {
                 };
             }
         };
-        tracing::info!(request = ?ask, "asked by an operator");
+        tracing::debug!(request = ?ask, "asked by an operator");
         // The core gives up first, and says why.
         let limit = match &ask {
             Ask::Vacate { limit, .. } => *limit + SPARE,

@@ -1,8 +1,9 @@
 //! What keeps a program from being run, in more words than the kernel has: it says "no such file" of a script whose *interpreter* is
-//! missing, too. For people alone; whether a program runs is seen by running it.
+//! missing, too. Whether a program runs is seen by running it; a node of which this says that it would not is out of line while others
+//! are not.
 
 use super::{environment, paths};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
@@ -40,7 +41,7 @@ fn trouble_at(program: &str, places: &[CString]) -> Option<String> {
         let shown = place.display();
         if metadata.is_dir() {
             forbidden.get_or_insert_with(|| format!("{shown} is a directory; name the program in it"));
-        } else if access(place, Access::EXEC_OK).is_err() {
+        } else if accessat(CWD, place, Access::EXEC_OK, AtFlags::EACCESS).is_err() {
             forbidden.get_or_insert_with(|| {
                 format!("{shown} may not be executed by this user; run: chmod +x {shown} (and see that its file system is not mounted noexec)")
             });

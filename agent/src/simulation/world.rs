@@ -271,7 +271,7 @@ impl World {
     pub(super) fn stop(&self, n: usize) {
         if let Some(run) = self.node(n) {
             tracing::info!(target: "world", "{} is told to stop", name(n));
-            let _ = run.notices.try_send(Input::Stop.into()); // a full queue: it is not told
+            let _ = run.notices.try_send(Input::Stop { broken: None }.into()); // a full queue: it is not told
         }
     }
 

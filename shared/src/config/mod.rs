@@ -579,6 +579,10 @@ impl Config {
         let mut all: Vec<(String, &[String])> = Vec::new();
         for (name, role) in &self.roles {
             all.extend(self.commands_of(name));
+            let check = role.check.as_ref().filter(|check| !check.standby);
+            if let Some(Probe::Command(command)) = check.map(|check| &check.probe) {
+                all.push((self.key_of(name, "check.command"), command));
+            }
             if let Some(Call::Command(command)) = role.notify.as_ref().map(|notify| &notify.call) {
                 all.push((self.key_of(name, "actions.notify.command"), command));
             }
@@ -586,14 +590,16 @@ impl Config {
         all
     }
 
-    /// Every command without which a role cannot be taken or given up, with its key in the file. A notify only tells of it.
+    /// Every command without which a role cannot be taken or given up, with its key in the file. A notify only tells of it, and what
+    /// checks the promoted node alone may come with what the promotion mounts.
     pub fn commands_of(&self, name: &RoleName) -> Vec<(String, &[String])> {
         let Some(role) = self.roles.get(name) else {
             return Vec::new();
         };
         let mut all: Vec<(String, &[String])> = Vec::new();
         let key = |key: &str| self.key_of(name, key);
-        if let Some(Probe::Command(command)) = role.check.as_ref().map(|check| &check.probe) {
+        let check = role.check.as_ref().filter(|check| check.standby);
+        if let Some(Probe::Command(command)) = check.map(|check| &check.probe) {
             all.push((key("check.command"), command));
         }
         // A fence that stands alone is the demote command, too.

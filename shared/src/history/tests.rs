@@ -92,7 +92,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
             "a fell silent on front and back (c does not hear it either); last heard 410 ms before",
             &silent,
             "main: b took over from a, which fell silent on front and back (c does not hear it either); last heard \
-             410 ms before. Back after 1.02 s: silence noticed 400 ms, majority agreed 10 ms, waited for earlier \
+             410 ms before. Back after at most 1.02 s: silence noticed 400 ms, majority agreed 10 ms, waited for earlier \
              promises 595 ms, granted 3.0 ms, promoted 12 ms, healthy 5.0 ms. (epoch 12)",
         ),
         (
@@ -144,7 +144,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
             "a fell silent on front; last heard 5 min 3 s before; b had to wait: automatic takeovers are paused",
             &paused,
             "main: b took over from a, which fell silent on front; last heard 5 min 3 s before; b had to wait: \
-             automatic takeovers are paused. Back after 5 min 3 s: silence noticed 400 ms, had to wait 5 min 3 s. (epoch 12)",
+             automatic takeovers are paused. Back after at most 5 min 3 s: silence noticed 400 ms, had to wait 5 min 3 s. (epoch 12)",
         ),
         (
             Some("a"),
@@ -182,7 +182,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
                 ("pondered", 70_000),
                 (stage::SERVING, 70_000),
             ],
-            "main: b took over from a: as it pleased. Back after 70 ms: pondered 70 ms. (epoch 12)",
+            "main: b took over from a: as it pleased. Back after at most 70 ms: pondered 70 ms. (epoch 12)",
         ),
     ];
     for (from, cause, stages, told) in table {

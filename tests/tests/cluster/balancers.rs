@@ -239,8 +239,7 @@ fn holder_switched_over_or_stopped_behind_balancers_clients_notice_no_more_than_
     let mut stage = Stage::set();
     for (from, to) in [("a", "b"), ("b", "a")] {
         stage.place(from);
-        let since = now();
-        stage.cluster.operate("w", &["switchover", "--to", to]);
+        let since = stage.cluster.switch_over("w", to);
         let moved_to = stage.taken_over(since, from, Apart::NOBODY, stage.cluster.orderly_bound(), true);
         assert_eq!(moved_to, to);
         // The agent alone: its application goes on answering whoever asks.
@@ -297,8 +296,7 @@ fn haproxy_that_resolves_the_name_follows_a_kill_and_a_switchover_and_leaves_the
     cluster.start("a");
     followed(&cluster, since, "a", &to, "killed");
 
-    let since = now();
-    cluster.operate(&to, &["switchover", "--to", "a"]);
+    let since = cluster.switch_over(&to, "a");
     followed(&cluster, since, &to, "a", "switched over");
     cluster.verify();
 }

@@ -88,8 +88,13 @@ fn holder_loses_the_network_of_clients_and_a_node_that_has_it_takes_over() {
         let (to, _) = cluster.assert_takeover(since, &holder, Apart::NOBODY, bound);
         told(&cluster, &to, "cut off from clients on front: ");
         told(&cluster, &to, why);
-        let table = cluster.operate(&to, &["status"]);
-        assert!(table.contains("cut off from clients on front"), "{table}");
+        until(GENEROUS, "the table says so", || {
+            let table = cluster.operate(&to, &["status"]);
+            match table.contains("cut off from clients on front") {
+                true => Ok(()),
+                false => Err(table),
+            }
+        });
         // It does not go back by itself.
         let since = now();
         cluster.heal(&holder);
@@ -180,8 +185,14 @@ fn carrier_that_flaps_every_second_moves_the_role_once() {
         hold(Duration::from_millis(500));
         holder = active(&cluster);
     }
-    assert_ne!(holder, first);
-    assert_eq!(handed_over(&cluster), 1);
-    assert_eq!(cluster.settled(), holder);
+    // What is handed over at the end counts, too, and is in the log a moment later.
+    assert_ne!(cluster.settled(), first);
+    until(GENEROUS, "the log tells of one handover", || {
+        match handed_over(&cluster) {
+            0 => Err("of none".into()),
+            1 => Ok(()),
+            more => panic!("{more} handovers"),
+        }
+    });
     cluster.verify();
 }

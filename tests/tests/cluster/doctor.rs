@@ -7,7 +7,7 @@ use baton_tests::disk::Disk;
 use baton_tests::fault::{Loss, Way};
 use baton_tests::plan::Plan;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
@@ -53,12 +53,14 @@ fn one_network_blocked_the_doctor_says_which_way_and_what_to_open() {
             cluster.diagnose("b", &[]).tells("firewall", &says)
         });
         // The third sees its own link to b alone, and none of front is blamed.
-        let diagnosis = cluster.diagnose("c", &[]);
-        let blamed = diagnosis
-            .found
-            .iter()
-            .filter(|found| found.text.starts_with("front: "));
-        assert_eq!(blamed.count(), 0, "{diagnosis:#?}");
+        until(GENEROUS, "c blames nothing of front", || {
+            let diagnosis = cluster.diagnose("c", &[]);
+            let mut found = diagnosis.found.iter();
+            match found.any(|found| found.text.starts_with("front: ")) {
+                true => Err(format!("{diagnosis:#?}")),
+                false => Ok(()),
+            }
+        });
         cluster.heal("b");
         cluster.settled();
     }
@@ -107,6 +109,16 @@ fn client_of_a_standby_is_named_and_client_of_the_active_node_is_not() {
     );
 }
 
+/// How many processes of doctors look at this directory.
+fn looking_at(dir: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let commands = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    let sought = format!("--look-at\0{dir}\0");
+    commands
+        .filter(|command| String::from_utf8_lossy(command).ends_with(&sought))
+        .count()
+}
+
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn disk_that_hangs_is_told_and_does_not_hold_the_doctor_up() {
@@ -128,7 +140,7 @@ fn disk_that_hangs_is_told_and_does_not_hold_the_doctor_up() {
         .tells("disk", &["the disk hangs", &dir, "fsfreeze"])
         .unwrap_or_else(|found| panic!("{found}"));
     // Its own bound is 4.5 s; the rest is a machine that is busy.
-    assert!(took < Duration::from_secs(7), "it took {took:?}");
+    assert!(took < GENEROUS, "it took {took:?}");
     // What the others decide does not get there, and that is told here and there.
     cluster.operate("a", &["pause"]);
     for name in ["a", "b"] {
@@ -137,6 +149,16 @@ fn disk_that_hangs_is_told_and_does_not_hold_the_doctor_up() {
             diagnosis.tells("log", &["the log of b stands still"])
         });
     }
+    // However often it is asked, one process waits for that disk.
+    let dir = cluster.dir().join("b").display().to_string();
+    until(
+        GENEROUS,
+        "one looks, and the others are gone",
+        || match looking_at(&dir) {
+            1 => Ok(()),
+            others => Err(format!("{others} processes look at {dir}")),
+        },
+    );
     disk.thaw();
     cluster.operate("a", &["resume"]);
     cluster.settled();

@@ -96,12 +96,17 @@ fn promotion_fails_everywhere_and_every_face_says_so_until_it_succeeds() {
     }
     hold(Duration::from_secs(4));
     for name in ["b", "c"] {
-        let so_far = cluster.status(name).expect("it answers").roles[0].nobody_ms;
-        let (says, truth) = (so_far.expect("since it knew of a"), now().since(since));
-        let truth = truth.as_secs_f64() * 1e3;
+        // What it said when it was asked, and not when this test had a core again.
+        let passed = || now().since(since).as_secs_f64() * 1e3;
+        let (before, says, after) = until(GENEROUS, "it says for how long", || {
+            let before = passed();
+            let so_far = cluster.status(name)?.roles[0].nobody_ms;
+            let so_far = so_far.ok_or("not since it knew of a")?;
+            Ok((before, so_far, passed()))
+        });
         assert!(
-            (says - truth).abs() <= truth / 20.0,
-            "{name}: {says} ms, not {truth}"
+            says >= before * 0.95 && says <= after * 1.05,
+            "{name}: {says} ms, not {before} to {after}"
         );
     }
     std::fs::remove_file(&broken).expect("it was written");
@@ -115,19 +120,21 @@ fn promotion_fails_everywhere_and_every_face_says_so_until_it_succeeds() {
         "{event:#?}"
     );
     agrees(&cluster, since, &event);
-    let status = cluster.status(&to).expect("it answers");
-    assert_eq!(status.roles[0].nobody, None);
     let other = cluster.others(&["a", &to]).remove(0);
-    let trouble = |name: &str| {
-        let mut nodes = status.nodes.iter();
-        let node = nodes.find(|node| node.name.as_str() == name);
-        node.expect("it is configured").troubles.values().next().cloned()
-    };
-    assert_eq!(trouble(&to), None, "it has succeeded");
-    assert!(
-        trouble(&other).is_some_and(|words| words.contains(cause)),
-        "there it has not"
-    );
+    until(GENEROUS, "it has succeeded here, and not there", || {
+        let status = cluster.status(&to)?;
+        let trouble = |name: &str| {
+            let mut nodes = status.nodes.iter();
+            let node = nodes.find(|node| node.name.as_str() == name);
+            node.expect("it is configured").troubles.values().next().cloned()
+        };
+        let (nobody, here, there) = (&status.roles[0].nobody, trouble(&to), trouble(&other));
+        let failed_there = there.as_ref().is_some_and(|words| words.contains(cause));
+        match nobody.is_none() && here.is_none() && failed_there {
+            true => Ok(()),
+            false => Err(format!("{nobody:?}; at {to} {here:?}, at {other} {there:?}")),
+        }
+    });
     cluster.verify();
 }
 
@@ -155,8 +162,9 @@ fn application(cluster: &Cluster, name: &str) -> Arc<AtomicU16> {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn check_that_fails_for_long_is_told_with_its_newest_reason_and_all_of_its_time() {
+    // Each look is answered at once, unless this machine is busy: that is no failure.
     let check = format!(
-        "\n[check]\nhttp = \"http://127.0.0.1:{APP_PORT}/\"\ninterval = \"200ms\"\ntimeout = \"150ms\"\nfall = 1\nrise = 1\n"
+        "\n[check]\nhttp = \"http://127.0.0.1:{APP_PORT}/\"\ninterval = \"200ms\"\ntimeout = \"5s\"\nfall = 1\nrise = 1\n"
     );
     let plan = Plan::members(&NAMES).window(WINDOW).more(&check);
     let mut cluster = Cluster::unstarted_in_lab(plan);
@@ -179,21 +187,19 @@ fn check_that_fails_for_long_is_told_with_its_newest_reason_and_all_of_its_time(
     told(&cluster, "b", what::LOST, "a", "503");
     says[0].store(404, Relaxed);
     hold(Duration::from_secs(7));
-    let nobody = cluster.status("b").expect("it answers").roles[0].nobody.clone();
-    let nobody = nobody.expect("nobody is active");
-    assert!(
-        nobody.contains("a holds the role") && nobody.contains("404"),
-        "{nobody}"
-    );
+    until(GENEROUS, "its newest reason is known", || {
+        let nobody = cluster.status("b")?.roles[0].nobody.clone().unwrap_or_default();
+        let newest = nobody.contains("a holds the role") && nobody.contains("404");
+        newest.then_some(()).ok_or(nobody)
+    });
+    let mended = now();
     says[0].store(200, Relaxed);
-    until(GENEROUS, "a is active again", || {
-        let status = cluster.status("a")?;
-        let active = status.roles[0].active.is_some();
-        active.then_some(()).ok_or_else(|| "it is not".to_owned())
+    until(GENEROUS, "a is active again, also for the client", || {
+        let successor = cluster.watch.successor(Viewpoint::Client, "", mended);
+        successor.ok_or_else(|| "it is not".to_owned())
     });
     let event = told(&cluster, "c", what::TAKEOVER, "a", "404");
     assert!(!event.cause.contains("503"), "{event:#?}");
-    hold(WINDOW); // for the client to have asked
     agrees(&cluster, since, &event);
     cluster.verify();
 }
@@ -250,8 +256,11 @@ fn holder_that_is_cut_off_tells_its_own_side_and_a_lost_network_is_told_by_name(
     }
     let said = cluster.operate("a", &["events"]);
     assert!(said.contains("this node's own word"), "{said}");
-    let status = cluster.operate("a", &["status"]);
-    assert!(status.contains("no majority: a is not in touch"), "{status}");
+    until(GENEROUS, "its table says why", || {
+        let status = cluster.operate("a", &["status"]);
+        let says = status.contains("no majority: a is not in touch");
+        says.then_some(()).ok_or(status)
+    });
     cluster.heal("a");
     cluster.settled();
     for kind in [what::LOST, what::CUT_OFF] {

@@ -6,9 +6,9 @@ use baton_agent::demo::question::{Asker, SERVFAIL};
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::{ASK_LIMIT, CLIENT, Cluster};
-use baton_tests::deadline::hold;
+use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::fault::{Loss, Way};
-use baton_tests::plan::{DNS_PORT, HTTP_PORT, Plan, ZONE};
+use baton_tests::plan::{DNS_PORT, HTTP_PORT, PORT, Plan, ZONE};
 use baton_tests::watch::Viewpoint;
 
 /// Three members with storage, and no network by which clients come: such a one is not to be lost (`clients.rs`).
@@ -50,6 +50,32 @@ fn one_network_lost_holder_keeps_the_baton() {
         cluster.lab().heal_all();
     }
     cluster.settled();
+}
+
+/// A firewall lets streams to the coordinator and no datagrams: by what it hears nobody is fit, and that must not decide.
+#[test]
+#[ignore = "needs root and network namespaces: run by .ci/run"]
+fn no_datagrams_to_the_coordinator_an_order_is_carried_out_and_another_takes_the_office() {
+    let mut cluster = no_clients();
+    let (holder, deaf) = cluster.arrange(false);
+    let third = cluster.others(&[&holder, &deaf]).remove(0);
+    cluster.lab().lose(&deaf, Loss::all().way(Way::In).udp(PORT));
+    outlast(&cluster);
+    let said = cluster.operate(&holder, &["drain", &holder]);
+    assert!(
+        said.contains(&format!("{third} is active for role main")),
+        "{said}"
+    );
+    until(GENEROUS, "another is the coordinator", || {
+        match cluster.status(&third)?.coordinator {
+            Some(coordinator) if coordinator.as_str() != deaf => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    cluster.heal(&deaf);
+    cluster.operate(&third, &["undrain", &holder]);
+    assert_eq!(cluster.settled(), third);
+    cluster.verify();
 }
 
 #[test]

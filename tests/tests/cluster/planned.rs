@@ -35,8 +35,7 @@ fn switchover_to_each_member_from_each_other_at_once() {
     ];
     for (number, (from, to)) in steps.into_iter().enumerate() {
         assert_eq!(cluster.settled(), from);
-        let since = now();
-        cluster.operate(NAMES[number % 3], &["switchover", "--to", to]);
+        let since = cluster.switch_over(NAMES[number % 3], to);
         let (moved_to, _) = cluster.assert_takeover(since, from, Apart::NOBODY, cluster.orderly_bound());
         assert_eq!(moved_to, to);
     }

@@ -103,7 +103,10 @@ fn all_stopped_and_started_in_every_order_nothing_is_lost() {
         assert_eq!(after.cluster_id, before.cluster_id, "{order:?}");
         let number = |event: Option<baton_shared::view::Event>| event.map_or(0, |event| event.number);
         assert!(number(after.last_event) >= number(before.last_event), "{order:?}");
-        assert!(cluster.watch.was_active_since(&holder, since));
+        until(GENEROUS, "a client has seen it active", || {
+            let seen = cluster.watch.was_active_since(&holder, since);
+            seen.then_some(()).ok_or_else(|| format!("{holder} was not"))
+        });
         cluster.verify();
     }
 }

@@ -115,11 +115,18 @@ fn machine_is_copied_while_it_runs_and_one_of_the_two_counts_until_the_copy_is_s
     let before = identity(&cluster, "b");
     let since = now();
     let storage = cluster.dir().join("copy");
-    let copied = Command::new("cp")
-        .arg("-a")
-        .args([&cluster.dir().join("b"), &storage])
-        .status();
-    assert!(copied.is_ok_and(|status| status.success()), "nothing was copied");
+    until(GENEROUS, "it is copied", || {
+        // What is written meanwhile may vanish under the hands of who copies.
+        let _ = std::fs::remove_dir_all(&storage);
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([&cluster.dir().join("b"), &storage])
+            .status();
+        match copied.is_ok_and(|status| status.success()) {
+            true => Ok(()),
+            false => Err("it is not".into()),
+        }
+    });
     let copy = start_as(&mut cluster, "b", "machine", &storage);
     alarmed(&mut cluster, &["a", "c"], "b", "machine");
     // It may learn that the copy has its id at any moment while that runs.

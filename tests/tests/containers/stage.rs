@@ -266,12 +266,14 @@ impl Stage {
     #[track_caller]
     pub fn stays_served(&self, node: &str, lines: usize, limit: Duration) {
         hold(SOME_QUESTIONS);
-        let heard = self.heard();
-        let last = heard.last().and_then(|line| Said::read(line));
-        assert!(
-            last.is_some_and(|said| said.node == node),
-            "the client hears {heard:?}"
-        );
+        let heard = until(LIMIT, &format!("the client hears {node}"), || {
+            let heard = self.heard();
+            let last = heard.last().and_then(|line| Said::read(line));
+            match last.is_some_and(|said| said.node == node) {
+                true => Ok(heard),
+                false => Err(format!("it hears {heard:?}")),
+            }
+        });
         for said in heard.iter().skip(lines).filter_map(|line| Said::read(line)) {
             assert_eq!(said.node, node, "the client hears {heard:?}");
             let waited = said.after.expect("it is not the first line");
@@ -369,14 +371,13 @@ impl Stage {
             let later = said.iter().skip(lines).find(|said| said.node != from).cloned();
             later.ok_or_else(|| format!("it hears {:?}", said.last()))
         });
-        let seen = self
-            .watches
-            .iter()
-            .find_map(|watch| watch.successor(Viewpoint::Nodes, from, since));
-        assert!(
-            seen.as_ref().is_some_and(|(node, _)| *node == said.node),
-            "the client hears {said:?}, inside it is {seen:?}"
-        );
+        // Who polls inside may be later than the client.
+        let (seen, _) = until(LIMIT, "it is seen inside, too", || {
+            let mut watches = self.watches.iter();
+            let seen = watches.find_map(|watch| watch.successor(Viewpoint::Nodes, from, since));
+            seen.ok_or_else(|| format!("the client hears {said:?}"))
+        });
+        assert_eq!(seen, said.node, "the client hears {said:?}");
         let gap = said.after.expect("it is not the first line");
         println!("{from} to {}: the client waited {gap:?}", said.node);
         assert!(

@@ -3,7 +3,7 @@
 use crate::WINDOW;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
-use baton_tests::deadline::hold;
+use baton_tests::deadline::{GENEROUS, until};
 use baton_tests::plan::Plan;
 use baton_tests::real::judge::judge;
 use baton_tests::real::kin;
@@ -33,19 +33,23 @@ fn application_left_alive_on_purpose_is_found_by_the_judge() {
     let before = judge(&cluster.applications().acts(), &cluster.watch.spans());
     cluster.place("b");
     cluster.applications().acting("b", now());
-    hold(LEFT);
-    let found = judge(&cluster.applications().acts(), &cluster.watch.spans());
-    let beside = |words: &str| {
-        found
-            .iter()
-            .filter(|finding| finding.text.contains(words))
-            .count()
-    };
-    // The one that was started, and its four descendants: each beside the active node, and beside its application as well.
-    assert_eq!(beside("/health of b had said 200"), 5, "{found:#?}");
+    // The one that was started, and its four descendants: each beside the active node, and beside its application as well. On a busy
+    // machine it may take a while until each has acted there, and for that long.
     let own = format!("process {} of a", left.id());
-    assert!(beside(&own) >= 2, "{found:#?}");
-    assert!(found[0].by >= LEFT, "{:?}", found[0]);
+    until(GENEROUS, "all are found", || {
+        let found = judge(&cluster.applications().acts(), &cluster.watch.spans());
+        let beside = |words: &str| {
+            found
+                .iter()
+                .filter(|finding| finding.text.contains(words))
+                .count()
+        };
+        let all = beside("/health of b had said 200") == 5 && beside(&own) >= 2;
+        match all && found[0].by >= LEFT {
+            true => Ok(()),
+            false => Err(format!("{found:#?}")),
+        }
+    });
     assert!(
         before.iter().all(|finding| !finding.text.contains("of b")),
         "{before:#?}"

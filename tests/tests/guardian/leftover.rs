@@ -6,7 +6,7 @@ use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::plan::Plan;
-use baton_tests::process::{children, name};
+use baton_tests::process::{children, lives, name};
 use baton_tests::real::judge::{assert_none, judge};
 use baton_tests::real::kin;
 use baton_tests::real::mode::{Ground, Mode};
@@ -97,15 +97,21 @@ fn keeper_killed_without_cgroups_nothing_scattered_outlives_it() {
         let guardian = cluster.process("a").guardian();
         let keepers = children(guardian)
             .into_iter()
-            .filter(|id| name(*id).as_deref() == Some("baton-keeper"));
+            .filter(|id| name(*id).as_deref() == Some("baton-keeper"))
+            .collect::<Vec<_>>();
         // The guardian is held up, so that what is below is its child before it looks.
         let stops = |signal| {
             let id = Pid::from_raw(guardian.cast_signed()).expect("it is a process");
             kill_process(id, signal).expect("it runs");
         };
         stops(Signal::STOP);
-        kill_all(keepers);
-        std::thread::sleep(std::time::Duration::from_millis(30));
+        kill_all(keepers.iter().copied());
+        until(GENEROUS, "the keepers are dead", || {
+            match keepers.iter().find(|id| lives(**id)) {
+                Some(id) => Err(format!("process {id} lives")),
+                None => Ok(()),
+            }
+        });
         stops(Signal::CONT);
         acting = cluster.applications().acting_anew(&acting);
         let now: Vec<_> = kin::left(&cluster.home("a"))

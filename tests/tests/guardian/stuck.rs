@@ -35,22 +35,28 @@ fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     let since = now();
     let asked = cluster.ask("a", &["switchover", "--to", "b"]);
     hold(3 * WINDOW);
-    let early = cluster.watch.successor(Viewpoint::Nodes, "a", since);
-    let log = std::fs::read_to_string(cluster.log("a")).expect("it logs");
     let word = stuck.to_string();
     let has = |line: &str, word: &str| {
         line.split(|c: char| !c.is_ascii_alphanumeric())
             .any(|part| part == word)
     };
-    let named = log.lines().any(|line| has(line, &word) && has(line, "D"));
-    let status = cluster.node("a").namespace.inside(|| {
-        let asked = baton_agent::demo::connection::get(
-            cluster.node("a").http,
-            "/status",
-            baton_tests::cluster::ASK_LIMIT,
-        );
-        asked.map_or_else(|e| e.to_string(), |answer| answer.text().to_owned())
-    });
+    // The disk is thawed whatever is found: nothing ends before.
+    let end = now() + GENEROUS;
+    let (mut named, mut status) = (false, String::new());
+    while !(named && has(&status, &word)) && now() < end {
+        let log = std::fs::read_to_string(cluster.log("a")).expect("it logs");
+        named = log.lines().any(|line| has(line, &word) && has(line, "D"));
+        status = cluster.node("a").namespace.inside(|| {
+            let asked = baton_agent::demo::connection::get(
+                cluster.node("a").http,
+                "/status",
+                baton_tests::cluster::ASK_LIMIT,
+            );
+            asked.map_or_else(|e| e.to_string(), |answer| answer.text().to_owned())
+        });
+        hold(WINDOW / 10);
+    }
+    let early = cluster.watch.successor(Viewpoint::Nodes, "a", since);
     disk.thaw();
     let late = until(GENEROUS, "another node is active", || {
         let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
@@ -59,8 +65,18 @@ fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     cluster.applications().acting(&late.0, since);
     let said = asked.wait_with_output().expect("a child can be waited for");
     eprintln!("{}", String::from_utf8_lossy(&said.stderr));
-    let events = cluster.operate(&late.0, &["events", "--last", "20"]);
     let gone = kin::left(&cluster.home("a"));
+    // The others are told what the node did a moment after it has handed over.
+    let names_it = |events: &str| {
+        let mut lines = events.lines();
+        lines.any(|line| has(line, &word) && line.contains("cannot stop its application"))
+    };
+    let mut events = cluster.operate(&late.0, &["events", "--last", "20"]);
+    let end = now() + GENEROUS;
+    while !names_it(&events) && now() < end {
+        hold(WINDOW / 10);
+        events = cluster.operate(&late.0, &["events", "--last", "20"]);
+    }
     for name in cluster.running() {
         cluster.stop(&name);
     }
@@ -72,9 +88,7 @@ fn process_in_the_kernel_is_named_and_the_role_is_kept_until_it_is_gone() {
     assert!(gone.is_empty(), "{gone:?}");
     assert!(named, "no line of the log names process {stuck} and its state D");
     assert!(
-        events
-            .lines()
-            .any(|line| has(line, &word) && line.contains("cannot stop its application")),
+        names_it(&events),
         "the history does not name process {stuck}:\n{events}"
     );
     assert!(

@@ -66,10 +66,10 @@ fn guardian_stopped_the_agent_stops_the_application_releases_and_ends_it() {
     });
     // It was released: nobody had to wait for promises to run out, which would take a window from the last renewal on.
     let bound = noticed() + WINDOW / 5 + Duration::from_millis(300) + SCHEDULING_SLACK;
-    let (to, at) = cluster
-        .watch
-        .successor(Viewpoint::Nodes, "a", since)
-        .expect("another node is active");
+    let (to, at) = until(GENEROUS, "another node is active", || {
+        let successor = cluster.watch.successor(Viewpoint::Nodes, "a", since);
+        successor.ok_or_else(|| "none is".to_owned())
+    });
     eprintln!(
         "{to} was active {:?} after the guardian was stopped, a had ended after {took:?}",
         at.since(since)
@@ -100,7 +100,7 @@ fn guardian_stopped_and_node_cut_off_nothing_acts_beside_the_new_holder() {
     });
     cluster.applications().acting(&to.0, since);
     baton_tests::deadline::hold(2 * WINDOW);
-    if cluster.ended_within("a", GENEROUS / 6).is_none() {
+    if cluster.ended_within("a", GENEROUS).is_none() {
         cluster.process("a").signal_guardian(Signal::CONT);
         end(cluster);
         panic!("nobody has ended the guardian that stood still");
@@ -161,15 +161,31 @@ fn log_frozen(more: &str) {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn guardian_that_stands_still_for_a_moment_is_let_live() {
+    // On a busy machine who lets it go on may be late: then it stood still for longer than that, and nothing is proved.
+    until(
+        GENEROUS * 4,
+        "it stands still for moments alone",
+        still_for_moments,
+    );
+}
+
+/// Plays it in a cluster of its own; fails where a moment was too long.
+fn still_for_moments() -> Result<(), String> {
     let (mut cluster, _broom) = cluster();
     cluster.place("a");
     let before = cluster.applications().acting("a", now());
     let since = now();
+    let mut longest = Duration::ZERO;
     for _ in 0..10 {
+        let stopped = now();
         cluster.process("a").signal_guardian(Signal::STOP);
         baton_tests::deadline::hold(noticed() / 4);
         cluster.process("a").signal_guardian(Signal::CONT);
+        longest = longest.max(now().since(stopped));
         baton_tests::deadline::hold(noticed() / 4);
+    }
+    if longest > noticed() / 2 {
+        return Err(format!("it stood still for {longest:?}"));
     }
     cluster.assert_steady(since, "a");
     assert_eq!(cluster.applications().acting("a", now()).name, before.name);
@@ -177,4 +193,5 @@ fn guardian_that_stands_still_for_a_moment_is_let_live() {
     for name in cluster.running() {
         cluster.stop(&name);
     }
+    Ok(())
 }

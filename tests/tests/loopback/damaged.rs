@@ -70,6 +70,7 @@ fn damaged_store_is_moved_aside_and_the_node_rejoins_as_new() {
             kept.display()
         );
         assert_ne!(id_of(&cluster, &witness, name), old, "{name} is a new node");
+        cluster.await_logged(name, "joins its cluster again");
         let log = std::fs::read_to_string(cluster.log(name)).expect("its log can be read");
         let said: Vec<&str> = log.lines().filter(|line| line.contains(".corrupt-")).collect();
         assert!(

@@ -199,17 +199,21 @@ fn health_answers_for_the_node_without_its_key() {
         ("b", vec!["--live"], 0, "alive: "),
         ("b", vec!["--active", "--role", "other"], 1, "no role \"other\""),
     ] {
-        let (code, line) = health(&cluster, name, &arguments);
-        assert_eq!(code, Some(status), "{name} {arguments:?}: {line}");
-        assert!(
-            line.contains(says) && line.lines().count() == 1,
-            "{name} {arguments:?}: {line}"
-        );
+        // A lease of half a second may lapse for a moment on a busy machine.
+        until(GENEROUS, "that is its answer", || {
+            let (code, line) = health(&cluster, name, &arguments);
+            match code == Some(status) && line.contains(says) && line.lines().count() == 1 {
+                true => Ok(()),
+                false => Err(format!("{name} {arguments:?}: {code:?} {line}")),
+            }
+        });
     }
+    // Its agent ends a moment after its guardian has.
     cluster.kill("b");
-    let (code, line) = health(&cluster, "b", &[]);
-    assert_eq!(code, Some(1), "{line}");
-    assert!(line.contains("nobody listens there"), "{line}");
+    until(GENEROUS, "nobody listens", || match health(&cluster, "b", &[]) {
+        (Some(1), line) if line.contains("nobody listens there") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let front = cluster.node("a").seat.front;
     let url = format!("http://{front}:{HTTP_PORT}");
     let output = alone(Command::new(baton()).args(["health", "--url", &url]));

@@ -11,8 +11,7 @@ fn three_nodes_pass_the_baton_in_order_and_without() {
     let mut cluster = Cluster::on_loopback(Plan::members(&NAMES).window(WINDOW));
     cluster.place("a");
 
-    let since = now();
-    cluster.operate("c", &["switchover", "--to", "b"]);
+    let since = cluster.switch_over("c", "b");
     let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.orderly_bound());
     assert_eq!(to, "b");
     cluster.settled();

@@ -160,8 +160,7 @@ fn through_failovers(dns: &str, ttl: Duration) {
         .collect();
     let budget = 2 * ttl + SCHEDULING_SLACK;
 
-    let since = now();
-    cluster.operate("c", &["switchover", "--to", "b"]);
+    let since = cluster.switch_over("c", "b");
     cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.orderly_bound());
     assert_told(&cluster, &clients, since, "a", "b", budget, "switchover");
     cluster.settled();

@@ -300,7 +300,7 @@ impl Trial {
                     to: None,
                 },
             }),
-            Step::Stop => self.give(Input::Stop),
+            Step::Stop => self.give(Input::Stop { broken: None }),
         }
     }
 

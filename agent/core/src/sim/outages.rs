@@ -230,8 +230,7 @@ fn check_that_fails_while_nobody_else_is_fit_is_an_outage_with_the_newest_reason
     w.set_health(0, &role(), false);
     w.run(7 * SECOND);
     let why = nobody(&w, 1).expect("nobody is active");
-    let holds =
-        "a holds the role and is not active yet: the application is not healthy: as the simulator says";
+    let holds = "a holds the role and is not active: the application is not healthy: as the simulator says";
     assert_eq!(why, holds);
     w.set_health(0, &role(), true);
     until_active(&mut w);

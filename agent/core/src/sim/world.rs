@@ -110,6 +110,8 @@ pub(super) struct World {
     count: u64,
     /// (from, to, network) that loses everything.
     pub cut: BTreeSet<(usize, usize, usize)>,
+    /// Nodes to which no datagrams come, although streams pass.
+    pub deaf: BTreeSet<usize>,
     /// Whose interface on which network has no carrier.
     pub unplugged: BTreeSet<(usize, usize)>,
     /// Doubles, and the nodes as which they run.
@@ -247,6 +249,7 @@ impl World {
             what: BTreeMap::new(),
             count: 0,
             cut: BTreeSet::new(),
+            deaf: BTreeSet::new(),
             unplugged: BTreeSet::new(),
             originals: BTreeMap::new(),
             reached: BTreeMap::new(),
@@ -306,6 +309,7 @@ impl World {
             stopped: false,
             leaving: false,
             log_cut: false,
+            may_lead: true,
             slow: Duration::ZERO,
             promotes: Way::Well,
             demotes: Way::Well,

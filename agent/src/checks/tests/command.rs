@@ -71,7 +71,7 @@ async fn the_exit_status_decides_and_the_last_line_says_why_but_not_in_public() 
 
 #[tokio::test]
 async fn a_command_is_told_beside_whom_it_runs() {
-    let check = shell("echo $BATON_NODE; exit 1");
+    let check = patient("echo $BATON_NODE; exit 1");
     let mut asker = Asker::new(&check).beside(vec![("BATON_NODE", "b".into())]);
     let failure = timeout(LIMIT, asker.ask()).await.unwrap().unwrap_err();
     assert_eq!(failure.output, "b");

@@ -13,9 +13,9 @@ pub(super) use settings::{named, settings};
 
 use super::facts::{Agent, AppPort, Facts, Holder, Hung, Later, Rights, Settings, Traffic, Unseen};
 use crate::cli::client::{Client, Place};
-use crate::programs::Lacks;
+use crate::programs;
 use baton_dnsd::names;
-use baton_shared::config::Host;
+use baton_shared::config::{Config, Host};
 use baton_shared::id::NodeName;
 use baton_shared::status::Status;
 use baton_shared::view::PeerState;
@@ -51,8 +51,8 @@ pub(super) struct Subject {
     pub unreadable: Option<String>,
     /// Its storage directory.
     pub storage: Option<PathBuf>,
-    /// Programs that a role needs and that cannot be run here.
-    pub lacks: Lacks,
+    /// The configuration as it was read: it names the programs that a role needs.
+    pub programs: Option<Config>,
     /// The way to the agent, or why there is none.
     pub client: Result<Client, String>,
     /// Names in the configuration that stand for addresses: of which node, and on which network.
@@ -64,6 +64,8 @@ pub(super) struct Subject {
     /// Ports of the application that the command line names.
     pub app_ports: Vec<u16>,
 }
+
+const PROGRAMS: &str = "looking at the programs that [actions], [check] and [process] name";
 
 /// Looks at everything; ends in time after `begun`.
 pub(super) async fn look(subject: Subject, begun: Instant) -> Facts {
@@ -107,7 +109,11 @@ pub(super) async fn look(subject: Subject, begun: Instant) -> Facts {
                 (facts.calls, facts.versions) = tokio::join!(calls, versions);
                 not_asked(&settings, &mut facts);
             } else {
-                let lacks = subject.lacks.into_iter();
+                let lacks = match subject.programs {
+                    Some(config) => within(end, PROGRAMS, move || programs::lacks(&config), &mut facts).await,
+                    None => None,
+                };
+                let lacks = lacks.into_iter().flatten();
                 facts.lacks = lacks.filter_map(|(role, lack)| Some((role, lack?))).collect();
                 holders(&settings, &mut facts);
             }

@@ -16,8 +16,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-/// For a reader to take something.
-const WRITE: Duration = Duration::from_millis(500);
+/// For a reader to take something. Long enough for one that is slow, and for a machine that stands still now and then.
+const WRITE: Duration = Duration::from_millis(1500);
 /// Answers at once on a connection.
 const STREAMS: usize = 32;
 

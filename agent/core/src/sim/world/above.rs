@@ -476,7 +476,7 @@ impl World {
         }
         machine.leaving = true;
         self.fitness(n);
-        self.give(n, Input::Stop);
+        self.give(n, Input::Stop { broken: None });
         self.stop_without_guardian(n);
     }
 

@@ -29,7 +29,9 @@ impl World {
             let voter = self.log.voters.contains(&self.nodes[*m].id) && !self.is_double(*m);
             voter && self.running(*m) && !self.nodes[*m].hung && self.linked(n, *m)
         };
-        votes(&n) && (0..self.nodes.len()).filter(votes).count() > self.log.voters.len() / 2
+        self.nodes[n].may_lead
+            && votes(&n)
+            && (0..self.nodes.len()).filter(votes).count() > self.log.voters.len() / 2
     }
 
     pub(super) fn propose(&mut self, n: usize, token: u64, command: &Command) {

@@ -66,6 +66,8 @@ pub(in crate::sim) struct Machine {
     pub leaving: bool,
     /// The log's news does not reach it, nor do its proposals reach the leader.
     pub log_cut: bool,
+    /// Its engine may lead.
+    pub(super) may_lead: bool,
     /// A node takes up to so long over one input.
     pub slow: Duration,
     /// How promotions, demotions and fences go, where there are any.

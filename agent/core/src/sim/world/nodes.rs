@@ -174,6 +174,11 @@ impl World {
                 let (_, _, role, before) = self.confirms.swap_remove(at);
                 self.with_invariants(|invariants, _| invariants.confirmed(n, &role, before, epoch));
             }
+            Output::Lead(may) => {
+                if std::mem::replace(&mut self.nodes[n].may_lead, may) != may {
+                    self.elect_later();
+                }
+            }
             Output::Superseded => self.nodes[n].superseded = true,
             Output::Stopped => {
                 self.nodes[n].stopped = true;

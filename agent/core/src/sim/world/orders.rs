@@ -60,6 +60,7 @@ impl World {
         machine.writes = Writes::default();
         (machine.busy_until, machine.tick, machine.spins) = (0, None, 0);
         (machine.quits, machine.under_standstill, machine.superseded) = (false, false, false);
+        machine.may_lead = true;
         machine.inbox.clear();
         machine.answers.clear();
         machine.unheard.clear();
@@ -274,6 +275,7 @@ impl World {
 
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.deaf.clear();
         for (n, _) in std::mem::take(&mut self.unplugged) {
             self.tell_sides(n);
         }
@@ -310,7 +312,7 @@ impl World {
         if self.nodes[n].up {
             self.nodes[n].leaving = true;
             self.fitness(n);
-            self.give(n, Input::Stop);
+            self.give(n, Input::Stop { broken: None });
         }
     }
 

@@ -5,7 +5,7 @@ use crate::peer::Arrival;
 
 impl World {
     pub(super) fn lost(&mut self, from: usize, to: usize, network: usize) -> bool {
-        self.cut.contains(&(from, to, network)) || self.dice.roll(100) < self.loss
+        self.deaf.contains(&to) || self.cut.contains(&(from, to, network)) || self.dice.roll(100) < self.loss
     }
 
     pub(super) fn delay(&mut self) -> u64 {

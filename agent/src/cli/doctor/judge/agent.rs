@@ -188,6 +188,9 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
         };
         let why = match node.reason.as_str() {
             "" => String::new(),
+            reason if reason.starts_with("never heard") => {
+                reason.trim_start_matches("never heard").to_owned()
+            }
             reason => format!(": {reason}"),
         };
         out.push(Finding::broken(

@@ -67,6 +67,17 @@ fn hears_us(node: &NodeStatus, status: &Status, settings: Option<&Settings>, net
     }
 }
 
+/// Whether no node that is heard by any way hears another on that network, by its own word.
+fn nobody_heard(facts: &Facts, status: &Status, network: &str) -> bool {
+    let networks = facts.settings.iter().flat_map(|settings| &settings.networks);
+    let Some(index) = networks.into_iter().position(|n| n.name == network) else {
+        return false;
+    };
+    let others = status.nodes.iter().filter(|node| node.name != status.node);
+    let mut heard = others.flat_map(|node| &node.hears);
+    heard.all(|(_, bits)| index >= 16 || bits & (1 << index) == 0)
+}
+
 fn explain(facts: &Facts, status: &Status, network: &str, way: Lost, peers: &[&NodeName]) -> Finding {
     let settings = facts.settings.as_ref();
     let at = |peer: &&NodeName| match settings.and_then(|s| s.address(peer, network)) {
@@ -96,6 +107,9 @@ fn explain(facts: &Facts, status: &Status, network: &str, way: Lost, peers: &[&N
     });
     let side = match (others.count(), peers.len()) {
         (0, 1) => "on either machine",
+        (0, _) if nobody_heard(facts, status, network) => {
+            "probably in the network itself (a switch, a VLAN), for nobody hears anybody there"
+        }
         (0, _) => "probably on this machine, for it is so with every peer",
         (_, 1) => "probably on the peer's machine, for other links of this network work",
         _ => "on these machines or between them",

@@ -4,14 +4,16 @@ use crate::cli::doctor::facts::Facts;
 use crate::cli::doctor::finding::Finding;
 use crate::cli::wall::short_ms;
 
-/// An entry is everywhere well before so long.
+/// An entry is everywhere well before so long, and nodes say so in their next heartbeat, which goes ten times in a window.
 const ENOUGH_MS: f64 = 800.0;
+const BEATS: f64 = 2.5;
 
 pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     let (Some(status), Some(later)) = (facts.status(), &facts.later) else {
         return;
     };
-    if later.after_ms < ENOUGH_MS || !status.in_touch || !status.waiting_for.is_empty() {
+    let enough = ENOUGH_MS.max(facts.window_ms().unwrap_or(0.0) / 10.0 * BEATS);
+    if later.after_ms < enough || !status.in_touch || !status.waiting_for.is_empty() {
         return;
     }
     let newest = status.nodes.iter().filter_map(|node| node.applied).max();

@@ -54,7 +54,7 @@ fn hangs(hung: &Hung, out: &mut Vec<Finding>) {
             "see `dmesg`, the mount and what is behind it, and thaw it if it was frozen (`fsfreeze --unfreeze`); meanwhile this node \
              grants nothing new, and its log stands still",
         ),
-        _ => (what, "see `dmesg`: the kernel does not answer"),
+        _ => (what, "see `dmesg` and the mounts: the kernel does not answer"),
     };
     out.push(Finding::broken(hung.about, what, remedy));
 }
@@ -68,7 +68,10 @@ fn space(storage: &Storage, out: &mut Vec<Finding>) {
         storage.size / MIB,
         needed / MIB
     );
-    let remedy = "make room (`du -xh / | sort -h | tail`); a node that cannot write grants nothing, and is no voter in effect";
+    let remedy = format!(
+        "make room on the file system of {dir} (`df {dir}` names it; `du -xh` from where it is mounted shows what fills it); a node that \
+         cannot write grants nothing, and is no voter in effect"
+    );
     if free < needed {
         out.push(Finding::broken("storage", what, remedy));
     } else if free < (needed * 2).max(SOON.min(storage.size / 20)) {

@@ -5,12 +5,16 @@
 
 use super::super::facts::{Facts, Hung, Spread, Storage};
 use super::apart;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access, statfs, statvfs};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +26,11 @@ const FLUSHES: usize = 8;
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// A write as the agent's own are: a page.
 const PAGE: [u8; 4096] = [0x5a; 4096];
+/// Between two tries to have the turn.
+const TURN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 /// Files of the storage directory that are counted.
 const MAX_FILES: usize = 10_000;
 /// statfs(2)
@@ -131,8 +140,33 @@ fn next<T: DeserializeOwned>(answers: &mut impl BufRead) -> Option<T> {
     serde_json::from_str(&line).ok()
 }
 
+/// Waits until no other process looks at `dir`, and keeps others waiting while what it gives lives: who waits for a disk that hangs cannot
+/// be ended, and every further doctor would leave another behind. `None` if who asked has gone meanwhile.
+fn turn(dir: &Path) -> Option<io::Result<UnixListener>> {
+    let mut hasher = DefaultHasher::new();
+    dir.hash(&mut hasher);
+    let name = format!("baton-doctor-{:x}", hasher.finish());
+    let address = SocketAddr::from_abstract_name(name);
+    loop {
+        let bound = address.as_ref().map_err(|error| error.kind().into());
+        let bound = bound.and_then(UnixListener::bind_addr);
+        match &bound {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            _ => return Some(bound),
+        }
+        let stdout = io::stdout();
+        let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+        poll(&mut asked, Some(&TURN)).ok()?;
+        if !asked[0].revents().is_empty() {
+            return None;
+        }
+    }
+}
+
 /// What the process does: it looks and says so in a line, then writes and says so. Gives its exit status.
 pub(in super::super) fn report(dir: &Path) -> u8 {
+    // Where there are no such names it looks all the same.
+    let Some(_turn) = turn(dir) else { return 0 };
     // Who asked may be gone by now, and then nobody is to be told.
     let _ = say(&storage(dir).map_err(|error| error.to_string()));
     let written = match flushes(dir) {
