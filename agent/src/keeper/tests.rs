@@ -22,8 +22,9 @@ fn report(kept: &Kept) -> Report {
     let since = Instant::now();
     loop {
         match kept.hear().unwrap() {
+            // It may be said at any time: on a machine that has others to run first, what was killed lives on for a while.
+            None | Some(Report::Stuck) => assert!(since.elapsed() < LIMIT),
             Some(report) => return report,
-            None => assert!(since.elapsed() < LIMIT),
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -90,7 +90,7 @@ const SABOTAGES: &[Sabotage] = &[
         &[Rule::FloorIgnoredWhilePromised, Rule::ReportsOutOfOrder],
         FLOOR,
         any,
-        400,
+        4000,
     ),
     sabotage(&[Rule::FloorNotDurable], DISK, any, 100),
     sabotage(&[Rule::FloorNotDurable], S2, aimed!(Three, 1), 400),
