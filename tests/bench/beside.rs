@@ -98,7 +98,7 @@ fn ended(beside: &str, what: &str) -> Figure {
         signal_one(acts.name.id, Signal::KILL);
         let (to, gap) = cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS);
         gaps.push(gap);
-        cluster.await_forgiven(&to, &from);
+        cluster.await_forgiven(since, &to, &from);
     }
     cluster.applications().assert_apart();
     Figure::durations(format!("{what} killed, window 1s"), &gaps, Some(ENDED))
@@ -116,7 +116,7 @@ fn unhealthy() -> Figure {
         let (to, _) = cluster.assert_takeover(since, &from, Apart::NOBODY, HOPELESS);
         times.push(cluster.active_elsewhere(since, &from));
         cluster.applications().answer(&from, 200);
-        cluster.await_forgiven(&to, &from);
+        cluster.await_forgiven(since, &to, &from);
     }
     cluster.applications().assert_apart();
     let what = "HTTP check fails (100 ms, fall 2), window 1s";

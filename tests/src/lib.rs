@@ -28,6 +28,7 @@ pub mod example;
 pub mod fault;
 pub mod lab;
 pub mod load;
+pub mod matrix;
 pub mod nameserver;
 pub mod namespace;
 pub mod operator;

@@ -2,7 +2,8 @@
 //! Baton promises to survive. Every case asserts the gap bound of DESIGN §2 and, from the first start of its cluster to
 //! the end, that no two nodes were ever active at once (S1) and that epochs grew (S2).
 //!
-//! One cluster serves all the variants of a case, one after another: it has to come back to rest after each.
+//! One cluster serves all the variants of a case, one after another: it has to come back to rest after each. Each kind of fault is played with
+//! a node that chance chooses (`matrix`).
 
 mod balancers;
 mod beside;

@@ -8,7 +8,8 @@ use baton_tests::case::now;
 use baton_tests::cluster::{ASK_LIMIT, CLIENT, Cluster};
 use baton_tests::deadline::{GENEROUS, hold, until};
 use baton_tests::fault::{Loss, Way};
-use baton_tests::plan::{DNS_PORT, HTTP_PORT, PORT, Plan, ZONE};
+use baton_tests::matrix::each;
+use baton_tests::plan::{DNS_PORT, HTTP_PORT, NETWORKS, PORT, Plan, ZONE};
 use baton_tests::watch::Viewpoint;
 
 /// Three members with storage, and no network by which clients come: such a one is not to be lost (`clients.rs`).
@@ -26,19 +27,17 @@ fn outlast(cluster: &Cluster) {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn one_network_lost_holder_keeps_the_baton() {
     let mut cluster = no_clients();
-    for holder in NAMES {
-        for network in ["front", "back"] {
-            cluster.place(holder);
-            let since = now();
-            cluster.lab().lose(holder, Loss::all().on(&[network]));
-            outlast(&cluster);
-            assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
-            cluster.assert_steady(since, holder);
-            cluster.heal(holder);
-        }
+    for (network, holder) in each(&NETWORKS, &NAMES) {
+        cluster.place(holder);
+        let since = now();
+        cluster.lab().lose(holder, Loss::all().on(&[network]));
+        outlast(&cluster);
+        assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
+        cluster.assert_steady(since, holder);
+        cluster.heal(holder);
     }
     // The whole network fails, for everybody.
-    for network in ["front", "back"] {
+    for network in NETWORKS {
         let holder = cluster.settled();
         let since = now();
         for name in NAMES {
@@ -82,21 +81,19 @@ fn no_datagrams_to_the_coordinator_an_order_is_carried_out_and_another_takes_the
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn one_link_down_holder_keeps_the_baton() {
     let mut cluster = no_clients();
-    for holder in NAMES {
-        for network in ["front", "back"] {
-            cluster.place(holder);
-            let since = now();
-            cluster.lab().link_down(holder, network);
-            outlast(&cluster);
-            assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
-            cluster.heal(holder);
-            cluster.settled();
-            cluster.lab().unplug(holder, network);
-            outlast(&cluster);
-            assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
-            cluster.assert_steady(since, holder);
-            cluster.heal(holder);
-        }
+    for (network, holder) in each(&NETWORKS, &NAMES) {
+        cluster.place(holder);
+        let since = now();
+        cluster.lab().link_down(holder, network);
+        outlast(&cluster);
+        assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
+        cluster.heal(holder);
+        cluster.settled();
+        cluster.lab().unplug(holder, network);
+        outlast(&cluster);
+        assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
+        cluster.assert_steady(since, holder);
+        cluster.heal(holder);
     }
     cluster.settled();
 }
@@ -105,18 +102,16 @@ fn one_link_down_holder_keeps_the_baton() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn one_way_cut_on_one_network_holder_keeps_the_baton() {
     let mut cluster = no_clients();
-    for holder in NAMES {
+    for (network, holder) in each(&NETWORKS, &NAMES) {
         cluster.place(holder);
         for way in [Way::In, Way::Out] {
-            for network in ["front", "back"] {
-                let since = now();
-                cluster.lab().lose(holder, Loss::all().way(way).on(&[network]));
-                outlast(&cluster);
-                assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
-                cluster.assert_steady(since, holder);
-                cluster.heal(holder);
-                cluster.settled();
-            }
+            let since = now();
+            cluster.lab().lose(holder, Loss::all().way(way).on(&[network]));
+            outlast(&cluster);
+            assert_eq!(cluster.settled_without(Apart::NOBODY), holder);
+            cluster.assert_steady(since, holder);
+            cluster.heal(holder);
+            cluster.settled();
         }
     }
 }
@@ -125,26 +120,24 @@ fn one_way_cut_on_one_network_holder_keeps_the_baton() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn holder_cut_off_one_way_on_both_networks_standby_takes_over() {
     let mut cluster = three();
-    for holder in NAMES {
-        for way in [Way::In, Way::Out] {
-            cluster.place(holder);
-            let others = cluster.others(&[holder]);
-            let others: Vec<&str> = others.iter().map(String::as_str).collect();
-            let peers = cluster.lab().addresses(&others);
-            let since = now();
-            // The client still reaches it: the gap is what the protocol makes it, not what the cut hides.
-            cluster.lab().lose(holder, Loss::all().way(way).with(peers));
-            let names = [holder];
-            let apart = match way {
-                Way::Out => Apart {
-                    mute: &names,
-                    ..Apart::NOBODY
-                },
-                _ => Apart::cut_off(&names),
-            };
-            cluster.assert_takeover(since, holder, apart, cluster.silent_bound());
-            cluster.heal(holder);
-        }
+    for (way, holder) in each(&[Way::In, Way::Out], &NAMES) {
+        cluster.place(holder);
+        let others = cluster.others(&[holder]);
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        let peers = cluster.lab().addresses(&others);
+        let since = now();
+        // The client still reaches it: the gap is what the protocol makes it, not what the cut hides.
+        cluster.lab().lose(holder, Loss::all().way(way).with(peers));
+        let names = [holder];
+        let apart = match way {
+            Way::Out => Apart {
+                mute: &names,
+                ..Apart::NOBODY
+            },
+            _ => Apart::cut_off(&names),
+        };
+        cluster.assert_takeover(since, holder, apart, cluster.silent_bound());
+        cluster.heal(holder);
     }
     cluster.settled();
     cluster.verify();
@@ -154,22 +147,21 @@ fn holder_cut_off_one_way_on_both_networks_standby_takes_over() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn holder_and_one_standby_parted_the_third_hears_both_holder_keeps_the_baton() {
     let mut cluster = three();
-    for (holder, standby) in [("a", "b"), ("b", "c"), ("c", "a")] {
+    let pairs = [("a", "b"), ("b", "c"), ("c", "a")];
+    for (way, (holder, standby)) in each(&[Way::In, Way::Out, Way::Both], &pairs) {
         cluster.place(holder);
-        for way in [Way::In, Way::Out, Way::Both] {
-            let peers = cluster.lab().addresses(&[standby]);
-            let since = now();
-            cluster.lab().lose(holder, Loss::all().way(way).with(peers));
-            outlast(&cluster);
-            let apart = Apart {
-                mute: &[standby],
-                ..Apart::NOBODY
-            };
-            assert_eq!(cluster.settled_without(apart), holder);
-            cluster.assert_steady(since, holder);
-            cluster.heal(holder);
-            cluster.settled();
-        }
+        let peers = cluster.lab().addresses(&[standby]);
+        let since = now();
+        cluster.lab().lose(holder, Loss::all().way(way).with(peers));
+        outlast(&cluster);
+        let apart = Apart {
+            mute: &[standby],
+            ..Apart::NOBODY
+        };
+        assert_eq!(cluster.settled_without(apart), holder);
+        cluster.assert_steady(since, holder);
+        cluster.heal(holder);
+        cluster.settled();
     }
 }
 
@@ -177,25 +169,25 @@ fn holder_and_one_standby_parted_the_third_hears_both_holder_keeps_the_baton() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn minority_cut_off_with_its_client_knows_nothing_and_majority_goes_on() {
     let mut cluster = three();
-    for holder in NAMES {
-        for lone in [holder, cluster.others(&[holder])[0].clone().as_str()] {
-            cluster.place(holder);
-            let majority = cluster.others(&[lone]);
-            let majority: Vec<&str> = majority.iter().map(String::as_str).collect();
-            let since = now();
-            cluster.lab().part(&[lone, CLIENT], &majority);
-            let cut_off = [lone];
-            let apart = Apart::cut_off(&cut_off);
-            if lone == holder {
-                let bound = cluster.silent_bound();
-                cluster.assert_takeover_seen(Viewpoint::Nodes, since, holder, apart, bound);
-            } else {
-                assert_eq!(cluster.settled_without(apart), holder);
-                cluster.assert_steady(since, holder);
-            }
-            assert_client_is_told_nothing(&mut cluster, lone);
-            cluster.lab().heal_all();
+    for (holds, holder) in each(&[true, false], &NAMES) {
+        cluster.place(holder);
+        let others = cluster.others(&[holder]);
+        let lone = if holds { holder } else { others[0].as_str() };
+        let majority = cluster.others(&[lone]);
+        let majority: Vec<&str> = majority.iter().map(String::as_str).collect();
+        let since = now();
+        cluster.lab().part(&[lone, CLIENT], &majority);
+        let cut_off = [lone];
+        let apart = Apart::cut_off(&cut_off);
+        if holds {
+            let bound = cluster.silent_bound();
+            cluster.assert_takeover_seen(Viewpoint::Nodes, since, holder, apart, bound);
+        } else {
+            assert_eq!(cluster.settled_without(apart), holder);
+            cluster.assert_steady(since, holder);
         }
+        assert_client_is_told_nothing(&mut cluster, lone);
+        cluster.lab().heal_all();
     }
     cluster.settled();
     cluster.verify();

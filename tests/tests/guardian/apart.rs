@@ -4,6 +4,7 @@
 //! `BATON_CASES=Postgres,AgentKilled,Tree`: any of application, trouble and mode.
 
 use crate::WINDOW;
+use baton_tests::matrix::is_full;
 use baton_tests::real::app::{APPS, App};
 use baton_tests::real::burden::Burden;
 use baton_tests::real::mode::{MODES, Mode};
@@ -55,10 +56,7 @@ fn chosen(app: App) -> Vec<Case> {
     cases
 }
 
-/// Whether all of the matrix is played, which is done so often, on a machine that is busy: some 200 faults in each mode and more.
-fn is_full() -> bool {
-    std::env::var("BATON_MATRIX").is_ok_and(|what| what == "full")
-}
+/// How often all of the matrix is played, on a machine that is busy: some 200 faults in each mode and more.
 const ROUNDS: usize = 3;
 
 /// Plays them, one cluster for each mode.

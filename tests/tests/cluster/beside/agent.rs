@@ -1,18 +1,23 @@
 //! The agent, or its guardian, dies or stands still. The application never outlives the right to act.
 
-use super::{DAEMON, FENCED, PROCESS, end, taken_over, three_with};
+use super::{DAEMON, PROCESS, end, taken_over, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
 use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::matrix::{each, some};
 use baton_tests::process::{Process, lives};
 use rustix::process::Signal;
+use std::process::ExitStatus;
 
-/// The agent of each holder in turn ends by this signal: another takes over long before the promises run out.
-fn agent_dies(more: &str, signal: Signal, word: &str) {
+/// The code of a node whose agent was killed.
+const KILLED: i32 = 128 + Signal::KILL.as_raw();
+
+/// The holder's agent ends by each of these signals: another takes over long before the promises run out.
+fn agent_dies(more: &str, signals: &[(Signal, &str)]) {
     let cluster = three_with(more);
-    for holder in NAMES {
+    for ((signal, word), holder) in each(signals, &NAMES) {
         cluster.place(holder);
         let before = now();
         cluster.applications().acting(holder, before);
@@ -44,20 +49,14 @@ fn assert_cause(cluster: &Cluster, at: &str, word: &str) {
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn agent_killed_application_is_dead_and_standby_takes_over_at_once() {
-    agent_dies(PROCESS, Signal::KILL, "SIGKILL");
-}
-
-#[test]
-#[ignore = "needs root and network namespaces: run by .ci/run"]
-fn agent_aborts_application_is_dead_and_standby_takes_over_at_once() {
-    agent_dies(PROCESS, Signal::ABORT, "SIGABRT");
+fn agent_killed_or_aborting_application_is_dead_and_standby_takes_over_at_once() {
+    agent_dies(PROCESS, &[(Signal::KILL, "SIGKILL"), (Signal::ABORT, "SIGABRT")]);
 }
 
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_killed_the_daemon_of_its_promotion_is_dead_and_standby_takes_over_at_once() {
-    agent_dies(DAEMON, Signal::KILL, "SIGKILL");
+    agent_dies(DAEMON, &[(Signal::KILL, "SIGKILL")]);
 }
 
 #[test]
@@ -87,50 +86,44 @@ fn agent_killed_and_the_fence_fails_nobody_is_told_and_the_window_passes() {
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_killed_that_is_not_to_be_restarted_the_node_ends_and_standby_takes_over_at_once() {
-    node_ends(&format!("{PROCESS}\n[agent]\nrestart = false\n"), |node| {
-        node.signal_agent(Signal::KILL);
-    });
-}
-
-#[test]
-#[ignore = "needs root and network namespaces: run by .ci/run"]
-fn guardian_told_by_a_watchdog_to_abort_ends_the_agent_and_standby_takes_over_at_once() {
-    node_ends(PROCESS, |node| node.signal_guardian(Signal::ABORT));
-}
-
-/// Each holder in turn ends as a whole, its agent having been killed; another node is active at once, and stays so.
-fn node_ends(beside: &str, signal: impl Fn(&Process)) {
-    let mut cluster = three_with(beside);
-    for holder in NAMES {
-        cluster.place(holder);
-        let since = now();
-        signal(cluster.process(holder));
-        let ended = cluster.wait_ended(holder);
-        assert_eq!(ended.code(), Some(128 + Signal::KILL.as_raw()), "{ended}");
-        let bound = cluster.window() / 2;
-        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
-        cluster.start(holder);
-        assert_eq!(cluster.settled(), to);
+    let mut cluster = three_with(&format!("{PROCESS}\n[agent]\nrestart = false\n"));
+    for holder in some(&NAMES, 1) {
+        let ended = node_ends(&mut cluster, holder, |node| {
+            node.signal_agent(Signal::KILL);
+        });
+        assert_eq!(ended.code(), Some(KILLED), "{ended}");
     }
     end(cluster);
 }
 
+/// The holder ends as a whole; another node is active at once, and stays so. How it ended.
+fn node_ends(cluster: &mut Cluster, holder: &str, signal: impl Fn(&Process)) -> ExitStatus {
+    cluster.place(holder);
+    let since = now();
+    let agent = cluster.process(holder).agent();
+    signal(cluster.process(holder));
+    let ended = cluster.wait_ended(holder);
+    let bound = cluster.window() / 2;
+    let to = taken_over(cluster, since, holder, Apart::NOBODY, bound);
+    until(
+        GENEROUS,
+        "the agent has ended too, and let go of ports and data",
+        || match agent.is_some_and(lives) {
+            true => Err(format!("process {agent:?} lives")),
+            false => Ok(()),
+        },
+    );
+    cluster.start(holder);
+    assert_eq!(cluster.settled(), to);
+    ended
+}
+
+/// With a fence it is the same, and more, in `tests/guardian/watched.rs`.
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn agent_frozen_parent_runs_the_demote_command_in_time() {
-    agent_stands_still(DAEMON);
-}
-
-#[test]
-#[ignore = "needs root and network namespaces: run by .ci/run"]
-fn agent_frozen_parent_runs_the_fence_command_in_time() {
-    agent_stands_still(FENCED);
-}
-
-/// The agent of each holder in turn is frozen.
-fn agent_stands_still(more: &str) {
-    let cluster = three_with(more);
-    for holder in NAMES {
+    let cluster = three_with(DAEMON);
+    for holder in some(&NAMES, 1) {
         cluster.place(holder);
         let since = now();
         cluster.process(holder).freeze_agent();
@@ -145,30 +138,19 @@ fn agent_stands_still(more: &str) {
     end(cluster);
 }
 
+/// A watchdog tells it to abort, or it is killed. That nothing is left of any application is proven in `tests/guardian/apart.rs`; here, that
+/// others need not wait for its promises to run out.
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
-fn guardian_killed_application_and_agent_end_too() {
+fn guardian_dies_application_and_agent_end_too_and_standby_takes_over_at_once() {
     // What the application forked is not told of the guardian's death: the agent has to end it.
     let mut cluster = three_with(&PROCESS.replace("}]", "}, \"--fork\"]"));
-    for holder in NAMES {
-        cluster.place(holder);
-        let since = now();
-        let agent = cluster.process(holder).agent();
-        cluster.process(holder).signal_guardian(Signal::KILL);
-        let ended = cluster.wait_ended(holder);
-        assert!(!ended.success());
-        let bound = cluster.window() / 2;
-        let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
-        until(
-            GENEROUS,
-            "the agent has ended too, and let go of ports and data",
-            || match agent.is_some_and(lives) {
-                true => Err(format!("process {agent:?} lives")),
-                false => Ok(()),
-            },
-        );
-        cluster.start(holder);
-        assert_eq!(cluster.settled(), to);
+    for (signal, holder) in each(&[Signal::ABORT, Signal::KILL], &NAMES) {
+        let ended = node_ends(&mut cluster, holder, |node| node.signal_guardian(signal));
+        match signal == Signal::ABORT {
+            true => assert_eq!(ended.code(), Some(KILLED), "{ended}"),
+            false => assert!(!ended.success(), "{ended}"),
+        }
     }
     end(cluster);
 }

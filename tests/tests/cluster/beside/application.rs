@@ -4,6 +4,7 @@ use super::{HTTP_CHECK, NOTICED, PROCESS, WATCHED, end, taken_over, three_with};
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
+use baton_tests::matrix::some;
 use baton_tests::process::signal_one;
 use rustix::process::Signal;
 
@@ -11,14 +12,14 @@ use rustix::process::Signal;
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn application_killed_another_nodes_starts_at_once() {
     let cluster = three_with(&PROCESS.replace("}]", "}, \"--fork\"]"));
-    for holder in NAMES {
+    for holder in some(&NAMES, 1) {
         cluster.place(holder);
         let acts = cluster.applications().acting(holder, now());
         let since = now();
         signal_one(acts.name.id, Signal::KILL);
         let bound = cluster.window() / 2;
         let to = taken_over(&cluster, since, holder, Apart::NOBODY, bound);
-        cluster.await_forgiven(&to, holder);
+        cluster.await_forgiven(since, &to, holder);
     }
     cluster.settled();
     end(cluster);
@@ -28,7 +29,7 @@ fn application_killed_another_nodes_starts_at_once() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn application_watched_by_its_process_id_killed_another_nodes_starts_at_once() {
     let cluster = three_with(WATCHED);
-    for holder in NAMES {
+    for holder in some(&NAMES, 1) {
         cluster.place(holder);
         let acts = cluster.applications().acting(holder, now());
         let since = now();
@@ -46,7 +47,7 @@ fn application_watched_by_its_process_id_killed_another_nodes_starts_at_once() {
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn http_check_fails_another_node_is_active_as_soon_as_it_counts() {
     let cluster = three_with(HTTP_CHECK);
-    for holder in NAMES {
+    for holder in some(&NAMES, 1) {
         cluster.place(holder);
         cluster.applications().acting(holder, now());
         let since = now();
@@ -58,7 +59,7 @@ fn http_check_fails_another_node_is_active_as_soon_as_it_counts() {
         assert!(moved <= NOTICED + bound, "{moved:?}");
         cluster.await_logged(holder, "HTTP status 503");
         cluster.applications().answer(holder, 200);
-        cluster.await_forgiven(&to, holder);
+        cluster.await_forgiven(since, &to, holder);
     }
     cluster.settled();
     end(cluster);

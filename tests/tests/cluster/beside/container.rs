@@ -1,13 +1,14 @@
-//! The guardian as process 1 of a container: it reaps what others leave to it, and hears what the container's runtime says.
+//! The guardian as process 1 of a container: it reaps what others leave to it, and hears what the container's runtime says. What becomes of
+//! applications when it, or its agent, is killed or stands still there, is in `tests/guardian/apart.rs`.
 
-use super::three_at;
 use crate::NAMES;
 use baton_tests::agreement::Apart;
 use baton_tests::case::now;
+use baton_tests::cluster::Cluster;
 use baton_tests::deadline::{GENEROUS, until};
+use baton_tests::plan::Plan;
 use baton_tests::process::{children, lives, signal_one};
 use rustix::process::Signal;
-use std::time::Duration;
 
 /// A promotion that leaves processes behind which soon end.
 const ORPHANS: &str = "\n[process]\ncommand = [{application}]\n\n[actions]\n\
@@ -19,12 +20,10 @@ const CONTAINER: [&str; 5] = ["unshare", "--pid", "--fork", "--mount-proc", "--k
 #[test]
 #[ignore = "needs root and network namespaces: run by .ci/run"]
 fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
-    let mut cluster = three_at(Duration::from_secs(1), ORPHANS);
-    for name in NAMES {
-        cluster.settled();
-        cluster.stop(name);
-        cluster.start_through(name, &CONTAINER, &[]);
-    }
+    let mut cluster = Cluster::unstarted_in_lab(Plan::members(&NAMES).more(ORPHANS));
+    cluster.start_through("a", &CONTAINER, &[]);
+    cluster.start("b");
+    cluster.start("c");
     cluster.place("a");
     let init = *children(cluster.process("a").id())
         .first()
@@ -50,23 +49,8 @@ fn process_1_of_a_container_reaps_orphans_and_stops_in_order() {
     assert!(status.success(), "{status}");
     let (to, _) = cluster.assert_takeover(since, "a", Apart::NOBODY, cluster.orderly_bound());
     cluster.applications().acting(&to, since);
-    cluster.applications().assert_apart();
-    cluster.verify();
-
     cluster.start_through("a", &CONTAINER, &[]);
     assert_eq!(cluster.settled(), to);
-
-    // Its agent is killed: the container lives on, and so does the cluster.
-    let since = now();
-    let init = *children(cluster.process(&to).id())
-        .first()
-        .expect("unshare has forked");
-    let agent = children(init).into_iter().find(|id| {
-        std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "baton")
-    });
-    signal_one(agent.expect("it has an agent"), Signal::KILL);
-    let (next, _) = cluster.assert_takeover(since, &to, Apart::NOBODY, cluster.window() / 2);
-    cluster.applications().acting(&next, since);
     cluster.applications().assert_apart();
     cluster.verify();
 }
