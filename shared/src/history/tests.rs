@@ -150,7 +150,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
             Some("a"),
             "a was started anew, and no longer holds the role",
             &restarted,
-            "main: b took over from a, which was started anew, and no longer holds the role. Active after 2.0 ms: \
+            "main: b took over from a, which was started anew, and no longer holds the role. Back after at least 2.0 ms: \
              granted 2.0 ms. (epoch 12)",
         ),
         (
