@@ -244,7 +244,7 @@ impl Core {
                     role.fenced(c, q);
                 }
             }
-            Input::Guardian { stands_still } => self.guardian(stands_still),
+            Input::Guardian { stands_still } => self.guardian(stands_still, now),
             Input::Sides(sides) => c.learn_sides(sides, q, now),
             Input::Stuck { role, processes } => {
                 if let Some(role) = self.roles.get_mut(&role) {
@@ -291,7 +291,7 @@ impl Core {
     }
 
     /// A node whose guardian stands still gives up what it holds, and stays out of line: it would not be stopped if it stood still, too.
-    fn guardian(&mut self, stands_still: bool) {
+    fn guardian(&mut self, stands_still: bool, now: Mono) {
         let (c, q) = (&mut self.c, &mut self.q);
         if std::mem::replace(&mut c.guardian_stands_still, stands_still) == stands_still {
             return;
@@ -302,6 +302,9 @@ impl Core {
             c.alarms.lasts(About::Guardian, q, text.into());
         } else {
             c.alarms.call_off(&About::Guardian, q);
+            for role in self.roles.values_mut() {
+                role.demote_at_once(now);
+            }
         }
         // Others must not wait for it, and hear at once.
         q.urgent_all = true;

@@ -111,6 +111,13 @@ impl RoleCore {
         }
     }
 
+    /// H4: what kept the demotion from succeeding may be gone, so it is not waited for the next try.
+    pub(crate) fn demote_at_once(&mut self, now: Mono) {
+        if self.state == RoleState::Demoting {
+            self.again = self.again.map(|again| again.min(now));
+        }
+    }
+
     /// An action has ended.
     pub(crate) fn action_done(
         &mut self,

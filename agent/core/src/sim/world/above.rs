@@ -294,7 +294,8 @@ impl World {
         match output {
             Output::StartAgent => {
                 self.nodes[n].above.ready = true;
-                if std::mem::take(&mut self.nodes[n].start_after) {
+                // An agent whose file does not name its node refuses to start.
+                if std::mem::take(&mut self.nodes[n].start_after) && self.configured(n) {
                     self.start(n);
                 }
             }
