@@ -6,6 +6,10 @@ use std::fs;
 use std::path::Path;
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "every file is played, and none is forgotten in a list"
+)]
 fn every_life_that_failed_once_is_lived_well() {
     quiet_panics();
     let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sim/corpus");
