@@ -57,6 +57,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 const PROPOSE: Duration = Duration::from_secs(3);
 /// Between two looks for a leader that takes proposals.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// The addresses of a node that is new in the file are waited for so long.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// A command's length at most; 64 of them are split over several messages.
 const MAX_COMMAND: usize = 1 << 20;
 /// A change of the engine's membership: two entries and a slow disk.
@@ -293,6 +295,13 @@ impl Consensus {
 
     /// Tells a peer to read its configuration again.
     pub async fn tell_reload(&self, node: &NodeName) -> Result<String, String> {
+        // Where a node is that the file names only now is being looked up.
+        let known = async {
+            while !self.dial.streams.knows(node) {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = timeout(LOOK_UP, known).await;
         let id = match self.dial.ask(node, NodeId(0), Body::Hello, PROPOSE).await? {
             Answer::Hello(name, id) if name == *node => id,
             Answer::Hello(name, _) => return Err(format!("at {node}'s address is {name}")),

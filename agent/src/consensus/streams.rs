@@ -128,6 +128,12 @@ impl Streams {
         }
     }
 
+    /// Whether any address of a peer is known.
+    pub(super) fn knows(&self, peer: &NodeName) -> bool {
+        let mut networks = 0..self.config().networks.len();
+        networks.any(|network| self.addresses.get(peer, network).is_some())
+    }
+
     /// What was last seen of the stream that carries questions to a peer on a network.
     pub(super) fn seen(&self, peer: &NodeName, network: usize) -> Seen {
         let peers = self.peers.lock().unwrap_or_else(|e| e.into_inner());

@@ -42,8 +42,13 @@ impl Primary {
             .build()
             .unwrap();
         let (tcp, udp) = runtime.block_on(async {
-            let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-            (TcpListener::bind(udp.local_addr().unwrap()).await.unwrap(), udp)
+            loop {
+                let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+                // Another process may have that number for TCP.
+                if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+                    break (tcp, udp);
+                }
+            }
         });
         let primary = Primary {
             addr: udp.local_addr().unwrap(),
