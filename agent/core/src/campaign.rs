@@ -162,7 +162,8 @@ impl RoleCore {
 
     /// Why its claims are refused, if for a reason that stays.
     pub(crate) fn refused(&self, c: &Cluster) -> Option<String> {
-        self.futile.map(|_| refusal(self.lease.never(), c))
+        let why = self.lease.never().filter(|why| matches!(why, Never::Window(_)));
+        self.futile.and(why).map(|_| refusal(why, c))
     }
 
     /// Until when it need not claim, since the last claim was refused for a reason that stays.
