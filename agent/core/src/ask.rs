@@ -10,8 +10,8 @@ use crate::publish;
 use crate::role::RoleCore;
 use crate::state::{Command, Outcome};
 use crate::vacate::Vacating;
+use crate::why;
 use baton_shared::clock::Mono;
-use baton_shared::history::list;
 use baton_shared::id::{ClusterId, Epoch, NodeName, Owner, RoleName};
 use baton_shared::view::Event;
 use std::collections::BTreeMap;
@@ -242,14 +242,9 @@ fn parted(c: &Cluster, now: Mono) -> Option<String> {
     if c.state.cluster == ClusterId(0) || now < c.in_touch_until(now) + c.timing.window * 2 {
         return None;
     }
-    let silent = match c.silent_voters(now).as_slice() {
-        [] => String::new(),
-        silent => format!(", and does not hear {}", list(silent)),
-    };
+    let why = why::no_majority(c.me(), &c.silent_voters(now));
     Some(format!(
-        "no majority: {} is not in touch with a majority of the voters{silent}. Nothing was changed; ask a node that is in touch, or try \
-         again when it is",
-        c.me()
+        "{why}. Nothing was changed; ask a node that is in touch, or try again when it is"
     ))
 }
 

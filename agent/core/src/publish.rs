@@ -91,7 +91,7 @@ fn clocks(nodes: &[NodeView]) -> Vec<String> {
     let up: Vec<&NodeView> = up.collect();
     let off = |node: &&&NodeView| node.skew_ms.abs() > MAX_SKEW_MS;
     let by = |skew_ms: i64| {
-        let way = if skew_ms > 0 { "ahead" } else { "behind" };
+        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
         format!(
             "{} {way}",
             duration(Duration::from_millis(skew_ms.unsigned_abs()))
@@ -101,14 +101,14 @@ fn clocks(nodes: &[NodeView]) -> Vec<String> {
     let (least, most) = (skews().min().unwrap_or(0), skews().max().unwrap_or(0));
     if up.len() > 1 && up.iter().all(|node| off(&node)) && most - least <= MAX_SKEW_MS {
         return vec![format!(
-            "the wall clock of this node is {} of all others: set it",
+            "the wall clock of this node is {} all others: set it",
             by(-least)
         )];
     }
     let off = up.iter().filter(off);
     off.map(|node| {
         format!(
-            "the wall clock of {} is {} of this node's: set it",
+            "the wall clock of {} is {} this node's: set it",
             node.name,
             by(node.skew_ms)
         )

@@ -163,13 +163,7 @@ pub(crate) fn words(facts: &Facts) -> String {
         };
     }
     if let Some((me, silent)) = &facts.out_of_touch {
-        return match silent.as_slice() {
-            [] => format!("no majority: {me} is not in touch with a majority of the voters"),
-            silent => format!(
-                "no majority: {me} is not in touch with a majority of the voters, and does not hear {}",
-                list(silent)
-            ),
-        };
+        return no_majority(me, silent);
     }
     if let Some((holder, state)) = &facts.holder {
         return holds(holder, *state, facts);
@@ -189,6 +183,15 @@ pub(crate) fn words(facts: &Facts) -> String {
     match troubles(&facts.members).as_str() {
         "" => words,
         troubles => format!("{words}; {troubles}"),
+    }
+}
+
+/// That nothing can be decided here, and which voters are not heard.
+pub(crate) fn no_majority(me: &NodeName, silent: &[String]) -> String {
+    let words = format!("no majority: {me} is not in touch with a majority of the voters");
+    match silent {
+        [] => words,
+        silent => format!("{words}, and does not hear {}", list(silent)),
     }
 }
 
