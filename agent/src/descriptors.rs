@@ -5,6 +5,7 @@
 //! healthy node would be taken for sick. And all that they can make the agent keep must fit into its memory.
 
 use crate::consensus::STRANGERS;
+use crate::http::QUEUES;
 use crate::memory;
 use baton_shared::config::Config;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -80,7 +81,9 @@ fn name_servers(config: &Config) -> usize {
 /// What everything but those listeners needs.
 fn besides(config: &Config) -> usize {
     let of_network = config.nodes.len() * PER_PEER + STRANGERS;
-    OWN + OPERATORS + config.networks.len() * of_network + config.roles.len() * PER_ROLE
+    let http = config.http.as_ref();
+    let ports = http.map_or(0, |http| http.listen.len() + http.agent_check.len()) + 1; // and the control listener's
+    OWN + OPERATORS + ports * QUEUES + config.networks.len() * of_network + config.roles.len() * PER_ROLE
 }
 
 /// Raises the limit as far as is needed and allowed, and shares out what there is. Says in the log if that is less than the
@@ -166,12 +169,12 @@ mod tests {
              dns = { listen = [\"10.0.0.1:53\", \"127.0.0.1:53\"], zone = \"x.y\" }\n",
         );
         let besides = besides(&all);
-        assert_eq!(besides, 64 + 32 + (2 * 6 + 128) + 8);
+        assert_eq!(besides, 64 + 32 + 3 * 13 + (2 * 6 + 128) + 8);
         for (limit, [http, agent_check, dns]) in [
             (20_000, [10_000, 1024, 512]),
             (besides + 10_000 + 1024 + 2 * 512, [10_000, 1024, 512]),
-            (4096, [2891, 481, 240]),
-            (1024, [587, 97, 48]),
+            (4096, [2861, 476, 238]),
+            (1024, [557, 92, 46]),
             (256, [48, 8, 4]),
             (16, [4, 1, 1]),
             (0, [1, 1, 1]),

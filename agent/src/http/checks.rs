@@ -8,6 +8,7 @@ use super::crowd::Peer;
 use super::feed::{Feed, MakeStatus};
 use super::health::{Confirmation, Form, Last, Standing, Wanted, form, health, live, ready};
 use super::patience::Patience;
+use super::port::Port;
 use super::query::pairs;
 use super::serve::{Limits, serve};
 use super::tls::Certificates;
@@ -22,10 +23,12 @@ use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Method, Request};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 /// What `/` says.
@@ -62,8 +65,8 @@ const MAX_AGENT_CHECKS: usize = 1024;
 /// Bound sockets of the checks listener.
 #[derive(Debug)]
 pub struct Checks {
-    listeners: Vec<TcpListener>,
-    agent_check: Vec<TcpListener>,
+    ports: Vec<Port>,
+    agent_check: Vec<Port>,
     certificates: Option<Arc<Certificates>>,
     config: config::Http,
     agent_checks: usize,
@@ -78,7 +81,7 @@ impl Checks {
     /// As [`bind`](Checks::bind), for a node of these addresses, some of which may come only later.
     pub fn bind_on(config: &config::Http, own: &[IpAddr]) -> Result<Checks, String> {
         Ok(Checks {
-            listeners: listen::tcp(&config.listen, "http.listen", own)?,
+            ports: listen::tcp(&config.listen, "http.listen", own)?,
             agent_check: listen::tcp(&config.agent_check, "http.agent_check", own)?,
             certificates: match &config.tls {
                 Some(files) => {
@@ -106,12 +109,12 @@ impl Checks {
 
     /// Where it listens, in the configuration's order.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        local_addrs(&self.listeners)
+        addrs(&self.ports)
     }
 
     /// Where it answers agent-checks, in the configuration's order.
     pub fn agent_check_addrs(&self) -> Vec<SocketAddr> {
-        local_addrs(&self.agent_check)
+        addrs(&self.agent_check)
     }
 
     /// Answers until `shutdown`, then for a moment more those who are already there. An error is the end of the face, and
@@ -144,7 +147,7 @@ impl Checks {
             reader: reader.clone(),
             weight: self.config.agent_weight,
         });
-        let (listeners, agents) = (usable(self.listeners)?, usable(self.agent_check)?);
+        let (listeners, agents) = (open(self.ports)?, open(self.agent_check)?);
         let (stop, stopped) = watch::channel(());
         let board = &reader.board;
         let shutdown = async move {
@@ -188,17 +191,14 @@ async fn follow(certificates: Option<Arc<Certificates>>) {
     }
 }
 
-fn local_addrs(listeners: &[TcpListener]) -> Vec<SocketAddr> {
-    listeners
-        .iter()
-        .filter_map(|listener| listener.local_addr().ok())
-        .collect()
+fn addrs(ports: &[Port]) -> Vec<SocketAddr> {
+    ports.iter().map(Port::addr).collect()
 }
 
-fn usable(listeners: Vec<TcpListener>) -> Result<Vec<tokio::net::TcpListener>, String> {
-    let all = listeners.into_iter().map(tokio::net::TcpListener::from_std);
-    all.collect::<Result<_, _>>()
-        .map_err(|error| format!("cannot use the HTTP listener: {error}"))
+fn open(ports: Vec<Port>) -> Result<Vec<TcpListener>, String> {
+    let opened: io::Result<Vec<_>> = ports.into_iter().map(Port::open).collect();
+    let opened = opened.map_err(|error| format!("cannot use the HTTP listener: {error}"))?;
+    Ok(opened.into_iter().flatten().collect())
 }
 
 /// What `/status` is held back for.

@@ -7,6 +7,7 @@ use super::crowd::Peer;
 use super::lasting::Lasting;
 use super::listen::{self, SocketFile};
 use super::patience::Patience;
+use super::port::Port;
 use super::serve::{Limits, Listener, serve};
 use crate::handle::Handle;
 use baton_core::Request as Ask;
@@ -20,7 +21,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct Control(Door);
 #[derive(Debug)]
 enum Door {
     Unix(UnixListener, SocketFile),
-    Tcp(TcpListener, String),
+    Tcp(Port, String),
 }
 
 impl Control {
@@ -71,7 +72,7 @@ impl Control {
             }
             ControlListen::Tcp { addr, token } => listen::tcp(&[*addr], "control.listen", own)?
                 .pop()
-                .map(|listener| Control(Door::Tcp(listener, token.clone())))
+                .map(|port| Control(Door::Tcp(port, token.clone())))
                 .ok_or_else(|| "control.listen names no address".into()),
         }
     }
@@ -80,10 +81,7 @@ impl Control {
     pub fn address(&self) -> String {
         match &self.0 {
             Door::Unix(_, file) => format!("unix:{}", file.path.display()),
-            Door::Tcp(listener, _) => match listener.local_addr() {
-                Ok(addr) => format!("http://{addr}"),
-                Err(error) => format!("(no address: {error})"),
-            },
+            Door::Tcp(port, _) => format!("http://{}", port.addr()),
         }
     }
 
@@ -99,18 +97,18 @@ impl Control {
         match self.0 {
             Door::Unix(listener, file) => {
                 let listener = Lasting::new(listener, file).map_err(unusable)?;
-                run(listener, handle, None, shutdown).await
+                run(vec![listener], handle, None, shutdown).await
             }
-            Door::Tcp(listener, token) => {
-                let listener = tokio::net::TcpListener::from_std(listener).map_err(unusable)?;
-                run(listener, handle, Some(token), shutdown).await
+            Door::Tcp(port, token) => {
+                let listeners = port.open().map_err(unusable)?;
+                run(listeners, handle, Some(token), shutdown).await
             }
         }
     }
 }
 
 async fn run(
-    listener: impl Listener,
+    listeners: Vec<impl Listener>,
     handle: Handle,
     token: Option<String>,
     shutdown: impl Future + Send + 'static,
@@ -130,7 +128,7 @@ async fn run(
         board.feed.close();
     };
     tokio::select! {
-        ended = serve(vec![listener], server, limits, shutdown) => ended,
+        ended = serve(listeners, server, limits, shutdown) => ended,
         () = board.feed.run() => Ok(()),
     }
 }

@@ -1,16 +1,14 @@
 //! Listening sockets, bound before anything starts; a failure says in one line what to do about it.
 
+use super::port::Port;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Connections that the kernel keeps until they are accepted, as many as it does at most by default: one for which there is no room is
-/// tried again by its client a second later, which for a balancer is an outage.
-const BACKLOG: i32 = 4096;
 /// What the kernel keeps for a connection, each way; it takes twice as much for its own account (socket(7)). Left to itself it lets each
 /// grow to megabytes, for whoever asks and does not read.
 const BUFFER: usize = 32 * 1024;
@@ -22,7 +20,7 @@ const KEEP_ALIVE: TcpKeepalive = TcpKeepalive::new()
 
 /// Binds each address; port 0 takes a free one. An address of `own`, this node's, may be missing with its network: it is listened on
 /// all the same, for when it comes.
-pub(super) fn tcp(addrs: &[SocketAddr], key: &str, own: &[IpAddr]) -> Result<Vec<TcpListener>, String> {
+pub(super) fn tcp(addrs: &[SocketAddr], key: &str, own: &[IpAddr]) -> Result<Vec<Port>, String> {
     addrs
         .iter()
         .map(|addr| {
@@ -31,13 +29,14 @@ pub(super) fn tcp(addrs: &[SocketAddr], key: &str, own: &[IpAddr]) -> Result<Vec
             let only_v6 = addr.is_ipv6() && twin;
             let missing =
                 |error: &io::Error| error.kind() == ErrorKind::AddrNotAvailable && own.contains(&addr.ip());
-            match bind(*addr, only_v6, false) {
+            let listen = |early| Port::listen(|shared| bind(*addr, shared, only_v6, early));
+            match listen(false) {
                 Err(error) if missing(&error) => {
                     tracing::warn!(
                         "{key}: this machine does not have {} yet; it is answered there when it comes",
                         addr.ip()
                     );
-                    bind(*addr, only_v6, true)
+                    listen(true)
                 }
                 bound => bound,
             }
@@ -46,8 +45,8 @@ pub(super) fn tcp(addrs: &[SocketAddr], key: &str, own: &[IpAddr]) -> Result<Vec
         .collect()
 }
 
-/// `early`: though the address is not there yet.
-fn bind(addr: SocketAddr, only_v6: bool, early: bool) -> io::Result<TcpListener> {
+/// `shared`: beside others that are bound there. `early`: though the address is not there yet.
+fn bind(addr: SocketAddr, shared: Option<SocketAddr>, only_v6: bool, early: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     if only_v6 {
         socket.set_only_v6(true)?;
@@ -59,6 +58,7 @@ fn bind(addr: SocketAddr, only_v6: bool, early: bool) -> io::Result<TcpListener>
         }
     }
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared.is_some())?;
     socket.set_nonblocking(true)?;
     // Whatever is accepted inherits these (tcp(7)): an answer leaves at once, and a peer that has vanished is noticed even
     // by a connection that has nothing to say.
@@ -66,9 +66,8 @@ fn bind(addr: SocketAddr, only_v6: bool, early: bool) -> io::Result<TcpListener>
     socket.set_tcp_keepalive(&KEEP_ALIVE)?;
     socket.set_send_buffer_size(BUFFER)?;
     socket.set_recv_buffer_size(BUFFER)?;
-    socket.bind(&addr.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    socket.bind(&shared.unwrap_or(addr).into())?;
+    Ok(socket)
 }
 
 fn explain(addr: SocketAddr, key: &str, error: &io::Error) -> String {
@@ -219,12 +218,11 @@ mod tests {
 
     #[test]
     fn what_is_accepted_sends_at_once_notices_death_and_buffers_little() {
-        let listener = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen", &[])
+        let port = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen", &[])
             .unwrap()
             .remove(0);
-        listener.set_nonblocking(false).unwrap();
-        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let accepted = Socket::from(listener.accept().unwrap().0);
+        let _client = std::net::TcpStream::connect(port.addr()).unwrap();
+        let accepted = Socket::from(port.accept());
         assert!(accepted.tcp_nodelay().unwrap());
         assert!(accepted.keepalive().unwrap());
         assert_eq!(accepted.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
@@ -247,7 +245,7 @@ mod tests {
         assert!(unix(&long).unwrap_err().contains("too long"));
 
         let taken = tcp(&["127.0.0.1:0".parse().unwrap()], "http.listen", &[]).unwrap();
-        let addr = taken[0].local_addr().unwrap();
+        let addr = taken[0].addr();
         let error = tcp(&[addr], "http.listen", &[addr.ip()]).unwrap_err();
         assert!(
             error.contains("the port is taken") && error.contains("http.listen"),
@@ -258,6 +256,6 @@ mod tests {
         assert!(error.contains("no such address"), "{error}");
         // Its network may come later.
         let early = tcp(&elsewhere, "http.listen", &[elsewhere[0].ip()]).unwrap();
-        assert_eq!(early[0].local_addr().unwrap().ip(), elsewhere[0].ip());
+        assert_eq!(early[0].addr().ip(), elsewhere[0].ip());
     }
 }

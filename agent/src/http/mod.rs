@@ -21,6 +21,7 @@ mod listen;
 mod metrics;
 mod opening;
 mod patience;
+mod port;
 mod progress;
 mod proxy;
 mod query;
@@ -32,6 +33,7 @@ mod tls;
 
 pub use checks::Checks;
 pub use control::Control;
+pub(crate) use port::QUEUES;
 #[cfg(test)]
 pub(crate) use tests::fixture;
 pub use tls::Certificates;

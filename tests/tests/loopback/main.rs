@@ -18,6 +18,7 @@ mod permission;
 mod programs;
 mod reload;
 mod replay;
+mod rush;
 mod standalone;
 mod strangers;
 mod systemd;

@@ -360,6 +360,7 @@ fn holders(settings: &Settings, facts: &mut Facts) {
             process: owners.get(&row.inode).cloned(),
         })
         .collect();
+    facts.holders.dedup(); // one process may have several sockets there
 }
 
 /// Connections from elsewhere to the application. Those of the nodes are counted apart, for the application may replicate; this node's
