@@ -58,6 +58,8 @@ pub mod stage {
     pub const LAST_ACTIVE: &str = "last-active";
     /// The last of the attempts since then, all of which failed.
     pub const ATTEMPTS: &str = "attempts-failed";
+    /// The former holder was last heard on a network on which it was then found to be cut off from clients.
+    pub const CLIENTS_LOST: &str = "clients-lost";
     /// A heartbeat of the former holder last came in.
     pub const LAST_HEARD: &str = "last-heard";
     /// The line that asks the former holder to hand over was known.
@@ -215,10 +217,11 @@ fn then(text: String, cause: &str) -> String {
     }
 }
 
-/// From when on nobody was active, as far as this can be told: somebody was last known to be; or the holder said that it
+/// From when on nobody was active for clients, as far as this can be told: they lost the holder; somebody was last known to be; or the holder said that it
 /// stopped, or was not heard again.
 fn gone_since(event: &Event) -> Option<Duration> {
-    at(event, stage::LAST_ACTIVE)
+    at(event, stage::CLIENTS_LOST)
+        .or_else(|| at(event, stage::LAST_ACTIVE))
         .or_else(|| at(event, stage::STEPPED_DOWN))
         .or_else(|| at(event, stage::LAST_HEARD))
 }
@@ -241,7 +244,7 @@ fn times(event: &Event) -> String {
     let Some(serving) = at(event, stage::SERVING) else {
         return String::new();
     };
-    let gone = gone_since(event);
+    let (gone, cut_off) = (gone_since(event), at(event, stage::CLIENTS_LOST).is_some());
     let first = event
         .stages
         .first()
@@ -258,7 +261,11 @@ fn times(event: &Event) -> String {
     for (name, micros) in &event.stages {
         let now = Duration::from_micros(*micros);
         let part = now.saturating_sub(before);
-        let Some(words) = words(name) else { continue };
+        let words = match name.as_str() {
+            stage::STEPPED_DOWN if cut_off => Some("cut-off from clients noticed"),
+            name => words(name),
+        };
+        let Some(words) = words else { continue };
         if part >= NOTHING.max(whole / 1000) {
             parts.push(format!("{words} {}", duration(part)));
         }
@@ -273,7 +280,7 @@ fn times(event: &Event) -> String {
         stage::RESTARTED,
     ];
     let back = match gone {
-        Some(_) if told.iter().all(|stage| at(event, stage).is_none()) => "Back after at most",
+        Some(_) if cut_off || told.iter().all(|stage| at(event, stage).is_none()) => "Back after at most",
         Some(_) => "Back after",
         // When the one before was active last is not known.
         None if event.from.is_some() => "Back after at least",
@@ -289,7 +296,12 @@ fn times(event: &Event) -> String {
 /// What the time until a stage went into; `None` for a stage that ends nothing.
 fn words(stage: &str) -> Option<&str> {
     Some(match stage {
-        stage::LAST_ACTIVE | stage::LAST_HEARD | stage::DECIDED | stage::STEPPED_DOWN | stage::PROMOTING => {
+        stage::CLIENTS_LOST
+        | stage::LAST_ACTIVE
+        | stage::LAST_HEARD
+        | stage::DECIDED
+        | stage::STEPPED_DOWN
+        | stage::PROMOTING => {
             return None;
         }
         stage::ATTEMPTS => "attempts failed",

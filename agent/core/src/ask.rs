@@ -12,6 +12,7 @@ use crate::state::{Command, Outcome};
 use crate::vacate::Vacating;
 use crate::why;
 use baton_shared::clock::Mono;
+use baton_shared::history::list;
 use baton_shared::id::{ClusterId, Epoch, NodeName, Owner, RoleName};
 use baton_shared::view::Event;
 use std::collections::BTreeMap;
@@ -278,8 +279,17 @@ fn prepare(
             Ok((Command::Pause(*paused), said.into(), Aim::Agreed))
         }
         // Handled by the membership: it is no proposal.
-        Request::Bootstrap { .. } => Err("the cluster is already initialised".into()),
+        Request::Bootstrap { .. } => Err(already_founded(c)),
     }
+}
+
+fn already_founded(c: &Cluster) -> String {
+    let voters = c.state.electorate.voters.iter().map(|id| c.call(*id));
+    format!(
+        "the cluster was founded before, and its voters are {}; it needs a majority of them, with their data directories, not \
+         another founding",
+        list(&voters.collect::<Vec<_>>())
+    )
 }
 
 fn drain(node: &NodeName, drained: bool, aim: Aim, c: &Cluster) -> Result<Prepared, String> {

@@ -621,6 +621,7 @@ mod tests {
             durable: Durable::default(),
             unfinished: Default::default(),
             disk: None,
+            last_write: None,
         };
         Cluster::new(&start, at)
     }

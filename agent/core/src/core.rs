@@ -52,6 +52,8 @@ pub struct Start {
     pub unfinished: BTreeSet<RoleName>,
     /// The data directory and the disk that it is on, in words; `None`: state is in memory.
     pub disk: Option<String>,
+    /// When the run before last wrote to it, Unix milliseconds: for people.
+    pub last_write: Option<u64>,
 }
 
 /// The state machine.
@@ -105,7 +107,7 @@ impl Core {
             asked: Asked::default(),
             chronicle: Chronicle::default(),
             copies: Copies::default(),
-            observer: Observer::default(),
+            observer: Observer::new(start.last_write),
             outbox: Outbox::default(),
             said: Said::default(),
             office: Office::default(),

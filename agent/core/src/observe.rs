@@ -24,6 +24,8 @@ use std::time::Duration;
 const AGAIN: Duration = Duration::from_secs(3);
 /// A change is settled after this at the least; a network's after three times as long.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Others who saw a node go and come have told so after this; and after three windows.
+const OTHERS: Duration = Duration::from_secs(3);
 /// A node that was gone for a moment while there was no coordinator is told of by a later one for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Another cause for nobody being active is told again after this.
@@ -136,10 +138,24 @@ impl Recorded {
     }
 }
 
+/// The run of this node before this one, as the history knew it when this one started.
+struct RunBefore {
+    /// Number of the newest event then.
+    number: u64,
+    /// How long ago it last wrote to its disk.
+    last_write: Option<Duration>,
+    /// Since when this run is in touch with a majority.
+    in_touch: Option<Mono>,
+}
+
 /// What this node saw, and what it proposed.
 #[derive(Default)]
 pub(crate) struct Observer {
     recorded: Option<Recorded>,
+    /// When the run before last wrote to its disk, Unix milliseconds.
+    last_write: Option<u64>,
+    /// `None`: not looked for yet, for this node does not know its cluster. Within, `None`: there is nothing to tell of it.
+    run_before: Option<Option<RunBefore>>,
     nodes: BTreeMap<NodeName, Sight>,
     /// Nodes that were gone for a moment: how, when, and the newest event then.
     missed: BTreeMap<NodeName, (Seen<String>, u64)>,
@@ -158,6 +174,14 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
+    /// `last_write`: when the run before last wrote to its disk, Unix milliseconds.
+    pub fn new(last_write: Option<u64>) -> Observer {
+        Observer {
+            last_write,
+            ..Observer::default()
+        }
+    }
+
     /// Once a beat.
     pub fn turn(
         &mut self,
@@ -173,6 +197,7 @@ impl Observer {
         }
         self.proposed.retain(|_, at| now < *at + AGAIN);
         self.touch(c, q, now);
+        self.look_back(c, q, now);
         self.look_at_nodes(c, now);
         self.look_at_roles(roles, c, q, waiting_for, now);
         let founded = c.state.cluster != ClusterId(0);
@@ -227,6 +252,46 @@ impl Observer {
                 ),
             };
             q.tell(event(what::CUT_OFF, Some(c.me()), cause, c));
+        }
+    }
+
+    /// Where nobody was left who saw this node go, it tells itself that it was gone: all were restarted.
+    fn look_back(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
+        if self.run_before.is_none() && c.state.cluster != ClusterId(0) {
+            let earlier = |run: Owner| run.node == c.id && run.boot < c.owner().boot;
+            let was_in_line = c.state.runs().any(earlier);
+            self.run_before = Some(was_in_line.then(|| {
+                RunBefore {
+                    number: c.state.event_number,
+                    last_write: self
+                        .last_write
+                        .and_then(|at| c.wall_ms.checked_sub(at))
+                        .map(Duration::from_millis),
+                    in_touch: None,
+                }
+            }));
+        }
+        let Some(slot) = &mut self.run_before else {
+            return;
+        };
+        let Some(before) = slot else { return };
+        let events = c.state.events.iter().rev();
+        let newer = events.take_while(|event| event.number > before.number);
+        let mut told = newer.filter(|event| matches!(event.what.as_str(), what::DOWN | what::UP));
+        if told.any(|event| event.node.as_ref() == Some(c.me())) {
+            *slot = None;
+        } else if now >= c.in_touch_until(now) {
+            before.in_touch = None;
+        } else if now >= *before.in_touch.get_or_insert(now) + OTHERS.max(c.timing.window * 3) {
+            let cause = match before.last_write {
+                Some(ago) => format!(
+                    "was started anew, {} after it last wrote to its disk",
+                    duration(ago)
+                ),
+                None => "was started anew".to_owned(),
+            };
+            q.tell(event(what::NODE, Some(c.me()), cause, c));
+            *slot = None;
         }
     }
 

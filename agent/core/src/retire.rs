@@ -25,9 +25,10 @@ const DEMOTE_RETRY: Duration = Duration::from_secs(1);
 /// A promote that failed, where the configuration says so; and twice as long each further time, up to the other.
 const PROMOTE_RETRY: Duration = Duration::from_millis(500);
 const MAX_PROMOTE_RETRY: Duration = Duration::from_secs(30);
-/// A node whose promotion failed stays out of line for this long at first, and twice as long each further time.
+/// A node whose promotion failed stays out of line for this long at first, and twice as long each further time, up to the other: who has
+/// mended what failed everywhere waits for it.
 const BACK_OFF: Duration = Duration::from_secs(2);
-const MAX_BACK_OFF: Duration = Duration::from_secs(300);
+const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 impl RoleCore {
     /// Begins to stop the application. The lease is kept, where it can be, until that is done (H4).

@@ -54,6 +54,8 @@ pub(crate) struct Watch {
     stepped_down: Option<Mono>,
     /// Since when it stops its application.
     demoting: Option<Mono>,
+    /// When it was last heard on a network on which it is cut off from clients.
+    cut_off: Option<Mono>,
     /// Since when the line asks it to hand over.
     decided: Option<Mono>,
     /// How it was found to be gone, and when: a stage each.
@@ -97,6 +99,12 @@ impl Watch {
             Some(true) => (self.serves, self.stepped_down) = (true, None),
             Some(false) if self.serves => (self.serves, self.stepped_down) = (false, Some(now)),
             _ => {}
+        }
+        if let Some(peer) = this_run {
+            let cut = c.grounds(now).lost(place.owner, |_| true).into_iter();
+            let links = cut.filter_map(|network| peer.links.get(network)?.as_ref()?.last_heard());
+            let since = links.min();
+            self.cut_off = since.map(|since| self.cut_off.unwrap_or(since));
         }
         let asked = handover(role, c, place).is_some();
         self.decided = asked.then(|| self.decided.unwrap_or(now));
@@ -219,6 +227,7 @@ impl RoleCore {
                 .filter(|_| !released)
                 .map(|at| (stage::LAST_HEARD, at)),
         );
+        stages.extend(watch.cut_off.map(|at| (stage::CLIENTS_LOST, at)));
         stages.extend(watch.stepped_down.map(|at| (stage::STEPPED_DOWN, at)));
         // If it kept the role for a while without being active, that was no stopping.
         let kept = watch

@@ -92,6 +92,7 @@ mod tests {
             durable: Durable::default(),
             unfinished: Default::default(),
             disk: None,
+            last_write: None,
         };
         Cluster::new(&start, Mono(0))
     }

@@ -9,6 +9,7 @@ use crate::keeper::program::cannot_run;
 use crate::keeper::running::{Running, leftovers};
 use crate::keeper::{self, Start, cgroup, environment};
 use baton_core::guardian::Rest;
+use baton_shared::history::duration;
 use baton_shared::view::IN_ITS_LOG;
 use std::future::Future;
 use std::io;
@@ -112,9 +113,10 @@ impl Stop {
     /// What is said of a command that reached `term`.
     fn late(self, term: Duration, limit: Duration) -> String {
         match self {
-            Stop::After(_) => format!("timed out after {limit:?} and was killed"),
+            Stop::After(_) => format!("timed out after {} and was killed", duration(limit)),
             Stop::Within => {
-                format!("timed out: stopped after {term:?}, to be gone by its limit of {limit:?}")
+                let [term, limit] = [term, limit].map(duration);
+                format!("timed out: stopped after {term}, to be gone by its limit of {limit}")
             }
         }
     }

@@ -274,7 +274,7 @@ async fn a_promote_that_hangs_is_killed_and_its_last_word_is_for_the_log() {
     .await;
     assert_eq!(
         ends[0].2,
-        Err("timed out after 2s and was killed (what it said is in its node's log)".into())
+        Err("timed out after 2.00 s and was killed (what it said is in its node's log)".into())
     );
 }
 
@@ -311,7 +311,7 @@ async fn an_action_that_prints_without_end_is_stopped_like_any_other() {
     .await;
     let reason = ends[0].2.clone().unwrap_err();
     assert!(
-        reason.starts_with("timed out after 500ms and was killed"),
+        reason.starts_with("timed out after 500 ms and was killed"),
         "{reason}"
     );
 }

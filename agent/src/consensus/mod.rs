@@ -77,6 +77,8 @@ pub struct Identity {
     pub boot: Boot,
     /// Its cluster; 0 while it is fresh.
     pub cluster: ClusterId,
+    /// When a run before last wrote in the data directory, Unix milliseconds; `None` if that is not known.
+    pub last_write: Option<u64>,
 }
 
 /// The running engine. Cheap to clone.

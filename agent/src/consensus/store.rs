@@ -15,11 +15,13 @@ use baton_core::Durable;
 use baton_shared::clock::wall_ms;
 use baton_shared::id::{Boot, ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::UNIX_EPOCH;
 
 const IDENTITY: &str = "identity";
 const PROMISES: &str = "promises";
@@ -37,6 +39,8 @@ pub struct Store {
     lock: Mutex<Option<Lock>>,
     /// Where it all is; `None` in memory.
     folder: Option<Arc<dyn Folder>>,
+    /// When a run before last wrote here, Unix milliseconds.
+    last_write: Option<u64>,
     /// The identity is another run's.
     superseded: AtomicBool,
     /// The file for probes, once it is open, and how many were written.
@@ -95,10 +99,15 @@ fn unwritable(error: &io::Error) -> String {
 impl Store {
     /// Opens (and locks) the directory, or starts in memory. The error is one line that says what to do.
     pub fn open(dir: Option<&Path>) -> Result<Arc<Store>, String> {
-        match dir {
-            Some(dir) => Store::on(Arc::new(Directory::new(dir))),
-            None => Store::in_memory(),
+        let Some(dir) = dir else {
+            return Store::in_memory();
+        };
+        let last_write = last_write(dir);
+        let mut store = Store::on(Arc::new(Directory::new(dir)))?;
+        if let Some(store) = Arc::get_mut(&mut store) {
+            store.last_write = last_write;
         }
+        Ok(store)
     }
 
     fn in_memory() -> Result<Arc<Store>, String> {
@@ -119,6 +128,7 @@ impl Store {
             }),
             lock: Mutex::default(),
             folder: None,
+            last_write: None,
             superseded: AtomicBool::default(),
             probe: Mutex::default(),
         }))
@@ -159,6 +169,7 @@ impl Store {
             node: card.node,
             boot: card.boot,
             cluster: card.cluster,
+            last_write: self.last_write,
         }
     }
 
@@ -367,6 +378,14 @@ fn create(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     assemble(card, identity, promises, record, disk)
 }
 
+/// When the newest file in a directory was written, Unix milliseconds.
+fn last_write(dir: &Path) -> Option<u64> {
+    let written = |entry: io::Result<DirEntry>| entry.ok()?.metadata().ok()?.modified().ok();
+    let newest = fs::read_dir(dir).ok()?.filter_map(written).max()?;
+    let since = newest.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_millis()).ok()
+}
+
 fn assemble(
     card: Card,
     identity: Record,
@@ -381,6 +400,7 @@ fn assemble(
     kept.keep(card).map_err(failed)?;
     Ok(Store {
         folder: None,
+        last_write: None,
         superseded: AtomicBool::default(),
         probe: Mutex::default(),
         card: Mutex::new(kept),

@@ -134,6 +134,7 @@ impl<P: Datagrams, C: Clock> Driver<P, C> {
                 durable: start.durable.clone(),
                 unfinished: start.unfinished.clone(),
                 disk: start.disk.clone(),
+                last_write: start.identity.last_write,
             },
             start.clock.now(),
         );

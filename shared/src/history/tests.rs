@@ -52,6 +52,13 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
         (stage::PROMOTED, 14_640),
         (stage::SERVING, 14_640),
     ];
+    let cut_off = [
+        (stage::CLIENTS_LOST, 0),
+        (stage::STEPPED_DOWN, 410_000),
+        (stage::RELEASED, 422_400),
+        (stage::GRANTED, 423_600),
+        (stage::SERVING, 423_600),
+    ];
     let dead = [
         (stage::LAST_HEARD, 0),
         (stage::DIED, 52_000),
@@ -101,6 +108,14 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
             &orderly,
             "main: b took over from a, which stepped down: the application is not healthy: GET /ready says 503; c was \
              passed over: not heard. Back after 14 ms: application stopped there 12 ms, granted 1.2 ms. (epoch 12)",
+        ),
+        (
+            Some("a"),
+            "a stepped down: cut off from clients on front: its interface there has no carrier",
+            &cut_off,
+            "main: b took over from a, which stepped down: cut off from clients on front: its interface there has no carrier. \
+             Back after at most 424 ms: cut-off from clients noticed 410 ms, application stopped there 12 ms, granted 1.2 ms. \
+             (epoch 12)",
         ),
         (
             Some("a"),

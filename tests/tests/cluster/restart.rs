@@ -15,6 +15,17 @@ pub fn identity(cluster: &Cluster, node: &str) -> String {
     entry.expect("a node knows itself").id
 }
 
+/// How often the history says that a node was gone: others saw it, or it says so itself.
+fn told_gone(cluster: &Cluster, at: &str, name: &str) -> usize {
+    let history = cluster.operate(at, &["events", "--last", "1000"]);
+    let said = ["was stopped", "died", "fell silent", "was started anew"];
+    let said = said.map(|how| format!("Z  {name} {how}"));
+    let lines = history.lines();
+    lines
+        .filter(|line| said.iter().any(|said| line.contains(said)))
+        .count()
+}
+
 /// Starts a node with empty storage and waits until the cluster has replaced its vote: its old identity was a voter, and
 /// the electorate has to change for the new one to be. Returns the holder.
 #[track_caller]
@@ -85,6 +96,7 @@ fn all_stopped_and_started_in_every_order_nothing_is_lost() {
     for (killed, order) in each(&[false, true], &orders) {
         let holder = cluster.settled();
         let before = cluster.status(&holder).expect("the holder answers");
+        let told = order.map(|name| told_gone(&cluster, &holder, name));
         for name in order {
             match killed {
                 false => cluster.stop(name),
@@ -107,6 +119,16 @@ fn all_stopped_and_started_in_every_order_nothing_is_lost() {
         until(GENEROUS, "a client has seen it active", || {
             let seen = cluster.watch.was_active_since(&holder, since);
             seen.then_some(()).ok_or_else(|| format!("{holder} was not"))
+        });
+        until(GENEROUS, "the history says of each that it was gone", || {
+            let untold = order.iter().zip(told);
+            let mut untold = untold.filter(|(name, before)| told_gone(&cluster, &holder, name) <= *before);
+            untold.next().map_or(Ok(()), |(name, _)| {
+                Err(format!(
+                    "not of {name}: {}",
+                    cluster.operate(&holder, &["events", "--last", "20"])
+                ))
+            })
         });
         cluster.verify();
     }

@@ -89,6 +89,7 @@ fn proposed(nodes: &[Somebody]) -> Vec<Vec<NodeId>> {
         durable: Durable::default(),
         unfinished: Default::default(),
         disk: None,
+        last_write: None,
     };
     let mut now = Mono(1_000 * MS);
     let mut core = Core::new(start, now);

@@ -7,8 +7,9 @@ use super::scenarios::{BOTH, Scene, nodes};
 use super::world::{World, name, role};
 use crate::Request;
 use crate::input::Side;
-use baton_shared::history::{tell, what};
+use baton_shared::history::{downtime, tell, what};
 use baton_shared::id::Kind;
+use baton_shared::view::Event;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -53,11 +54,15 @@ fn moves(w: &mut Scene, to: usize) {
     assert!(from - since <= BOUND, "{} ms; {}", (from - since) / MS, w.story());
 }
 
-fn last_takeover(w: &mut Scene) -> String {
+fn newest(w: &mut Scene) -> Event {
     w.run(SECOND);
     let events = &w.log.state().events;
     let event = events.iter().rfind(|event| event.what == what::TAKEOVER);
-    tell(event.unwrap()).headline()
+    event.unwrap().clone()
+}
+
+fn last_takeover(w: &mut Scene) -> String {
+    tell(&newest(w)).headline()
 }
 
 fn cut_off(w: &Scene, at: usize, of: usize) -> String {
@@ -81,6 +86,9 @@ fn holder_silent_on_the_network_of_clients_hands_over_within_half_a_window_and_t
             told.starts_with(begins) && told.contains("b and c hear each other"),
             "{told}"
         );
+        // Clients lost it half a window before, and its last word there is not much older.
+        let out = downtime(&newest(&mut w)).unwrap();
+        assert!((430..=600).contains(&out.as_millis()), "{out:?}: {told}");
         let why = "front: b and c hear each other there, and nothing of it";
         assert_eq!([cut_off(&w, 0, 0), cut_off(&w, 1, 0)], [why, why]);
         let alarms = &w.nodes[0].view.as_ref().unwrap().alarms;

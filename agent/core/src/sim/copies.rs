@@ -37,6 +37,7 @@ impl Lone {
             durable: Durable::default(),
             unfinished: Default::default(),
             disk: None,
+            last_write: None,
         };
         let now = Mono(1_000 * MS);
         let mut lone = Lone {

@@ -201,6 +201,7 @@ impl Trial {
             durable: Durable::default(),
             unfinished: Default::default(),
             disk: None,
+            last_write: None,
         };
         let now = Mono(1_000 * MS);
         let mut trial = Trial {

@@ -41,6 +41,8 @@ pub(super) struct Facts {
     pub traffic: Vec<Traffic>,
     /// The storage directory.
     pub storage: Option<Storage>,
+    /// Why nothing can be written there, if that is no matter of rights.
+    pub unwritable: Option<String>,
     /// Programs that a role needs and that cannot be run here, as the file has them, while the agent does not answer.
     pub lacks: BTreeMap<RoleName, String>,
     /// What the system grants.
@@ -254,6 +256,8 @@ pub(super) struct Storage {
     pub dir: PathBuf,
     /// It is there.
     pub exists: bool,
+    /// Its owner, if that is neither this user nor root.
+    pub foreign: Option<u32>,
     /// This user may write to it, or make it.
     pub writable: bool,
     /// Permission bits.

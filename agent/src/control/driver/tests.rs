@@ -111,6 +111,7 @@ fn rig() -> Rig {
             node: NodeId(11),
             boot: Boot(5),
             cluster: ClusterId(0),
+            last_write: None,
         },
         durable: Durable::default(),
         disk: None,

@@ -55,6 +55,7 @@ impl World {
             durable: machine.disk.clone(),
             unfinished: unfinished.clone(),
             disk: Some(format!("the disk of {}", machine.name)),
+            last_write: None,
         };
         machine.core = Some(Box::new(Core::new(start, now)));
         machine.writes = Writes::default();

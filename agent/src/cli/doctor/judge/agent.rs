@@ -135,7 +135,7 @@ fn remedy(why: &str) -> String {
         (
             "promotion failed",
             "mend what promotes the application on the nodes named: what it printed is in their logs, and in `baton status` there; they try \
-             again by themselves",
+             again by themselves, every 30 s at the latest",
         ),
         (
             "demotion failed",

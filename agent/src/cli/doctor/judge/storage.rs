@@ -18,7 +18,14 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     let Some(storage) = &facts.storage else { return };
     let dir = storage.dir.display();
     // An agent that answers can write; who asks may well be somebody else.
-    if matches!(facts.agent, Agent::Silent(_)) && !storage.writable {
+    let silent = matches!(facts.agent, Agent::Silent(_));
+    if let Some(error) = &facts.unwritable {
+        out.push(Finding::broken(
+            "storage",
+            format!("nothing can be written to {dir}: {error}"),
+            "see `dmesg` and `findmnt` for its file system, and mend or mount it; an agent that cannot write ends, and does not start",
+        ));
+    } else if silent && !storage.writable {
         let what = match storage.exists {
             true => format!("this user may not write to {dir}"),
             false => format!("{dir} does not exist, and this user cannot make it"),
@@ -27,6 +34,13 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
             "storage",
             what,
             format!("`mkdir -p {dir} && chown USER {dir}` for the user that the agent runs as, or change [storage] dir"),
+        ));
+    }
+    if let Some(owner) = storage.foreign.filter(|_| silent && storage.exists) {
+        out.push(Finding::note(
+            "storage",
+            format!("{dir} belongs to user {owner}: an agent that runs as another user does not start there"),
+            format!("if the agent's user is another: `chown -R USER {dir}`"),
         ));
     }
     if storage.exists && storage.mode & 0o022 != 0 {

@@ -215,6 +215,7 @@ fn well() -> Facts {
         storage: Some(Storage {
             dir: "/var/lib/baton/a".into(),
             exists: true,
+            foreign: None,
             writable: true,
             mode: 0o700,
             used: 3 << 20,
@@ -1095,6 +1096,27 @@ fn storage_that_is_full_open_or_not_durable_is_found() {
         Risk,
         "storage",
         &["300 MiB of", "left"],
+    );
+    let found = with(|facts| facts.unwritable = Some("Read-only file system (os error 30)".into()));
+    assert_one(
+        &found,
+        Broken,
+        "storage",
+        &[
+            "nothing can be written to /var/lib/baton/a: Read-only",
+            "mount it",
+        ],
+    );
+    let found = with(|facts| {
+        facts.agent = Agent::Silent("refused".into());
+        facts.storage.as_mut().unwrap().foreign = Some(1000);
+    });
+    let found: Vec<Finding> = found.into_iter().filter(|f| f.about == "storage").collect();
+    assert_one(
+        &found,
+        Note,
+        "storage",
+        &["belongs to user 1000", "chown -R USER"],
     );
     // It is not the size that counts on a small volume of its own, but what is written there.
     let small = |free: u64, used: u64| {

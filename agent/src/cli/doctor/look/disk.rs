@@ -7,6 +7,7 @@ use super::super::facts::{Facts, Hung, Spread, Storage};
 use super::apart;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, access, statfs, statvfs};
+use rustix::process::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -114,7 +115,10 @@ impl Disk {
                 format!("this user may not write to {dir}; run the doctor as the agent's user, or with sudo")
             }
             Ok(Ok(Written::Missing)) => format!("{dir} is not there yet"),
-            Ok(Ok(Written::Failed(error))) => format!("{dir}: {error}"),
+            Ok(Ok(Written::Failed(error))) => {
+                facts.unwritable = Some(error);
+                return;
+            }
             Ok(Err(_)) => return, // said above
         };
         facts.miss("how long the disk takes", why);
@@ -232,12 +236,14 @@ fn storage(dir: &Path) -> io::Result<Storage> {
         .find(|dir| dir.exists())
         .unwrap_or(Path::new("/"));
     let (space, kind) = (statvfs(there)?, statfs(there)?.f_type as u64);
-    let exists = absolute.exists();
+    let (exists, metadata) = (absolute.exists(), fs::metadata(there)?);
+    let owner = metadata.uid();
     Ok(Storage {
         dir: dir.to_owned(),
         exists,
+        foreign: Some(owner).filter(|owner| ![0, geteuid().as_raw()].contains(owner)),
         writable: access(there, Access::WRITE_OK | Access::EXEC_OK).is_ok(),
-        mode: fs::metadata(there)?.permissions().mode() & 0o7777,
+        mode: metadata.permissions().mode() & 0o7777,
         used: if exists { used(&absolute) } else { 0 },
         free: space.f_bavail.saturating_mul(space.f_frsize),
         size: space.f_blocks.saturating_mul(space.f_frsize),
