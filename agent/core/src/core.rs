@@ -52,8 +52,8 @@ pub struct Start {
     pub unfinished: BTreeSet<RoleName>,
     /// The data directory and the disk that it is on, in words; `None`: state is in memory.
     pub disk: Option<String>,
-    /// When the run before last wrote to it, Unix milliseconds: for people.
-    pub last_write: Option<u64>,
+    /// How long ago a run before this one last wrote to it: for people.
+    pub last_write: Option<Duration>,
 }
 
 /// The state machine.
@@ -107,7 +107,8 @@ impl Core {
             asked: Asked::default(),
             chronicle: Chronicle::default(),
             copies: Copies::default(),
-            observer: Observer::new(start.last_write),
+            // One that is new to its cluster has not been gone.
+            observer: Observer::new(start.last_write.filter(|_| start.cluster != ClusterId(0))),
             outbox: Outbox::default(),
             said: Said::default(),
             office: Office::default(),

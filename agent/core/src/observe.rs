@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// A change is settled after this at the least; a network's after three times as long.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Others who saw a node go and come have told so after this; and after three windows.
-const OTHERS: Duration = Duration::from_secs(3);
+const OTHERS: Duration = Duration::from_secs(5);
 /// A node that was gone for a moment while there was no coordinator is told of by a later one for so long.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Another cause for nobody being active is told again after this.
@@ -138,13 +138,13 @@ impl Recorded {
     }
 }
 
-/// The run of this node before this one, as the history knew it when this one started.
+/// The run of this node before this one.
 struct RunBefore {
-    /// Number of the newest event then.
-    number: u64,
-    /// How long ago it last wrote to its disk.
-    last_write: Option<Duration>,
-    /// Since when this run is in touch with a majority.
+    /// How long before this run it last wrote to its disk.
+    last_write: Duration,
+    /// Number of the newest event when this one began.
+    number: Option<u64>,
+    /// Since when this one is in touch with a majority.
     in_touch: Option<Mono>,
 }
 
@@ -152,10 +152,8 @@ struct RunBefore {
 #[derive(Default)]
 pub(crate) struct Observer {
     recorded: Option<Recorded>,
-    /// When the run before last wrote to its disk, Unix milliseconds.
-    last_write: Option<u64>,
-    /// `None`: not looked for yet, for this node does not know its cluster. Within, `None`: there is nothing to tell of it.
-    run_before: Option<Option<RunBefore>>,
+    /// Until something is told of it.
+    run_before: Option<RunBefore>,
     nodes: BTreeMap<NodeName, Sight>,
     /// Nodes that were gone for a moment: how, when, and the newest event then.
     missed: BTreeMap<NodeName, (Seen<String>, u64)>,
@@ -174,10 +172,14 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// `last_write`: when the run before last wrote to its disk, Unix milliseconds.
-    pub fn new(last_write: Option<u64>) -> Observer {
+    /// `last_write`: how long before this run one before it last wrote to its disk.
+    pub fn new(last_write: Option<Duration>) -> Observer {
         Observer {
-            last_write,
+            run_before: last_write.map(|last_write| RunBefore {
+                last_write,
+                number: None,
+                in_touch: None,
+            }),
             ..Observer::default()
         }
     }
@@ -255,43 +257,27 @@ impl Observer {
         }
     }
 
-    /// Where nobody was left who saw this node go, it tells itself that it was gone: all were restarted.
+    /// Where nobody was left who saw this node go, it tells itself that it was gone.
     fn look_back(&mut self, c: &Cluster, q: &mut Queue, now: Mono) {
-        if self.run_before.is_none() && c.state.cluster != ClusterId(0) {
-            let earlier = |run: Owner| run.node == c.id && run.boot < c.owner().boot;
-            let was_in_line = c.state.runs().any(earlier);
-            self.run_before = Some(was_in_line.then(|| {
-                RunBefore {
-                    number: c.state.event_number,
-                    last_write: self
-                        .last_write
-                        .and_then(|at| c.wall_ms.checked_sub(at))
-                        .map(Duration::from_millis),
-                    in_touch: None,
-                }
-            }));
-        }
-        let Some(slot) = &mut self.run_before else {
+        let Some(before) = &mut self.run_before else {
             return;
         };
-        let Some(before) = slot else { return };
+        if c.state.cluster == ClusterId(0) {
+            return;
+        }
+        let number = *before.number.get_or_insert(c.state.event_number);
         let events = c.state.events.iter().rev();
-        let newer = events.take_while(|event| event.number > before.number);
+        let newer = events.take_while(|event| event.number > number);
         let mut told = newer.filter(|event| matches!(event.what.as_str(), what::DOWN | what::UP));
         if told.any(|event| event.node.as_ref() == Some(c.me())) {
-            *slot = None;
+            self.run_before = None;
         } else if now >= c.in_touch_until(now) {
             before.in_touch = None;
         } else if now >= *before.in_touch.get_or_insert(now) + OTHERS.max(c.timing.window * 3) {
-            let cause = match before.last_write {
-                Some(ago) => format!(
-                    "was started anew, {} after it last wrote to its disk",
-                    duration(ago)
-                ),
-                None => "was started anew".to_owned(),
-            };
+            let ago = duration(before.last_write);
+            let cause = format!("was started anew, {ago} after it last wrote to its disk");
             q.tell(event(what::NODE, Some(c.me()), cause, c));
-            *slot = None;
+            self.run_before = None;
         }
     }
 

@@ -225,15 +225,6 @@ impl State {
         }
     }
 
-    /// Runs of nodes that are in some line, or were the last to be active.
-    pub fn runs(&self) -> impl Iterator<Item = Owner> + '_ {
-        let of_role = |role: &'_ RoleRecord| {
-            let places = role.line.places.iter().chain(&role.active);
-            places.map(|place| place.owner).collect::<Vec<Owner>>()
-        };
-        self.roles.values().flat_map(of_role)
-    }
-
     fn init(&mut self, cluster: ClusterId, nodes: &[(NodeId, NodeName, Kind)]) -> Outcome {
         if self.cluster != ClusterId(0) {
             return if self.cluster == cluster {

@@ -77,8 +77,8 @@ pub struct Identity {
     pub boot: Boot,
     /// Its cluster; 0 while it is fresh.
     pub cluster: ClusterId,
-    /// When a run before last wrote in the data directory, Unix milliseconds; `None` if that is not known.
-    pub last_write: Option<u64>,
+    /// How long before it was opened somebody last wrote in the data directory; `None` if that is not known.
+    pub last_write: Option<Duration>,
 }
 
 /// The running engine. Cheap to clone.

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::UNIX_EPOCH;
+use std::time::Duration;
 
 const IDENTITY: &str = "identity";
 const PROMISES: &str = "promises";
@@ -39,8 +39,8 @@ pub struct Store {
     lock: Mutex<Option<Lock>>,
     /// Where it all is; `None` in memory.
     folder: Option<Arc<dyn Folder>>,
-    /// When a run before last wrote here, Unix milliseconds.
-    last_write: Option<u64>,
+    /// How long ago somebody had last written here when this was opened.
+    last_write: Option<Duration>,
     /// The identity is another run's.
     superseded: AtomicBool,
     /// The file for probes, once it is open, and how many were written.
@@ -378,12 +378,11 @@ fn create(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     assemble(card, identity, promises, record, disk)
 }
 
-/// When the newest file in a directory was written, Unix milliseconds.
-fn last_write(dir: &Path) -> Option<u64> {
+/// How long ago the newest file in a directory was written.
+fn last_write(dir: &Path) -> Option<Duration> {
     let written = |entry: io::Result<DirEntry>| entry.ok()?.metadata().ok()?.modified().ok();
     let newest = fs::read_dir(dir).ok()?.filter_map(written).max()?;
-    let since = newest.duration_since(UNIX_EPOCH).ok()?;
-    u64::try_from(since.as_millis()).ok()
+    newest.elapsed().ok()
 }
 
 fn assemble(
