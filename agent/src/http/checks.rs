@@ -15,7 +15,7 @@ use super::tls::Certificates;
 use super::{grpc, listen, metrics};
 use crate::handle::{Counters, Handle, MAX_WAITING};
 use baton_shared::clock::Mono;
-use baton_shared::config::{self, Config, HealthCodes, parse_duration};
+use baton_shared::config::{self, Config, HealthCodes, Root, parse_duration};
 use baton_shared::id::{Epoch, RoleName};
 use baton_shared::status::{Status, floor_ms};
 use hyper::body::{Body as _, Incoming};
@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-/// What `/` says.
+/// What `/help` says.
 const INDEX: &str = "\
 baton: failover sidecar
 
@@ -47,6 +47,8 @@ baton: failover sidecar
                     ?after=GIST&wait=250ms holds the answer back until its gist is another
 /events             what happened, and what happens, as server-sent events; ?format=json for the history
 /metrics            for Prometheus
+/                   to browsers this page, to others what /health says; [http] root makes it one of the two
+/help               this page
 
 grpc.health.v1.Health with Check and Watch is answered by HTTP/2: service \"\" or ROLE.
 ";
@@ -346,6 +348,7 @@ pub(super) struct Reader {
     /// Whether "active" needs the word of a majority each time.
     pub confirm: bool,
     codes: HealthCodes,
+    root: Option<Root>,
     /// Of `/health`, by role.
     last: BTreeMap<RoleName, Last>,
     confirming: Semaphore,
@@ -411,6 +414,7 @@ impl Reader {
             board: Board::new(handle),
             confirm: config.confirm,
             codes: config.codes,
+            root: config.root,
             confirming: Semaphore::new(MAX_CONFIRMING),
         }
     }
@@ -428,10 +432,23 @@ impl Reader {
         // take a standby for active.
         match path {
             "/" | "*" if method == Method::OPTIONS => self.read_at("/health", request, from),
+            "/" => self.read_at(self.at_root(request), request, from),
             path if method == Method::OPTIONS && !is_check(path) => {
                 Reading::Done(text(StatusCode::NO_CONTENT, ""))
             }
             path => self.read_at(path, request, from),
+        }
+    }
+
+    /// What `/` stands for: a balancer that was left at its default path must not find every node healthy.
+    fn at_root(&self, request: &Request<Incoming>) -> &'static str {
+        let accept = request.headers().get(ACCEPT);
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let is_browser = accept.contains("text/html");
+        match self.root {
+            Some(Root::Page) => "/help",
+            None if is_browser => "/help",
+            _ => "/health",
         }
     }
 
@@ -476,8 +493,8 @@ impl Reader {
             "/status" => return Reading::Status,
             "/events" => self.board.events(query, request.headers(), from),
             "/metrics" => return Reading::Metrics,
-            "/" => text(StatusCode::OK, INDEX),
-            _ => refusal(StatusCode::NOT_FOUND, "nothing here; see / for what there is"),
+            "/help" => text(StatusCode::OK, INDEX),
+            _ => refusal(StatusCode::NOT_FOUND, "nothing here; see /help for what there is"),
         })
     }
 

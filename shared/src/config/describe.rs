@@ -1,7 +1,7 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Url,
+    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Root, Url,
     show_duration,
 };
 use crate::timing::Timing;
@@ -146,6 +146,8 @@ impl Config {
                     let says = [
                         (http.tls.is_some(), ", with TLS"),
                         (http.proxy_protocol, ", behind the PROXY protocol"),
+                        (http.root == Some(Root::Page), ", / is the page"),
+                        (http.root == Some(Root::Health), ", / is /health"),
                         (http.confirm, ", each 200 confirmed by a majority"),
                     ];
                     let says: String = says.iter().filter(|(so, _)| *so).map(|(_, text)| *text).collect();

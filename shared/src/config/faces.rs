@@ -6,7 +6,7 @@ use super::section::Section;
 use super::tree::Item;
 use super::{
     Agent, Control, ControlListen, Dns, HEALTH_CODES, HEALTH_STATES, HealthCodes, Host, Http, Network, Node,
-    Tls, secret, value,
+    Root, Tls, secret, value,
 };
 use crate::id::NodeName;
 use std::net::SocketAddr;
@@ -105,6 +105,8 @@ pub(super) fn http(root: &mut Section, local: Option<&Local>) -> Option<Http> {
     let agent_weight = section.take("agent_weight", |item| value::integer(item, 1, 100));
     let confirm = section.take("confirm", value::boolean);
     let max_connections = section.take("max_connections", |item| value::integer(item, 1, 1_000_000));
+    let roots = [("health", Root::Health), ("page", Root::Page)];
+    let answers = section.take("root", |item| value::choice(item, &roots));
     let proxy_protocol = section.take("proxy_protocol", value::boolean);
     let codes = codes(&mut section);
     let has_tls = section.has("tls");
@@ -126,6 +128,7 @@ pub(super) fn http(root: &mut Section, local: Option<&Local>) -> Option<Http> {
         confirm: confirm.unwrap_or(default.confirm),
         max_connections: max_connections.unwrap_or(default.max_connections),
         codes,
+        root: answers,
         proxy_protocol: proxy_protocol.unwrap_or(default.proxy_protocol),
         tls,
     })

@@ -323,6 +323,8 @@ pub struct Http {
     pub max_connections: usize,
     /// The status of `/health` in each state, unless the request asks for another.
     pub codes: HealthCodes,
+    /// What `/` answers. Default: browsers the page, everybody else as `/health`.
+    pub root: Option<Root>,
     /// Connections begin with a header of the PROXY protocol. Default false.
     pub proxy_protocol: bool,
     /// TLS on every address of `listen`. Default none.
@@ -338,10 +340,20 @@ impl Default for Http {
             confirm: false,
             max_connections: 10_000,
             codes: HealthCodes::default(),
+            root: None,
             proxy_protocol: false,
             tls: None,
         }
     }
+}
+
+/// What `/` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// What `/health` does: a balancer that was left at its default path finds the active node alone healthy.
+    Health,
+    /// The page that lists what there is, with 200 on every node.
+    Page,
 }
 
 /// What `/health` can say of a node: the words of its body, and the keys of `[http] codes`.

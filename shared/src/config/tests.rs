@@ -243,19 +243,21 @@ fn http_says_where_and_how_balancers_are_answered() {
         "http.agent_weight=50",
         "http.codes={ standby = 429, unknown = 500 }",
         "http.proxy_protocol=true",
+        "http.root=\"page\"",
         "http.tls={ cert = \"file:tls/{node}.crt\", key = \"file:/k/{node}.key\" }",
     ];
     let dir = Dir::new();
     let config = dir.config(SMALL, &sets);
     let text = config.describe();
     assert!(
-        text.contains("connections, with TLS, behind the PROXY protocol\n"),
+        text.contains("connections, with TLS, behind the PROXY protocol, / is the page\n"),
         "{text}"
     );
     assert!(text.contains("10.0.0.1:7482, [::1]:7482\n"), "{text}");
     let http = config.http.unwrap();
     assert_eq!(http.agent_check.len(), 2);
     assert_eq!((http.agent_weight, http.proxy_protocol), (Some(50), true));
+    assert_eq!(http.root, Some(Root::Page));
     assert_eq!(http.codes.0, [200, 429, 503, 503, 503, 503, 500]);
     let tls = http.tls.unwrap();
     assert_eq!(tls.cert, dir.0.path().join("tls/a.crt"));

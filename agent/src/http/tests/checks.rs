@@ -6,7 +6,7 @@ use super::fixture::{self, handle, node, published, role};
 use super::{LIMIT, Reply, talk};
 use crate::handle::{Handle, Message};
 use baton_shared::clock::Mono;
-use baton_shared::config;
+use baton_shared::config::{self, Root};
 use baton_shared::id::Epoch;
 use baton_shared::status::Status;
 use baton_shared::view::{Checked, Published, RoleState};
@@ -143,6 +143,39 @@ async fn health_names_the_other_and_says_unknown_out_of_touch() {
 }
 
 #[tokio::test]
+async fn root_is_the_check_for_all_but_browsers_unless_it_is_to_be_one_of_the_two() {
+    let browser = "Accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n";
+    let tool = "Accept: */*\r\n";
+    for (root, [to_browser, to_tool]) in [
+        (None, [200, 503]),
+        (Some(Root::Health), [503, 503]),
+        (Some(Root::Page), [200, 200]),
+    ] {
+        let config = config::Http {
+            root,
+            ..http(false, 100)
+        };
+        let run = checks_with(published(), config, Patience::USUAL);
+        for (header, status) in [(browser, to_browser), (tool, to_tool), ("", to_tool)] {
+            let reply = run.ask("GET", "/", header).await;
+            assert_eq!(reply.status, status, "{root:?} {header}");
+            assert_eq!(
+                reply.body.contains("/health/ROLE"),
+                status == 200,
+                "{}",
+                reply.body
+            );
+        }
+        // Nobody who looks at pages asks so, and HAProxy does.
+        assert_eq!(run.ask("OPTIONS", "/", browser).await.status, 503, "{root:?}");
+        run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
+        for header in [browser, tool] {
+            assert_eq!(run.ask("GET", "/", header).await.status, 200, "{root:?} {header}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn methods_overrides_and_unknown_roles() {
     let run = checks(published());
     for (method, path, status) in [
@@ -153,7 +186,9 @@ async fn methods_overrides_and_unknown_roles() {
         ("OPTIONS", "/", 503),
         ("OPTIONS", "*", 503),
         ("OPTIONS", "/status", 204),
-        ("GET", "/", 200),
+        ("GET", "/", 503),
+        ("GET", "/?standby=200", 200),
+        ("GET", "/help", 200),
         ("GET", "/ready", 200),
         ("GET", "/live", 503),
         ("GET", "/health?standby=2000", 400),
@@ -245,7 +280,7 @@ async fn what_the_application_printed_is_on_no_public_page() {
         "/ready",
         "/metrics",
         "/events?format=json",
-        "/",
+        "/help",
     ] {
         let reply = run.get(page).await;
         assert!(!reply.body.contains("hunter2"), "{page}: {}", reply.body);

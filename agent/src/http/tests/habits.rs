@@ -210,7 +210,7 @@ async fn who_closes_its_side_behind_the_question_is_answered() {
     for (request, status, answers) in [
         ("GET /health HTTP/1.0\r\n\r\n".to_owned(), 503, 1),
         ("GET /health HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), 503, 1),
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3), 200, 3),
+        ("GET /help HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3), 200, 3),
         ("GET /metrics HTTP/1.0\r\n\r\n".to_owned(), 200, 1),
         (
             format!("GET /status?after={gist}&wait=100ms HTTP/1.0\r\n\r\n"),

@@ -101,6 +101,8 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
          server v2 127.0.0.1:{port} {check} send-proxy-v2 check-send-proxy\n\
          backend reports\n option httpchk GET /health/reports\n \
          server r 127.0.0.1:{port} {by_agent} agent-inter 200ms agent-send \"reports\\n\"\n\
+         backend nowhere\n option httpchk\n server o 127.0.0.1:{port} {check} send-proxy check-send-proxy\n\
+         backend slash\n option httpchk GET /\n server s 127.0.0.1:{port} {check} send-proxy check-send-proxy\n\
          backend draining\n option httpchk GET /health?demoting=200\n \
          server d 127.0.0.1:{port} {by_agent} agent-inter 200ms agent-send \"main\\n\"\n"
     );
@@ -112,12 +114,18 @@ async fn haproxy_follows_agent_check_from_standby_to_active_to_drain_and_back() 
             "DOWN (agent) | L7STS | via agent : down (standby: second in line)",
         )
         .await;
-    haproxy.until("v1", &["status", "check_code"], "DOWN | 503").await;
+    // A check that names no path, or `/`, is one for the active node.
+    for server in ["v1", "o", "s"] {
+        haproxy
+            .until(server, &["status", "check_code"], "DOWN | 503")
+            .await;
+    }
 
     run.published.guards[&role("main")].open(Epoch(9), Mono::MAX);
     haproxy.until("a", &STATE, "UP | 50 | L7OK").await;
-    haproxy.until("v1", &["status", "check_code"], "UP | 200").await;
-    haproxy.until("v2", &["status", "check_code"], "UP | 200").await;
+    for server in ["v1", "v2", "o", "s"] {
+        haproxy.until(server, &["status", "check_code"], "UP | 200").await;
+    }
     haproxy.until("r", &["status"], "DOWN (agent)").await;
     haproxy.until("mute", &STATE, "UP | 50 | L7OK").await;
     run.published.guards[&role("reports")].open(Epoch(9), Mono::MAX);
