@@ -1,7 +1,8 @@
 //! `[dns]` and its tables: the zone, who may ask for it, who may copy it, and where it is pushed to.
 
 use super::error::suggest;
-use super::faces::{self, Local};
+use super::faces;
+use super::placeholder::Local;
 use super::section::Section;
 use super::tree::{Item, Value};
 use super::{

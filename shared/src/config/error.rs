@@ -67,8 +67,17 @@ impl<'a> Problems<'a> {
     pub(super) fn into_result(self) -> Result<(), ConfigError> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(at, _)| *at);
+        // What follows from a problem with a value is none of its own.
         let mut lines: Vec<String> = Vec::new();
+        let mut keys: Vec<(Place, String)> = Vec::new();
         for (at, text) in found {
+            if let Some((key, _)) = text.split_once(": ") {
+                let key = (at, key.to_owned());
+                if keys.contains(&key) {
+                    continue;
+                }
+                keys.push(key);
+            }
             let line = match at {
                 Place::File => format!("{}:1: {text}", self.file),
                 Place::Line(line) => format!("{}:{line}: {text}", self.file),

@@ -1,14 +1,13 @@
 //! `[storage]`, `[http]`, `[control]` and `[agent]`: where this node keeps its state and shows itself. The file is the same
 //! everywhere, so placeholders stand for what differs.
 
-use super::error::suggest;
+use super::placeholder::{For, Local};
 use super::section::Section;
 use super::tree::Item;
 use super::{
-    Agent, Control, ControlListen, Dns, HEALTH_CODES, HEALTH_STATES, HealthCodes, Host, Http, Network, Node,
-    Root, Tls, secret, value,
+    Agent, Control, ControlListen, Dns, HEALTH_CODES, HEALTH_STATES, HealthCodes, Host, Http, Root, Tls,
+    secret, value,
 };
-use crate::id::NodeName;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -16,65 +15,6 @@ use std::path::{Path, PathBuf};
 const MAX_LISTENERS: usize = 16;
 /// A Unix socket's path has 108 bytes, one of which ends it (unix(7)).
 const LONGEST_SOCKET_PATH: usize = 107;
-
-/// What placeholders stand for on this node, and where relative paths begin.
-pub(super) struct Local<'a> {
-    pub(super) me: &'a NodeName,
-    pub(super) node: &'a Node,
-    pub(super) networks: &'a [Network],
-    pub(super) base: &'a Path,
-}
-
-impl Local<'_> {
-    /// Replaces placeholders. For `HOST:PORT`, an IPv6 address gets the brackets it needs there.
-    fn expand(&self, text: &str, brackets: bool) -> Result<String, String> {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('{') {
-            let Some((name, after)) = after.split_once('}') else {
-                return Err(format!(
-                    "\"{text}\" has a {{ without }}; write a placeholder like {{node}}"
-                ));
-            };
-            let value = self.placeholder(name)?;
-            let bare = brackets && value.contains(':') && !before.ends_with('[');
-            out.push_str(before);
-            out.push_str(&if bare { format!("[{value}]") } else { value });
-            rest = after;
-        }
-        Ok(out + rest)
-    }
-
-    fn placeholder(&self, name: &str) -> Result<String, String> {
-        if name == "node" {
-            return Ok(self.me.to_string());
-        }
-        let network = self
-            .networks
-            .iter()
-            .position(|n| name.eq_ignore_ascii_case(n.name.as_str()));
-        let Some(network) = network else {
-            let valid = std::iter::once("node").chain(self.networks.iter().map(|n| n.name.as_str()));
-            let valid: Vec<String> = valid.map(|name| format!("{{{name}}}")).collect();
-            let valid: Vec<&str> = valid.iter().map(String::as_str).collect();
-            return Err(format!(
-                "unknown placeholder {{{name}}}; {}",
-                suggest(&format!("{{{name}}}"), &valid)
-            ));
-        };
-        let me = self.me;
-        match self.node.addresses.get(network).cloned().flatten() {
-            Some(Host::Ip(ip)) => Ok(ip.to_string()),
-            Some(Host::Name(host)) => {
-                let advice = "it must be an address there, like \"10.0.1.11\"";
-                Err(format!("{{{name}}} stands for {host} on node {me}; {advice}"))
-            }
-            None => Err(format!(
-                "{{{name}}} means nothing on node {me}; add {name} = \"...\" to [nodes.{me}]"
-            )),
-        }
-    }
-}
 
 /// `[storage]`.
 pub(super) fn storage(root: &mut Section, local: Option<&Local>) -> Option<PathBuf> {
@@ -85,7 +25,7 @@ pub(super) fn storage(root: &mut Section, local: Option<&Local>) -> Option<PathB
         let Some(local) = local else {
             return Ok(PathBuf::new());
         };
-        match local.expand(text, false)? {
+        match local.expand(text, For::Path)? {
             dir if dir.is_empty() || dir.contains('\0') => {
                 Err(format!("names no directory; write {example}"))
             }
@@ -163,7 +103,7 @@ fn tls(http: &mut Section, local: Option<&Local>) -> Option<Tls> {
             match text.strip_prefix("file:").filter(|path| !path.is_empty()) {
                 None => Err(format!("must say which file: \"file:/path\", as in {example}")),
                 Some(path) => match local {
-                    Some(local) => Ok(local.base.join(local.expand(path, false)?)),
+                    Some(local) => Ok(local.base.join(local.expand(path, For::Path)?)),
                     None => Ok(PathBuf::new()),
                 },
             }
@@ -181,7 +121,7 @@ fn tls(http: &mut Section, local: Option<&Local>) -> Option<Tls> {
 /// One listening address or several. Without a known node only their form as strings is checked.
 pub(super) fn listen(item: &Item, local: Option<&Local>) -> Result<Vec<SocketAddr>, String> {
     let read = |text: &str| match local {
-        Some(local) => value::socket(&local.expand(text, true)?).map(Some),
+        Some(local) => value::socket(&local.expand(text, For::Listener)?).map(Some),
         None => Ok(None),
     };
     sockets(value::one_or_more(item, read)?.into_iter().flatten().collect())
@@ -251,7 +191,7 @@ pub(super) fn control(root: &mut Section, local: Option<&Local>) -> Option<(Cont
 
 fn parse_door(text: &str, local: &Local) -> Result<Door, String> {
     let Some(path) = text.strip_prefix("unix:") else {
-        let text = local.expand(text, true)?;
+        let text = local.expand(text, For::Listener)?;
         return match text.parse::<SocketAddr>() {
             Ok(_) => value::socket(&text).map(Door::Tcp),
             Err(_) => Err(format!(
@@ -259,7 +199,7 @@ fn parse_door(text: &str, local: &Local) -> Result<Door, String> {
             )),
         };
     };
-    let path = local.expand(path, false)?;
+    let path = local.expand(path, For::Path)?;
     let full = local.base.join(&path);
     let length = full.as_os_str().len();
     if path.is_empty() || path.contains('\0') {
@@ -306,7 +246,7 @@ pub(super) fn listeners(
 /// Notes listeners that want the same port, be it the sidecar's own.
 pub(super) fn clashes(root: &Section, local: &Local, listeners: &[(&'static str, SocketAddr)]) {
     let mut bound = Vec::new();
-    for (address, network) in local.node.addresses.iter().zip(local.networks) {
+    for (address, network) in local.addresses.iter().zip(local.networks) {
         if let Some(Host::Ip(ip)) = address {
             bound.push((
                 format!("the sidecar itself on {}", network.name),

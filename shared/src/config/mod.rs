@@ -11,6 +11,7 @@ mod faces;
 mod nodes;
 pub mod parse;
 mod pattern;
+mod placeholder;
 mod risks;
 mod roles;
 mod secret;

@@ -1,11 +1,13 @@
 //! `[networks]` and `[nodes]`, and what must hold between them.
 
 use super::error::{Place, Problems, nearest};
+use super::placeholder::{For, Local};
 use super::section::Section;
 use super::tree::{Entry, Value};
 use super::{Host, Network, Node, value};
 use crate::id::{Kind, NetworkName, NodeName};
 use std::net::IpAddr;
+use std::path::Path;
 
 /// Most networks: a heartbeat has a bit for each.
 const MAX_NETWORKS: usize = 16;
@@ -212,9 +214,6 @@ fn node(
     let priority = section.take("priority", |item| {
         value::integer(item, -MAX_PRIORITY, MAX_PRIORITY)
     });
-    let serves = section.take("serves", |item| {
-        one_answer(value::one_or_more(item, value::host)?)
-    });
     let networks = networks?;
     let mut addresses = vec![None; networks.len()];
     let mut flawed = unknown_networks(&section, networks);
@@ -243,6 +242,21 @@ fn node(
         });
         addresses[index] = Some(host);
     }
+    let name = NodeName::new(&entry.key).ok();
+    let local = name.as_ref().map(|me| Local {
+        me,
+        addresses: &addresses,
+        networks,
+        base: Path::new(""),
+    });
+    let serves = section.take("serves", |item| {
+        let filled = |text: &str| {
+            local
+                .as_ref()
+                .map_or(Ok(text.to_owned()), |local| local.expand(text, For::Host))
+        };
+        one_answer(value::one_or_more(item, |text| value::host(&filled(text)?))?)
+    });
     let Some(first) = addresses.iter().flatten().next().cloned() else {
         if flawed {
             return None;

@@ -2,8 +2,8 @@
 //! there was none.
 
 use super::error::{Place, Problems, whole_file};
-use super::faces::Local;
 use super::nodes::{self, own};
+use super::placeholder::{self, Local};
 use super::section::Section;
 use super::{Cluster, Config, ConfigError, Network, Node, dns, faces, risks, roles, secret, tree, value};
 use crate::id::NodeName;
@@ -179,7 +179,12 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     let window = cluster
         .as_ref()
         .map_or(DEFAULT_WINDOW, |(cluster, _)| cluster.window);
-    let roles = roles::roles(&mut root, window);
+    // What a node runs and asks may differ in its name and addresses.
+    let filled = placeholder::fill(local.as_ref(), root.entries(), &roles::TABLES, root.problems);
+    for table in roles::TABLES {
+        root.has(table);
+    }
+    let roles = roles::roles(&mut Section::root(&filled, root.problems), window);
     let agent = faces::agent(&mut root);
     let http = faces::http(&mut root, local.as_ref());
     let control = faces::control(&mut root, local.as_ref());
@@ -227,7 +232,7 @@ fn local<'a>(
     let (_, node) = nodes?.iter().find(|(name, _)| name == me)?;
     Some(Local {
         me,
-        node,
+        addresses: &node.addresses,
         networks: networks?,
         base,
     })

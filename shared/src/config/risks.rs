@@ -1,8 +1,6 @@
 //! What a configuration may say and an operator will regret. Each line names the risk and what to do about it.
 
-use super::{
-    Action, Call, Config, HEALTH_STATES, Host, Mode, Node, Probe, Process, Role, faces, show_duration,
-};
+use super::{Call, Config, HEALTH_STATES, Host, Mode, Node, Process, Role, faces, show_duration};
 use crate::id::NodeName;
 use crate::timing::Timing;
 use std::time::Duration;
@@ -25,7 +23,6 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     stopping(config, &mut risks);
     listeners(config, &mut risks);
     codes(config, &mut risks);
-    placeholders(config, &mut risks);
     risks
 }
 
@@ -214,50 +211,5 @@ fn codes(config: &Config, risks: &mut Vec<String>) {
             "http.codes: {state} = {code} makes a node that is not active look healthy to everybody who goes by the status of \
              /health; take it out, and let the one check that wants it ask for /health?{state}={code}"
         ));
-    }
-}
-
-/// `{node}` and the like where they stand for themselves: listeners and the storage directory are each node's own, a command
-/// is the same on all.
-fn placeholders(config: &Config, risks: &mut Vec<String>) {
-    let names = config.networks.iter().map(|network| network.name.as_str());
-    let names: Vec<String> = ["node"]
-        .into_iter()
-        .chain(names)
-        .map(|name| format!("{{{name}}}"))
-        .collect();
-    let found = |text: &str| names.iter().find(|name| text.contains(name.as_str()));
-    for (key, command) in config.commands() {
-        if let Some(name) = command.iter().find_map(|word| found(word)) {
-            risks.push(format!(
-                "{key}: {name} is not replaced in a command, which gets these characters; programs find the node's name in the \
-                 environment variable BATON_NODE, as in [\"sh\", \"-c\", \"exec /usr/local/bin/x \\\"$BATON_NODE\\\"\"]"
-            ));
-        }
-    }
-    for (role, settings) in &config.roles {
-        let probe = settings.check.as_ref().and_then(|check| match &check.probe {
-            Probe::Http(probe) => Some(("check.http", probe.url.path.clone())),
-            Probe::Process(file) => Some(("check.process", file.display().to_string())),
-            _ => None,
-        });
-        let post = |action: &Option<Action>| match action.as_ref().map(|action| &action.call) {
-            Some(Call::Post(url)) => Some(url.path.clone()),
-            _ => None,
-        };
-        let posts = [
-            ("actions.promote.post", post(&settings.promote)),
-            ("actions.demote.post", post(&settings.demote)),
-            ("actions.notify.post", post(&settings.notify)),
-        ];
-        let posts = posts.into_iter().filter_map(|(key, path)| Some((key, path?)));
-        for (key, text) in probe.into_iter().chain(posts) {
-            if let Some(name) = found(&text) {
-                let key = config.key_of(role, key);
-                risks.push(format!(
-                    "{key}: {name} is not replaced there, and stands for itself; write what is the same on every node"
-                ));
-            }
-        }
     }
 }

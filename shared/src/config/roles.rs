@@ -63,6 +63,9 @@ const TELL: Calls = Calls {
     may_post: true,
 };
 
+/// Where roles are in the file.
+pub(super) const TABLES: [&str; 4] = ["check", "actions", "process", "roles"];
+
 /// All roles; `main` if the file names none. Times that are left out follow from the window.
 pub(super) fn roles(root: &mut Section, window: Duration) -> BTreeMap<RoleName, Role> {
     let problems = root.problems;

@@ -290,6 +290,62 @@ fn ipv6_addresses_get_brackets_where_they_need_them() {
 }
 
 #[test]
+fn what_a_node_runs_and_asks_is_filled_in_with_its_name_its_addresses_and_the_environment() {
+    let version = env!("CARGO_PKG_VERSION"); // cargo has it in the environment, too
+    let sets = [
+        "nodes.a.front=FD00::1",
+        "nodes.a.serves=[\"{front}\", \"10.9.9.9\"]",
+        "nodes.b.front=fd00::2",
+        "nodes.b.serves={node}.orders.example",
+        "check.http=http://{front}:8080/{node}?v=${CARGO_PKG_VERSION}",
+        "check.headers={ Host = \"{node}.example\" }",
+        "check.body=a{2}",
+        r#"actions.promote.command=["/x/${CARGO_PKG_NAME}", "-h", "{front}", "{{node}}", "$${X} ${BATON_EPOCH} ${X:-1}", "{print $1}", "{3}{", "${}"]"#,
+        "http.listen=[::1]:${CARGO_PKG_VERSION_MAJOR}748",
+    ];
+    let dir = Dir::new();
+    let config = dir.config(SMALL, &sets);
+    let serves = |node: &str| config.nodes[&NodeName::new(node).unwrap()].serves.clone();
+    let ip = |text: &str| Host::Ip(text.parse().unwrap());
+    assert_eq!(serves("a"), [ip("fd00::1"), ip("10.9.9.9")]);
+    assert_eq!(serves("b"), [Host::Name("b.orders.example".into())]);
+    assert_eq!(
+        config.http.as_ref().unwrap().listen,
+        ["[::1]:748".parse().unwrap()]
+    );
+    let main = &config.roles[&RoleName::new("main").unwrap()];
+    let Some(Probe::Http(http)) = main.check.as_ref().map(|check| &check.probe) else {
+        panic!("{main:?}");
+    };
+    assert_eq!(
+        http.url.to_string(),
+        format!("http://[fd00::1]:8080/a?v={version}")
+    );
+    assert_eq!(http.headers, [("Host".to_owned(), "a.example".to_owned())]);
+    let wanted = Pattern::new("a{2}").ok();
+    assert_eq!(http.body, wanted, "its braces are its own");
+    let Some(Call::Command(words)) = main.promote.as_ref().map(|action| &action.call) else {
+        panic!("{main:?}");
+    };
+    let expected = [
+        "/x/baton-shared",
+        "-h",
+        "fd00::1",
+        "{node}",
+        "${X} ${BATON_EPOCH} ${X:-1}",
+        "{print $1}",
+        "{3}{",
+        "${}",
+    ];
+    assert_eq!(words, &expected);
+    // The same file is another command on another node, and the same cluster.
+    let b = NodeName::new("b").unwrap();
+    let other = dir.parse(SMALL, Some("b"), &sets).unwrap().config;
+    assert_eq!((&other.me, other.digest()), (&b, config.digest()));
+    assert_ne!(other.roles, config.roles);
+}
+
+#[test]
 fn statuses_have_three_forms() {
     for (text, range) in [
         ("204", (204, 204)),

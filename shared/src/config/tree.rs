@@ -7,21 +7,21 @@ use toml::de::{DeTable, DeValue};
 const DEEPEST: usize = 8;
 
 /// A key and what it was given.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) item: Item,
 }
 
 /// A value and where it was written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Item {
     pub(super) at: Place,
     pub(super) value: Value,
 }
 
 /// A TOML value. Tables keep the order of the file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Value {
     Text(String),
     Integer(i128),

@@ -100,3 +100,35 @@ fn node_without_its_promote_program_is_shown_and_out_of_line_until_it_has_it() {
     });
     cluster.verify();
 }
+
+/// One file for all nodes; what differs stands in it as `{node}`, `{NETWORK}` and `${VARIABLE}`.
+#[test]
+fn commands_and_checks_of_one_file_are_each_nodes_own() {
+    let mut cluster = Cluster::unstarted(Plan::members(&NAMES).window(WINDOW));
+    let dir = tempfile::tempdir().expect("the temporary directory can be written");
+    let at = dir.path().display();
+    let check =
+        format!("check={{ command = [\"test\", \"-e\", \"{at}/{{node}}.well\"], interval = \"50ms\" }}");
+    let script = "echo \\\"$1 $2 $3 ${BATON_NODE}\\\" >>\\\"$4\\\"";
+    let promote = format!(
+        "actions.promote={{ command = [\"sh\", \"-c\", \"{script}\", \"x\", \"{{node}}\", \"{{front}}\", \"${{WORD}}\", \
+         \"{at}/promoted\"] }}"
+    );
+    std::fs::write(dir.path().join("b.well"), "").expect("it can be written");
+    for name in NAMES {
+        let word = format!("WORD=word-of-{name}");
+        cluster.start_through(name, &["env", &word], &["--set", &check, "--set", &promote]);
+    }
+    until(GENEROUS, "b, which alone is well, is active", || {
+        let active = cluster.status("b")?.roles[0].active.clone();
+        let is_b = active.as_ref().is_some_and(|node| node.as_str() == "b");
+        is_b.then_some(()).ok_or_else(|| format!("{active:?} is"))
+    });
+    for name in ["a", "c"] {
+        std::fs::write(dir.path().join(format!("{name}.well")), "").expect("it can be written");
+    }
+    assert_eq!(cluster.settled(), "b");
+    let address = cluster.node("b").http.ip();
+    let promoted = std::fs::read_to_string(dir.path().join("promoted")).expect("it was promoted");
+    assert_eq!(promoted, format!("b {address} word-of-b b\n"));
+}

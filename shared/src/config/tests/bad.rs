@@ -250,6 +250,19 @@ fn bad_values_say_what_would_be_right() {
             r#"storage.dir: "/x/{node" has a { without }; write a placeholder like {node}"#,
         ),
         (
+            "check.command=[\"/x\", \"{nod}\"]",
+            r#"check.command: unknown placeholder {nod}; did you mean "{node}"?; for braces that stand for themselves write {{nod}}"#,
+        ),
+        (
+            "check.http=http://{front}:${NO_SUCH_VARIABLE}/{node",
+            "check.http: ${NO_SUCH_VARIABLE} is not in this program's environment, or is no text; set it there (a unit has Environment=), \
+             or write $${NO_SUCH_VARIABLE} for the shell that a command runs",
+        ),
+        (
+            "nodes.a.serves={back}",
+            "nodes.a.serves: unknown placeholder {back}; use one of {node}, {front}",
+        ),
+        (
             "check={}",
             r#"[check] needs one of http, tcp, command, grpc or process; add a line like: http = "http://127.0.0.1:8080/ready""#,
         ),

@@ -48,29 +48,6 @@ fn each_risk_is_named() {
         ),
         (&["networks.back={}"], "a has no address on back; add one"),
         (
-            &["check.command=[\"/bin/check\", \"--node={node}\"]"],
-            "check.command: {node} is not replaced in a command",
-        ),
-        (
-            &["actions.notify.command=[\"/bin/x\", \"{front}\"]"],
-            "actions.notify.command: {front} is not replaced in a command",
-        ),
-        (
-            &[
-                "roles.mail.process.command=[\"/bin/x\", \"{node}\"]",
-                "roles.web.check.tcp=a:1",
-            ],
-            "roles.mail.process.command: {node} is not replaced in a command",
-        ),
-        (
-            &["check.process=/run/{node}.pid"],
-            "check.process: {node} is not replaced there",
-        ),
-        (
-            &["actions.promote.post=http://127.0.0.1/{node}"],
-            "actions.promote.post: {node} is not replaced there",
-        ),
-        (
             &["networks.back={}", "nodes.d={back=\"10.1.0.4\"}"],
             "b and d share no network and cannot hear each other",
         ),
