@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 /// This node's address on each network. `None` where it has none, or none that is known yet. An error: no network has one.
 pub async fn mine(config: &Config, known: &Known) -> Result<Vec<Option<IpAddr>>, String> {
-    let hosts = &config.my_node().addresses;
+    let hosts = config.my_node().here();
     let mut mine = vec![None; hosts.len()];
     let mut asking = JoinSet::new();
     for (n, host) in hosts.iter().enumerate() {
@@ -130,7 +130,7 @@ fn chosen(found: &[IpAddr], here: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
 
 /// This node's addresses, where its names lead elsewhere now, or lead somewhere at last.
 pub fn moved(config: &Config, known: &Known, mine: &[Option<IpAddr>]) -> Vec<Option<IpAddr>> {
-    let hosts = &config.my_node().addresses;
+    let hosts = config.my_node().here();
     mine.iter()
         .enumerate()
         .map(|(n, old)| {

@@ -8,7 +8,7 @@ use super::own;
 use super::{Addresses, kept};
 use crate::control::Notice;
 use baton_dnsd::names::{self, FAMILIES, Family, Found};
-use baton_shared::config::{Config, Host, Network};
+use baton_shared::config::{Config, Host, Network, Node};
 use baton_shared::id::NodeName;
 use baton_shared::view::{LinkState, PeerState, Published, View};
 use std::collections::{BTreeMap, BTreeSet};
@@ -142,7 +142,8 @@ impl Known {
     /// What clients are told of this node's own name: not the loopback that its hosts file may have for it.
     fn serves_here(&self, host: &Host, config: &Config, mine: &[Option<IpAddr>]) -> Vec<IpAddr> {
         let mut found = self.find(host);
-        let own = config.my_node().addresses.iter().zip(mine);
+        let here = config.my_node().here();
+        let own = here.iter().zip(mine);
         let own = own.filter_map(|(own, ip)| ip.filter(|_| own.as_ref() == Some(host)));
         let outside: Vec<IpAddr> = own.filter(|ip| !ip.is_loopback()).collect();
         if found.iter().any(IpAddr::is_loopback) && !outside.is_empty() {
@@ -279,10 +280,8 @@ pub async fn run(mut task: Resolve) -> Result<(), String> {
 }
 
 fn has_names(config: &Config) -> bool {
-    config.nodes.values().any(|node| {
-        let hosts = node.addresses.iter().flatten().chain(&node.serves);
-        hosts.into_iter().any(|host| matches!(host, Host::Name(_)))
-    })
+    let mut hosts = config.nodes.values().flat_map(Node::hosts);
+    hosts.any(|host| matches!(host, Host::Name(_)))
 }
 
 /// The names to look up now: of nodes that are not wholly up, and then this node's own; or all.
@@ -302,7 +301,7 @@ fn wanted(config: &Config, published: &Published, all: bool) -> BTreeSet<String>
         broken.insert(&config.me);
     }
     let nodes = broken.into_iter().filter_map(|name| config.nodes.get(name));
-    let hosts = nodes.flat_map(|node| node.addresses.iter().flatten().chain(&node.serves));
+    let hosts = nodes.flat_map(Node::hosts);
     hosts
         .filter_map(|host| match host {
             Host::Name(name) => Some(name.clone()),
@@ -427,8 +426,7 @@ impl Keeper {
 }
 
 fn is_named(config: &Config, name: &str) -> bool {
-    let nodes = config.nodes.values();
-    let mut hosts = nodes.flat_map(|node| node.addresses.iter().flatten().chain(&node.serves));
+    let mut hosts = config.nodes.values().flat_map(Node::hosts);
     hosts.any(|host| matches!(host, Host::Name(own) if own == name))
 }
 

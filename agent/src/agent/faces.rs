@@ -24,7 +24,7 @@ impl Faces {
         // A face on an address of a network that is missing must not keep the node from starting.
         let own: Vec<IpAddr> = config
             .my_node()
-            .addresses
+            .here()
             .iter()
             .filter_map(|host| match host {
                 Some(Host::Ip(ip)) => Some(*ip),

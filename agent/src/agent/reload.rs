@@ -196,7 +196,7 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     if a.kind != b.kind {
         names.push(format!("nodes.{me}.kind"));
     }
-    if a.addresses != b.addresses {
+    if (&a.addresses, &a.binds) != (&b.addresses, &b.binds) {
         names.push(format!("the addresses of nodes.{me}"));
     }
     names

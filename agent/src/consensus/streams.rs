@@ -298,7 +298,7 @@ impl Route {
     /// Connects from this node's own address on that network, and through its interface, so that the traffic really goes there.
     async fn dial(&self, to: SocketAddr) -> io::Result<Stream> {
         let interface = self.config.networks[self.network].interface.as_deref();
-        let from = match self.config.my_node().addresses.get(self.network) {
+        let from = match self.config.my_node().here().get(self.network) {
             Some(Some(Host::Ip(ip))) if ip.is_ipv4() == to.is_ipv4() => Some(*ip),
             _ => None,
         };

@@ -33,6 +33,7 @@ pub(super) fn config(me: usize, kinds: &[Kind], ips: &[IpAddr]) -> Arc<Config> {
         let host = Host::Ip(ips[n]);
         let node = Node {
             kind: *kind,
+            binds: Vec::new(),
             addresses: vec![Some(host.clone()); NETWORKS],
             serves: vec![host],
             priority: 0,

@@ -1,7 +1,7 @@
 //! A configuration in plain text: what `baton check-config` shows a tired reader.
 
 use super::{
-    Action, Call, Check, Config, ControlListen, Host, Mode, Network, OnFailure, Probe, Role, Root, Url,
+    Action, Call, Check, Config, ControlListen, Mode, Network, OnFailure, Probe, Role, Root, Url,
     show_duration,
 };
 use crate::timing::Timing;
@@ -122,7 +122,12 @@ impl Config {
             row.extend(
                 node.addresses
                     .iter()
-                    .map(|a| a.as_ref().map_or("-".to_owned(), Host::to_string)),
+                    .zip(node.here())
+                    .map(|(address, here)| match (address, here) {
+                        (Some(address), Some(here)) if *address != here => format!("{address} (at {here})"),
+                        (Some(address), _) => address.to_string(),
+                        (None, _) => "-".to_owned(),
+                    }),
             );
             row.push(only_if_it_acts(joined(&node.serves)));
             rows.push(row);

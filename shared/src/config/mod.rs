@@ -103,12 +103,31 @@ pub struct Network {
 pub struct Node {
     /// What it is for.
     pub kind: Kind,
-    /// Its address on each network, in the networks' order; `None` where it has none. At least one is given.
+    /// Its address on each network, at which the others reach it, in the networks' order; `None` where it has none. At least one is given.
     pub addresses: Vec<Option<Host>>,
+    /// Where it listens and sends from itself, where that is another address than the one at which the others reach it (NAT,
+    /// containers); as long as `addresses`, or empty.
+    pub binds: Vec<Option<Host>>,
     /// What DNS answers for it. Never empty: the default is the first address.
     pub serves: Vec<Host>,
     /// Preferred nodes have greater ones. Default 0.
     pub priority: i64,
+}
+
+impl Node {
+    /// Everything by which it is called.
+    pub fn hosts(&self) -> impl Iterator<Item = &Host> {
+        let addresses = self.addresses.iter().chain(&self.binds).flatten();
+        addresses.chain(&self.serves)
+    }
+
+    /// Its own address on each network, as it sees that itself: [`binds`](Node::binds), and else [`addresses`](Node::addresses).
+    pub fn here(&self) -> Vec<Option<Host>> {
+        let bind = |n: usize| self.binds.get(n).cloned().flatten();
+        let all = self.addresses.iter().enumerate();
+        all.map(|(n, address)| bind(n).or_else(|| address.clone()))
+            .collect()
+    }
 }
 
 /// An address, or a name that is resolved when needed.

@@ -216,6 +216,7 @@ fn node(
     });
     let networks = networks?;
     let mut addresses = vec![None; networks.len()];
+    let mut binds = addresses.clone();
     let mut flawed = unknown_networks(&section, networks);
     for given in section.entries() {
         let Some(index) = networks
@@ -224,7 +225,7 @@ fn node(
         else {
             continue;
         };
-        let host = section.take(&given.key, |item| value::host(value::text(item)?));
+        let (host, bind) = address(&mut section, &given.key);
         let Some(host) = host else {
             flawed = true;
             continue;
@@ -240,7 +241,7 @@ fn node(
             network: index,
             host: host.clone(),
         });
-        addresses[index] = Some(host);
+        (addresses[index], binds[index]) = (Some(host), bind);
     }
     let name = NodeName::new(&entry.key).ok();
     let local = name.as_ref().map(|me| Local {
@@ -272,6 +273,7 @@ fn node(
     Some(Node {
         kind: kind.unwrap_or_default(),
         addresses,
+        binds,
         serves: serves.unwrap_or_else(|| vec![first]),
         priority: priority.unwrap_or(0),
     })
@@ -314,6 +316,30 @@ fn unknown_networks(section: &Section, networks: &[Network]) -> bool {
 }
 
 /// Whether `host` can stand beside the addresses that were seen before.
+/// `"10.0.1.11"`, or `{ address = "203.0.113.5", bind = "10.0.0.5" }`: where others reach it, and where it listens if that is elsewhere.
+fn address(section: &mut Section, key: &str) -> (Option<Host>, Option<Host>) {
+    let read = |item| value::host(value::text(item)?);
+    if !matches!(section.item(key), Some(item) if matches!(item.value, Value::Table(_))) {
+        return (section.take(key, read), None);
+    }
+    let Some(mut both) = section.table(key) else {
+        return (None, None);
+    };
+    let host = both.need("address", "address = \"203.0.113.5\"", read);
+    let bind = both.take("bind", read);
+    if let (Some(host), Some(bind)) = (&host, &bind)
+        && let Some((a, b)) = ip_version(host).zip(ip_version(bind))
+        && a != b
+    {
+        both.problem(
+            "bind",
+            &format!("{bind} and {host} are IPv4 and IPv6; what is sent to one does not arrive at the other"),
+        );
+    }
+    both.finish();
+    (host, bind)
+}
+
 fn check_address(host: &Host, network: usize, networks: &[Network], seen: &[Taken]) -> Result<(), String> {
     let here = &networks[network];
     for other in seen {

@@ -5,7 +5,9 @@ use super::error::{Place, Problems, whole_file};
 use super::nodes::{self, own};
 use super::placeholder::{self, Local};
 use super::section::Section;
-use super::{Cluster, Config, ConfigError, Network, Node, dns, faces, risks, roles, secret, tree, value};
+use super::{
+    Cluster, Config, ConfigError, Host, Network, Node, dns, faces, risks, roles, secret, tree, value,
+};
 use crate::id::NodeName;
 use crate::timing::{MAX_WINDOW, MIN_WINDOW};
 use std::io::Read;
@@ -174,7 +176,8 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
         nodes::clients(&mut root, networks, nodes);
     }
     let me = nodes.as_ref().and_then(|nodes| own(me, nodes, &root));
-    let local = local(me.as_ref(), nodes.as_deref(), networks.as_deref(), base);
+    let here = here(me.as_ref(), nodes.as_deref());
+    let local = local(me.as_ref(), here.as_deref(), networks.as_deref(), base);
     let storage = faces::storage(&mut root, local.as_ref());
     let window = cluster
         .as_ref()
@@ -222,17 +225,21 @@ fn read(mut root: Section, me: Option<&NodeName>, base: &Path) -> Option<Loaded>
     Some(Loaded { config, warnings })
 }
 
+/// This node's own addresses.
+fn here(me: Option<&NodeName>, nodes: Option<&[(NodeName, Node)]>) -> Option<Vec<Option<Host>>> {
+    let (me, mut nodes) = (me?, nodes?.iter());
+    nodes.find(|(name, _)| name == me).map(|(_, node)| node.here())
+}
+
 fn local<'a>(
     me: Option<&'a NodeName>,
-    nodes: Option<&'a [(NodeName, Node)]>,
+    addresses: Option<&'a [Option<Host>]>,
     networks: Option<&'a [Network]>,
     base: &'a Path,
 ) -> Option<Local<'a>> {
-    let me = me?;
-    let (_, node) = nodes?.iter().find(|(name, _)| name == me)?;
     Some(Local {
-        me,
-        addresses: &node.addresses,
+        me: me?,
+        addresses: addresses?,
         networks: networks?,
         base,
     })

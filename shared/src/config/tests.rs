@@ -346,6 +346,38 @@ fn what_a_node_runs_and_asks_is_filled_in_with_its_name_its_addresses_and_the_en
 }
 
 #[test]
+fn address_at_which_others_reach_a_node_may_be_another_than_the_one_that_it_has() {
+    let sets = [
+        "nodes.a.front={ address = \"203.0.113.5\", bind = \"10.0.0.5\" }",
+        "nodes.b.front=203.0.113.6",
+        "http.listen={front}:7480",
+    ];
+    let dir = Dir::new();
+    let config = dir.config(SMALL, &sets);
+    let ip = |text: &str| Some(Host::Ip(text.parse().unwrap()));
+    let me = config.my_node();
+    assert_eq!(
+        (me.addresses.clone(), me.here()),
+        (vec![ip("203.0.113.5")], vec![ip("10.0.0.5")])
+    );
+    assert_eq!(
+        me.serves,
+        [ip("203.0.113.5").unwrap()],
+        "clients come from outside, too"
+    );
+    let listen = config.http.as_ref().unwrap().listen[0];
+    assert_eq!(listen, "10.0.0.5:7480".parse().unwrap());
+    assert!(config.describe().contains("203.0.113.5 (at 10.0.0.5)"));
+    // The others need not know.
+    let theirs = dir.parse(
+        SMALL,
+        Some("b"),
+        &["nodes.a.front=203.0.113.5", "nodes.b.front=203.0.113.6"],
+    );
+    assert_eq!(theirs.unwrap().config.digest(), config.digest());
+}
+
+#[test]
 fn statuses_have_three_forms() {
     for (text, range) in [
         ("204", (204, 204)),

@@ -22,6 +22,7 @@ mod restart;
 mod storm;
 mod strangers;
 mod streams;
+mod translated;
 mod twin;
 mod witness;
 

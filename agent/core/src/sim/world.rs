@@ -200,6 +200,7 @@ pub(super) fn config(nodes: &[(usize, Kind)], networks: usize, roles: usize, win
         let serves = vec![addresses[0].clone().unwrap()];
         let node = Node {
             kind: *kind,
+            binds: Vec::new(),
             addresses,
             serves,
             priority: 0,

@@ -22,6 +22,7 @@ fn config(script: Option<&str>, kind: Kind) -> Arc<Config> {
     let host = Host::Ip([10, 0, 0, 1].into());
     let me = Node {
         kind,
+        binds: Vec::new(),
         addresses: vec![Some(host.clone())],
         serves: vec![host],
         priority: 0,

@@ -14,6 +14,7 @@ fn host(text: &str) -> Host {
 fn node(front: &str, back: Option<&str>) -> Node {
     Node {
         kind: Kind::Member,
+        binds: Vec::new(),
         addresses: vec![Some(host(front)), back.map(host)],
         serves: vec![host(front)],
         priority: 0,

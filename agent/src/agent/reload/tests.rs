@@ -9,6 +9,7 @@ fn node(last: u8) -> Node {
     let host = Host::Ip([10, 0, 0, last].into());
     Node {
         kind: Kind::Member,
+        binds: Vec::new(),
         addresses: vec![Some(host.clone())],
         serves: vec![host],
         priority: 0,

@@ -25,6 +25,7 @@ pub(super) fn config(me: &str, names: &[&str], networks: usize) -> Arc<Config> {
     let node = |text: &&str| {
         let node = Node {
             kind: Kind::Member,
+            binds: Vec::new(),
             addresses: hosts.iter().cloned().map(Some).collect(),
             serves: vec![hosts[0].clone()],
             priority: 0,

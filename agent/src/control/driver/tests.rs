@@ -27,6 +27,7 @@ fn role() -> RoleName {
 pub(crate) fn config(promote: Option<config::Action>) -> Config {
     let node = || Node {
         kind: Kind::Member,
+        binds: Vec::new(),
         addresses: vec![Some(Host::Ip(HERE))],
         serves: vec![Host::Ip(HERE)],
         priority: 0,

@@ -226,6 +226,18 @@ fn bad_values_say_what_would_be_right() {
             "nodes.a.priority: 99999999999999999999 is out of range; it must be a number from -1000000 to 1000000",
         ),
         (
+            "nodes.a.front={ bind = \"10.0.0.5\" }",
+            "[nodes.a.front] lacks \"address\"; add a line like: address = \"203.0.113.5\"",
+        ),
+        (
+            "nodes.a.front={ address = \"203.0.113.5\", bind = \"fd00::5\" }",
+            "nodes.a.front.bind: fd00::5 and 203.0.113.5 are IPv4 and IPv6; what is sent to one does not arrive at the other",
+        ),
+        (
+            "nodes.a.front={ address = \"203.0.113.5\", bound = \"10.0.0.5\" }",
+            "unknown key \"bound\" in [nodes.a.front]; known are address, bind",
+        ),
+        (
             "nodes.a.serves=[]",
             "nodes.a.serves: is an empty list; give at least one string or leave the key out",
         ),

@@ -142,7 +142,7 @@ pub(in super::super) fn whose(config: &Config) -> Option<NodeName> {
     let mut here = config
         .nodes
         .iter()
-        .filter(|(_, node)| node.addresses.iter().any(here));
+        .filter(|(_, node)| node.here().iter().any(here));
     match (here.next(), here.next()) {
         (Some((name, _)), None) => Some(name.clone()),
         _ => None,

@@ -1,7 +1,7 @@
 //! The configuration, as far as it matters here.
 
 use super::super::facts::{AppPort, Listener, Network, Settings};
-use baton_shared::config::{Config, ControlListen, Host, Probe};
+use baton_shared::config::{Config, ControlListen, Host, Node, Probe};
 use baton_shared::id::NodeName;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -28,12 +28,25 @@ pub(in super::super) fn settings(
         refused,
         networks: config.networks.iter().map(network).collect(),
         nodes: nodes
-            .map(|(name, node)| (name.clone(), node.addresses.iter().map(literal).collect()))
+            .map(|(name, node)| {
+                (
+                    name.clone(),
+                    seen(config, name, node).iter().map(literal).collect(),
+                )
+            })
             .collect(),
         listeners: listeners(config),
         app_ports: app_ports(config),
         max_connections: config.http.as_ref().map_or(0, |http| http.max_connections),
         proofs: crate::cli::stopped::proofs(config),
+    }
+}
+
+/// A node's addresses, as this node sees them: of others, where they are reached; its own, where it is itself.
+fn seen(config: &Config, name: &NodeName, node: &Node) -> Vec<Option<Host>> {
+    match *name == config.me {
+        true => node.here(),
+        false => node.addresses.clone(),
     }
 }
 
@@ -47,8 +60,9 @@ fn literal(host: &Option<Host>) -> Option<IpAddr> {
 /// Names of the configuration that stand for addresses: of which node, and on which network.
 pub(in super::super) fn named(config: &Config) -> Vec<(NodeName, usize, Host)> {
     let all = config.nodes.iter().flat_map(|(name, node)| {
-        let hosts = node.addresses.iter().enumerate();
-        hosts.filter_map(|(n, host)| Some((name.clone(), n, host.clone()?)))
+        let hosts = seen(config, name, node).into_iter().enumerate();
+        let of_node = hosts.filter_map(|(n, host)| Some((name.clone(), n, host?)));
+        of_node.collect::<Vec<_>>()
     });
     all.filter(|(_, _, host)| matches!(host, Host::Name(_))).collect()
 }
@@ -93,7 +107,7 @@ fn listeners(config: &Config) -> Vec<Listener> {
         let key = key.to_owned();
         all.push(Listener { key, address, udp });
     };
-    for (network, host) in config.networks.iter().zip(&config.my_node().addresses) {
+    for (network, host) in config.networks.iter().zip(&config.my_node().here()) {
         if let Some(Host::Ip(ip)) = host {
             add(
                 &format!("networks.{}", network.name),
