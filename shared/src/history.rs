@@ -262,7 +262,7 @@ fn times(event: &Event) -> String {
         let now = Duration::from_micros(*micros);
         let part = now.saturating_sub(before);
         let words = match name.as_str() {
-            stage::STEPPED_DOWN if cut_off => Some("cut-off from clients noticed"),
+            stage::STEPPED_DOWN if cut_off => Some("cut off from clients"),
             name => words(name),
         };
         let Some(words) = words else { continue };

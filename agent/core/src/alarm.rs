@@ -160,11 +160,12 @@ impl Alarms {
         }
     }
 
-    /// Their words, and whether each lasts until it is called off: then it is about this node. Strangers are no alarm: anybody may send
+    /// Their words, and whether each is about this node: it lasts until it is called off, or its networks are cut. Strangers are no alarm: anybody may send
     /// something.
     pub fn on(&self) -> impl Iterator<Item = (&str, bool)> {
         let alarms = self.on.iter().filter(|(about, _)| **about != About::Strangers);
-        alarms.map(|(_, alarm)| (alarm.text.as_str(), alarm.seen.is_none()))
+        let own = |about: &About, alarm: &Alarm| alarm.seen.is_none() || matches!(about, About::CutOff(_));
+        alarms.map(move |(about, alarm)| (alarm.text.as_str(), own(about, alarm)))
     }
 
     /// Their words.

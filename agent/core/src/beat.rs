@@ -259,7 +259,7 @@ pub(crate) fn receive(
         if !hb.writes {
             c.alarms.seen(About::DiskOf(hb.from.clone()), q, now, || {
                 format!(
-                    "the disk of node \"{0}\" does not answer: it is out of line, and its vote counts for nothing new; see `baton doctor` on {0}",
+                    "the disk of node \"{0}\" does not answer, or fails: it is out of line, and its vote counts for nothing new; see `baton doctor` on {0}",
                     hb.from
                 )
             });
@@ -389,6 +389,10 @@ fn note_addressee(c: &mut Cluster, q: &mut Queue, header: &Header, hb: &Heartbea
     }
 }
 
+/// What others are told of the end of a superseded run.
+const SUPERSEDED: &str = "another process, started later, has its consensus id (its data directory was copied); stop the one that is not \
+                          meant to be";
+
 /// V7: a later boot of this consensus id was heard. Its promises are not known here, nor ours there: this run votes no more, lets go of
 /// what it holds, and ends. Nobody hears it again; whatever runs here next is a new node.
 pub(crate) fn superseded(c: &mut Cluster, q: &mut Queue) {
@@ -397,8 +401,9 @@ pub(crate) fn superseded(c: &mut Cluster, q: &mut Queue) {
     }
     c.superseded = true;
     c.leaving = true;
+    c.broken = Some(SUPERSEDED.into());
     let text = "another process, started later, runs with this node's consensus id (its data directory was copied): this one lets go of its \
-         roles and ends, and comes back as a new node; stop the one that is not meant to be";
+         roles and ends. Stop the one that is not meant to be; if that is not this one, start this one again: it comes back as a new node";
     c.alarms.lasts(About::Superseded, q, text.into());
     q.push(Output::Superseded);
     q.urgent_all = true;

@@ -119,7 +119,7 @@ impl Fitness {
     pub fn alarm(&self) -> String {
         let disk = self.disk.as_deref().unwrap_or("the data directory");
         format!(
-            "the disk does not answer: writes to {disk} are not completed. This node is out of line and grants nothing new until they have \
+            "the disk does not answer: writes to {disk} hang or fail. This node is out of line and grants nothing new until they have \
              been for {}; see the kernel's log (`dmesg`), and mend or replace that disk",
             show_duration(RECOVERY)
         )

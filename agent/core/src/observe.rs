@@ -77,7 +77,9 @@ struct Vacancy {
     first: Mono,
     wall_ms: u64,
     words: Seen<String>,
-    /// For some of the time this node was not in touch with a majority.
+    /// When somebody was last active, as far as that is known.
+    last: Option<Mono>,
+    /// The log was told that it is not known who is active.
     unknown: bool,
     /// What the log was told, and when.
     logged: Option<(String, Mono)>,
@@ -142,8 +144,8 @@ impl Recorded {
 struct RunBefore {
     /// How long before this run it last wrote to its disk.
     last_write: Duration,
-    /// Number of the newest event when this one began.
-    number: Option<u64>,
+    /// When this one began, Unix milliseconds, and the number of the newest event then.
+    began: Option<(u64, u64)>,
     /// Since when this one is in touch with a majority.
     in_touch: Option<Mono>,
 }
@@ -162,8 +164,8 @@ pub(crate) struct Observer {
     links: BTreeMap<usize, Seen<String>>,
     vacant: BTreeMap<RoleName, Vacancy>,
     alarms: BTreeSet<String>,
-    /// Recorded alarms of this node that are not on any more, since when.
-    over: BTreeMap<String, Mono>,
+    /// Recorded alarms of this node that are not on any more, since when, and when that was in Unix milliseconds.
+    over: BTreeMap<String, (Mono, u64)>,
     /// It was in touch with a majority; and since when it is not, and whether that was told.
     was_in_touch: bool,
     out_of_touch: Option<(Mono, bool)>,
@@ -177,7 +179,7 @@ impl Observer {
         Observer {
             run_before: last_write.map(|last_write| RunBefore {
                 last_write,
-                number: None,
+                began: None,
                 in_touch: None,
             }),
             ..Observer::default()
@@ -265,7 +267,7 @@ impl Observer {
         if c.state.cluster == ClusterId(0) {
             return;
         }
-        let number = *before.number.get_or_insert(c.state.event_number);
+        let (wall_ms, number) = *before.began.get_or_insert((c.wall_ms, c.state.event_number));
         let events = c.state.events.iter().rev();
         let newer = events.take_while(|event| event.number > number);
         let mut told = newer.filter(|event| matches!(event.what.as_str(), what::DOWN | what::UP));
@@ -276,7 +278,10 @@ impl Observer {
         } else if now >= *before.in_touch.get_or_insert(now) + OTHERS.max(c.timing.window * 3) {
             let ago = duration(before.last_write);
             let cause = format!("was started anew, {ago} after it last wrote to its disk");
-            q.tell(event(what::NODE, Some(c.me()), cause, c));
+            q.tell(Event {
+                wall_ms,
+                ..event(what::NODE, Some(c.me()), cause, c)
+            });
             self.run_before = None;
         }
     }
@@ -400,7 +405,7 @@ impl Observer {
                 if let Some(vacancy) = self.vacant.remove(name)
                     && vacancy.logged.is_some()
                 {
-                    let lasted = duration(now.since(vacancy.first));
+                    let lasted = duration(now.since(vacancy.last.unwrap_or(vacancy.first)));
                     let text = match vacancy.unknown {
                         true => format!(
                             "role {name}: it is known here again which node is active, after {lasted}"
@@ -416,12 +421,12 @@ impl Observer {
             let vacancy = self.vacant.entry(name.clone()).or_insert_with(|| Vacancy {
                 first: now,
                 wall_ms: c.wall_ms,
-                unknown,
+                unknown: false,
+                last: role.outage.last(),
                 words: Seen::new(words.clone(), c, now),
                 logged: None,
             });
             vacancy.words.look(words, c, now);
-            vacancy.unknown |= unknown;
             let due = vacancy
                 .logged
                 .as_ref()
@@ -433,6 +438,7 @@ impl Observer {
                 };
                 let text = format!("role {name}: {what}: {}", vacancy.words.what);
                 q.log(Level::Warn, text);
+                vacancy.unknown |= unknown;
                 vacancy.logged = Some((vacancy.words.what.clone(), now));
             }
         }
@@ -496,14 +502,18 @@ impl Observer {
         let over: BTreeSet<String> = over.map(|(_, text)| text.clone()).collect();
         self.over.retain(|text, _| over.contains(text));
         for text in over {
-            self.over.entry(text).or_insert(now);
+            self.over.entry(text).or_insert((now, c.wall_ms));
         }
-        let settled = |since: &Mono| now >= *since + SETTLED * 3;
-        let Some((text, _)) = self.over.iter().find(|(_, since)| settled(since)) else {
+        let settled = |since: Mono| now >= since + SETTLED * 3;
+        let mut over = self.over.iter();
+        let Some((text, (_, wall_ms))) = over.find(|(_, (since, _))| settled(*since)) else {
             return;
         };
         if now < c.in_touch_until(now) {
-            let event = event(what::ALARM_OVER, Some(c.me()), text.clone(), c);
+            let event = Event {
+                wall_ms: *wall_ms,
+                ..event(what::ALARM_OVER, Some(c.me()), text.clone(), c)
+            };
             self.propose("alarm-over".into(), event, q, now);
         }
     }
@@ -538,6 +548,12 @@ fn died(why: &str) -> String {
     format!("died: {why}")
 }
 
+/// It says itself that nothing comes in.
+fn hears_nobody(peer: &Peer, c: &Cluster, now: Mono) -> bool {
+    let report = peer.fresh(&c.timing, now);
+    report.is_some_and(|report| report.heartbeat.hears.iter().all(|(_, networks)| *networks == 0))
+}
+
 fn how(peer: &Peer, stopped: Option<&str>, c: &Cluster, now: Mono) -> How {
     if c.dead.contains(&peer.owner()) {
         return How::Gone(match &c.last_death {
@@ -547,6 +563,9 @@ fn how(peer: &Peer, stopped: Option<&str>, c: &Cluster, now: Mono) -> How {
     }
     match peer.state(&c.timing_of(peer), now) {
         PeerState::Down if let Some(stopped) = stopped => How::Gone(format!("was {stopped}")),
+        PeerState::Down if hears_nobody(peer, c, now) => {
+            How::Silent("is heard, and hears nobody: what is sent to it does not arrive".into())
+        }
         // Who is heard by others, or does not hear us, is up: that is a matter of links.
         PeerState::Down if !hearing::is_heard(peer, c, now) => {
             let networks = c.config.networks.iter().zip(&peer.links);

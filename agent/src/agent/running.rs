@@ -35,8 +35,9 @@ const STOP_SLACK: Duration = Duration::from_secs(4);
 const STOP_MAX: Duration = Duration::from_secs(300);
 /// Without a cluster it is said no more often than this.
 const MIN_JOIN_WARNING: Duration = Duration::from_secs(1);
-/// What the kernel says of a full disk: ENOSPC in words.
+/// What the kernel says of a full disk: ENOSPC in words; and of one that is broken: EIO.
 const NO_SPACE: &str = "No space left on device";
+const BAD_DISK: &str = "Input/output error";
 /// The cause of a failure is waited for so long, when its consequence is seen first.
 const CAUSE_LIMIT: Duration = Duration::from_millis(100);
 /// Consensus, and then the faces, may each take so long to end.
@@ -180,6 +181,12 @@ impl Running {
                 Some(dir) if failure.contains(NO_SPACE) => {
                     format!(
                         "the disk of {} is full: make room there, and start it again ({failure})",
+                        dir.display()
+                    )
+                }
+                Some(dir) if failure.contains(BAD_DISK) => {
+                    format!(
+                        "the disk of {} fails: see the kernel's log (`dmesg`), mend or replace it, and start this node again ({failure})",
                         dir.display()
                     )
                 }

@@ -22,7 +22,11 @@ pub(super) async fn run(options: Events) -> Result<(), Failure> {
     let mut seen = history.last().map_or(0, |event| event.number);
     // Its own side, while it cannot tell the others.
     let status: Status = client.get("/status").await?;
-    history.extend(status.untold);
+    let untold = status.untold.into_iter();
+    let untold: Vec<Event> = untold
+        .filter(|own| !history.iter().any(|known| known.same(own)))
+        .collect();
+    history.extend(untold);
     let first = options.last.map_or(0, |n| history.len().saturating_sub(n));
     let mut text = String::new();
     for event in &history[first..] {

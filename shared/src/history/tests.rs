@@ -114,7 +114,7 @@ fn takeovers_are_told_with_their_cause_and_where_the_time_went() {
             "a stepped down: cut off from clients on front: its interface there has no carrier",
             &cut_off,
             "main: b took over from a, which stepped down: cut off from clients on front: its interface there has no carrier. \
-             Back after at most 424 ms: cut-off from clients noticed 410 ms, application stopped there 12 ms, granted 1.2 ms. \
+             Back after at most 424 ms: cut off from clients 410 ms, application stopped there 12 ms, granted 1.2 ms. \
              (epoch 12)",
         ),
         (

@@ -6,7 +6,7 @@ use crate::cli::doctor::finding::Finding;
 use crate::cli::table::lasting;
 use baton_shared::id::{Kind, NodeName, RoleName};
 use baton_shared::status::{NodeStatus, RoleStatus, Status};
-use baton_shared::view::{CANNOT_RUN, PeerState};
+use baton_shared::view::{CANNOT_RUN, LinkState, PeerState};
 
 /// Clocks further apart confuse whoever reads two logs; the agent itself raises an alarm at a minute.
 const SKEWED_MS: u64 = 1_000;
@@ -39,6 +39,18 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
     }
 }
 
+/// No other of several nodes is heard.
+fn alone(status: &Status) -> bool {
+    let mut others = status.nodes.iter().filter(|node| node.name != status.node);
+    let silent = |node: &NodeStatus| matches!(node.state, PeerState::Down | PeerState::Unknown);
+    status.nodes.len() > 2 && others.all(|node| silent(node) && !is_deaf(node))
+}
+
+/// It is heard, and says that it does not hear this node.
+pub(super) fn is_deaf(node: &NodeStatus) -> bool {
+    node.links.iter().any(|link| link.state == LinkState::OneWay)
+}
+
 fn cluster(status: &Status, out: &mut Vec<Finding>) {
     if !status.waiting_for.is_empty() {
         let names = listed(&status.waiting_for);
@@ -54,13 +66,17 @@ fn cluster(status: &Status, out: &mut Vec<Finding>) {
         out.push(Finding::broken(
             "cluster",
             match status.roles.iter().find_map(|role| role.nobody.as_ref()) {
-                Some(why) => format!("as far as {} knows no node is active: {why}", status.node),
+                Some(why) => format!("{} does not know which node is active: {why}", status.node),
                 None => format!(
                     "{} is out of touch: it does not hear a majority of the voters",
                     status.node
                 ),
             },
-            "run `baton doctor` on the other nodes too; start the voters that are down, or mend the networks to them",
+            match alone(status) {
+                true => "all others are silent here at once, so look at this machine first: its cables, `ip link`, `nft list ruleset`; then \
+                         run `baton doctor` on the others, and start those that are down",
+                false => "run `baton doctor` on the other nodes too; start the voters that are down, or mend the networks to them",
+            },
         ));
     } else if !status.ready {
         out.push(Finding::note(
@@ -196,7 +212,15 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
         out.push(Finding::broken(
             "node",
             format!("{name} {seen}{why}"),
-            format!("start {name}'s machine or its agent; if both run, run `baton doctor` there"),
+            match node {
+                node if is_deaf(node) => {
+                    format!("what is sent to {name} does not arrive, and it runs: see the networks below, and run `baton doctor` there")
+                }
+                node if node.reason.contains("consensus id") => {
+                    format!("stop the process that is not meant to be {name}, and start the one that is")
+                }
+                _ => format!("start {name}'s machine or its agent; if both run, run `baton doctor` there"),
+            },
         ));
     }
     let ill = node.healthy.iter().filter(|(_, healthy)| !**healthy);

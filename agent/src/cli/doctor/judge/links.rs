@@ -1,6 +1,7 @@
 //! Links that are broken while others to the same peer are not: firewalls, mostly. Says which way is lost,
 //! and what to open.
 
+use super::agent::is_deaf;
 use super::listed;
 use super::networks::fault_at_home;
 use crate::cli::doctor::facts::{Facts, Network, Outcome, Settings};
@@ -150,7 +151,8 @@ fn outcome<'a>(facts: &'a Facts, network: &str, peer: &NodeName) -> Option<&'a O
 fn silent_hosts(facts: &Facts, status: &Status, out: &mut Vec<Finding>) {
     // What comes from it and cannot be read is told by itself, and no firewall's doing.
     let unheard = |node: &&NodeStatus| {
-        node.unread.is_none() && matches!(node.state, PeerState::Down | PeerState::Unknown)
+        let silent = matches!(node.state, PeerState::Down | PeerState::Unknown);
+        node.unread.is_none() && silent && !is_deaf(node)
     };
     for node in status.nodes.iter().filter(unheard) {
         let calls = facts.calls.iter().filter(|call| call.peer == node.name);

@@ -23,7 +23,8 @@ pub(super) fn find(facts: &Facts, out: &mut Vec<Finding>) {
         out.push(Finding::broken(
             "storage",
             format!("nothing can be written to {dir}: {error}"),
-            "see `dmesg` and `findmnt` for its file system, and mend or mount it; an agent that cannot write ends, and does not start",
+            "make room there if it is full (`df`), else see `dmesg` and `findmnt`, and mend or mount it; a node grants nothing that it \
+             cannot write down, and ends when its log cannot be written",
         ));
     } else if silent && !storage.writable {
         let what = match storage.exists {
