@@ -6,8 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A file that is to be.
-#[derive(Debug)]
+/// A file that is to be. It cannot be printed: one of them is the key.
 pub(super) struct New {
     pub path: PathBuf,
     pub text: String,

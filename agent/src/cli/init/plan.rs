@@ -91,7 +91,7 @@ impl Plan {
         }
         let mut text = format!(
             "# Baton's configuration, the same on every node. All keys with their defaults: baton.toml(5).\n\
-             # After a change: baton check-config FILE, then on every node the file, then baton reload.\n\n\
+             # To change it: edit it, see what baton check-config says, bring it to every node, and run baton reload on one.\n\n\
              [cluster]\nname   = \"{}\"\n",
             self.cluster
         );
