@@ -25,7 +25,7 @@ use place::{Place, USUAL, Unit};
 use plan::{Plan, Seat};
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use terminal::Terminal;
 
 /// Longest key and configuration that are read.

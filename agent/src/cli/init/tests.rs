@@ -4,6 +4,7 @@ use super::super::options::{Command, Options as Program};
 use super::*;
 use clap::Parser;
 use std::fs;
+use std::path::Path;
 
 fn options(line: &str) -> Options {
     let words = ["baton", "init"].into_iter().chain(line.split_whitespace());
