@@ -3,7 +3,7 @@
 use super::stopped;
 use crate::keeper::cgroup::Base;
 use crate::keeper::program;
-use baton_shared::config::{Config, ConfigError, Loaded, Text};
+use baton_shared::config::{Config, Loaded, Text};
 use baton_shared::id::NodeName;
 use std::io::Write;
 use std::path::Path;
@@ -30,24 +30,8 @@ pub fn run(file: &Path, node: Option<&NodeName>, sets: &[String]) -> u8 {
 }
 
 fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<String, Vec<String>> {
-    let lines = |error: ConfigError| error.lines().to_vec();
-    let text = Text::read(file).map_err(lines)?; // once: it may be a pipe
-    let load = |me: Option<&NodeName>| text.parse(me, sets).map_err(lines);
-    let Loaded { config, mut warnings } = load(node)?;
-    let mut errors: Vec<String> = Vec::new();
-    for other in config
-        .nodes
-        .keys()
-        .filter(|other| node.is_none() && **other != config.me)
-    {
-        match load(Some(other)) {
-            Ok(loaded) => append_new(&mut warnings, loaded.warnings),
-            Err(lines) => append_new(&mut errors, lines),
-        }
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
+    let text = Text::read(file).map_err(|error| error.lines().to_vec())?; // once: it may be a pipe
+    let Loaded { config, mut warnings } = judge(&text, node, sets)?;
     append_new(&mut warnings, missing(&config));
     let mut text = config.describe();
     text.push_str(&when_stopped(&config));
@@ -62,6 +46,31 @@ fn report(file: &Path, node: Option<&NodeName>, sets: &[String]) -> Result<Strin
     };
     text.push_str(&format!("{}: {verdict}\n", Config::source(file)));
     Ok(text)
+}
+
+/// The configuration as that node or, without one, the first sees it, with the risks that any of them sees.
+///
+/// # Errors
+///
+/// Every error that any of them sees.
+pub(super) fn judge(text: &Text, node: Option<&NodeName>, sets: &[String]) -> Result<Loaded, Vec<String>> {
+    let load = |me: Option<&NodeName>| text.parse(me, sets).map_err(|error| error.lines().to_vec());
+    let Loaded { config, mut warnings } = load(node)?;
+    let mut errors: Vec<String> = Vec::new();
+    for other in config
+        .nodes
+        .keys()
+        .filter(|other| node.is_none() && **other != config.me)
+    {
+        match load(Some(other)) {
+            Ok(loaded) => append_new(&mut warnings, loaded.warnings),
+            Err(lines) => append_new(&mut errors, lines),
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(Loaded { config, warnings }),
+        false => Err(errors),
+    }
 }
 
 /// Programs that cannot be run on this machine, which may not be the one that they are for.

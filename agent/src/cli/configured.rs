@@ -3,10 +3,10 @@
 use baton_shared::config::{ConfigError, Loaded, Text};
 use baton_shared::id::NodeName;
 use baton_shared::key::ClusterKey;
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, fchmod, memfd_create};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 /// A configuration as far as it could be read.
@@ -32,18 +32,13 @@ pub(super) fn load(file: &Path, me: Option<&NodeName>, sets: &[String]) -> Resul
         }
         Err(error) => error,
     };
-    let Ok(secret) = stand_in() else {
+    let Ok(secret) = StandIn::new() else {
         return Err(refused);
     };
-    // The kernel's name for it: there may be no file system that can be written to.
-    let source = format!("file:/proc/self/fd/{}", secret.as_raw_fd());
     let mut sets = sets.to_vec();
     for key in ["cluster.key", "control.token"] {
-        sets.push(format!("{key}={source}"));
-        if let Ok(mut loaded) = text.parse(me, &sets) {
-            loaded
-                .warnings
-                .retain(|warning| !warning.contains("/proc/self/fd/"));
+        sets.push(secret.set(key));
+        if let Ok(loaded) = text.parse(me, &sets) {
             let refused = Some(refused);
             return Ok(Readable { loaded, refused });
         }
@@ -51,11 +46,22 @@ pub(super) fn load(file: &Path, me: Option<&NodeName>, sets: &[String]) -> Resul
     Err(refused)
 }
 
-/// A file in memory with a key that nobody uses.
-fn stand_in() -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("baton-stand-in", MemfdFlags::CLOEXEC)?);
-    file.write_all(ClusterKey::from_bytes([0; 32]).to_text().as_bytes())?;
-    Ok(file.into())
+/// A key that nobody uses, in a file in memory, for what is read without its secrets.
+pub(super) struct StandIn(File);
+
+impl StandIn {
+    pub(super) fn new() -> io::Result<StandIn> {
+        let mut file = File::from(memfd_create("baton-stand-in", MemfdFlags::CLOEXEC)?);
+        fchmod(&file, Mode::RUSR | Mode::WUSR)?; // that others may read it is no risk to tell of
+        file.write_all(ClusterKey::from_bytes([0; 32]).to_text().as_bytes())?;
+        Ok(StandIn(file))
+    }
+
+    /// The override that puts it in the place of that secret, while it lives. By the kernel's name for it: there may be no file
+    /// system that can be written to.
+    pub(super) fn set(&self, key: &str) -> String {
+        format!("{key}=file:/proc/self/fd/{}", self.0.as_raw_fd())
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `baton keygen [FILE]`: draws a cluster key. It never replaces one: a key that was overwritten cannot be had back.
 
 use baton_shared::key::ClusterKey;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -12,11 +12,10 @@ const FAILED: u8 = 1;
 /// Prints a new key, or writes it to `out`, a new file that its owner alone may read. Gives the exit status: 0, or 1 if
 /// the key could not be drawn or written.
 pub fn run(out: Option<&Path>) -> u8 {
-    let mut bytes = [0; 32];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        return fail(format!("no random numbers from the system: {error}; try again"));
-    }
-    let text = ClusterKey::from_bytes(bytes).to_text() + "\n";
+    let text = match draw() {
+        Ok(key) => key.to_text() + "\n",
+        Err(text) => return fail(text),
+    };
     let Some(path) = out else {
         return match io::stdout().write_all(text.as_bytes()) {
             Ok(()) => {
@@ -27,7 +26,7 @@ pub fn run(out: Option<&Path>) -> u8 {
         };
     };
     let shown = path.display();
-    match write(path, text.as_bytes()) {
+    match create(path, text.as_bytes(), 0o600) {
         Ok(()) => {
             say(format!(
                 "wrote {shown} (mode 0600); copy it to every node of the cluster"
@@ -41,13 +40,33 @@ pub fn run(out: Option<&Path>) -> u8 {
     }
 }
 
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
+/// A new key.
+///
+/// # Errors
+///
+/// The system gives no random numbers.
+pub(super) fn draw() -> Result<ClusterKey, String> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| format!("no random numbers from the system: {error}; try again"))?;
+    Ok(ClusterKey::from_bytes(bytes))
+}
+
+/// Writes a new file of that mode, whatever the umask. One that is there is left alone, and half of one is removed.
+///
+/// # Errors
+///
+/// `AlreadyExists`, or what keeps it from being written.
+pub(super) fn create(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o600)
+        .mode(mode)
         .open(path)?;
-    let written = file.write_all(text).and_then(|()| file.sync_all());
+    let written = file
+        .set_permissions(Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(text))
+        .and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = fs::remove_file(path); // half a key helps nobody; the first error is the one to report
     }

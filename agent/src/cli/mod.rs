@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 mod follow;
 mod health;
+mod init;
 pub mod keygen;
 mod man;
 mod options;
@@ -41,6 +42,7 @@ pub fn run() -> u8 {
         Command::CheckConfig { file, node, set } => return check_config::run(&file, node.as_ref(), &set),
         Command::Keygen { out } => return keygen::run(out.as_deref()),
         Command::Demo(demo) => return crate::demo::run(demo.into()),
+        Command::Init(options) => init::run(options),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { out } => man::run(out.as_deref()),
         Command::Status(options) => wait(status::run(options)),

@@ -24,7 +24,7 @@ use std::time::Duration;
 #[command(after_help = "\
 First steps:
   baton demo                                   a cluster of three on this machine, to look at and to break
-  baton keygen --out cluster.key               the secret that all nodes share
+  baton init                                   a configuration, key and unit for a first real cluster
   baton check-config baton.toml                what a configuration means, and what is wrong with it
   baton agent --config baton.toml --node a     run node a
 
@@ -67,6 +67,7 @@ Examples:
         #[arg(long, value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
+    Init(super::init::Options),
     /// Make a cluster key, the secret that all nodes share
     ///
     /// Copy the file to every node, readable by the agent alone, and name it in the configuration: key = "file:PATH".
@@ -373,6 +374,10 @@ mod tests {
             "baton bootstrap --without c,d --socket /x",
             "baton check-config f",
             "baton keygen --out f",
+            "baton init",
+            "baton init --cluster x --node a=10.0.1.11,10.0.2.11 --node b=10.0.1.12 --witness w=10.0.1.13 --me a --port 1 --app-port 2",
+            "baton init --cluster x --from failover.csv --dir d",
+            "baton init --copy --me b",
             "baton demo --drill --window 200ms",
             "baton completions bash",
             "baton man",
@@ -394,6 +399,9 @@ mod tests {
             "baton",
             "baton drain",
             "baton drain a_b",
+            "baton init --node a",
+            "baton init --node a=10.0.1.11 --from failover.csv",
+            "baton init --copy --cluster x",
             "baton drain a --now --wait",
             "baton drain a --timeout x",
             "baton bootstrap",

@@ -37,6 +37,12 @@ pub struct Text {
 }
 
 impl Text {
+    /// A text that is in no file yet. `name` is the path that it will have: errors begin with it, and relative paths in its directory.
+    pub fn new(text: String, name: &Path) -> Text {
+        let name = name.display().to_string();
+        Text { text, name }
+    }
+
     /// Reads the file; see [`Config::load`].
     ///
     /// # Errors

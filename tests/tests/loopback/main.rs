@@ -13,6 +13,7 @@ mod epochs;
 mod failover;
 mod follow;
 mod greedy;
+mod init;
 mod operator;
 mod permission;
 mod programs;
