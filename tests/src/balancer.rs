@@ -142,7 +142,16 @@ impl Balancer {
         Balancer::nginx_by(host, (at, APPLICATION_PORT).into(), 1, &server)
     }
 
-    /// The same without a sidecar: what is asked at `health` is answered with 200 while there is a file `up` in its directory, or else
+    /// The same, by IPv6 too.
+    #[track_caller]
+    pub fn application_of_both_families(host: &Namespace, node: &str, at: Ipv4Addr) -> Balancer {
+        let server = format!(
+            "server {{ listen {APPLICATION_PORT}; listen [::]:{APPLICATION_PORT}; location / {{ return 200 \"{node}\"; }} }}"
+        );
+        Balancer::nginx_by(host, (at, APPLICATION_PORT).into(), 1, &server)
+    }
+
+    /// An application without a sidecar: what is asked at `health` is answered with 200 while there is a file `up` in its directory, or else
     /// with 503.
     #[track_caller]
     pub fn plain(host: &Namespace, name: &str, at: Ipv4Addr, health: u16) -> Balancer {

@@ -165,6 +165,29 @@ impl Lab {
             .run("ip", &["link", "set", &port(network, host), "down"]);
     }
 
+    /// The switches pass nothing on from or to a host, not even ARP, and it keeps its carriers. Unlike with a [`Loss`], nobody there learns
+    /// who has which address now.
+    #[track_caller]
+    pub fn cut(&self, host: &str) {
+        self.forward(host, "0");
+    }
+
+    /// They do again.
+    #[track_caller]
+    pub fn join(&self, host: &str) {
+        self.forward(host, "3");
+    }
+
+    /// Sets the state of a host's ports, by number: bridge(8).
+    #[track_caller]
+    fn forward(&self, host: &str, state: &str) {
+        for network in self.host(host).addresses.keys() {
+            let port = port(network, host);
+            self.bridges
+                .run("bridge", &["link", "set", "dev", &port, "state", state]);
+        }
+    }
+
     /// Takes all faults from a host: nothing is lost, all its links are up and plugged in.
     #[track_caller]
     pub fn heal(&mut self, host: &str) {

@@ -5,6 +5,7 @@
 //! One cluster serves all the variants of a case, one after another: it has to come back to rest after each. Each kind of fault is played with
 //! a node that chance chooses (`matrix`).
 
+mod address;
 mod balancers;
 mod beside;
 mod clients;
