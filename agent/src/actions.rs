@@ -252,7 +252,7 @@ impl Runner {
         meanwhile(starting, Some(&cancel), &mut self.jobs, &mut self.waiting).await
     }
 
-    /// A cold application that is gone acts no more, whatever the demote action says; a warm one is told first.
+    /// A warm application is told first; a cold one is stopped in any case, whatever the demote action says.
     async fn demote(&mut self, job: &Job, asked: Instant) -> Result<(), String> {
         if let Some(slot) = self.means.slot {
             slot.stopping(true);
@@ -285,15 +285,11 @@ impl Runner {
         let acted = self
             .act(job, |limit| (remaining(limit, asked.elapsed()), Stop::Within))
             .await;
-        match application.filter(|_| !warm) {
-            Some(application) => {
-                if let Err(reason) = acted {
-                    tracing::warn!(role = %job.role, "demote action failed, and the process is stopped all the same: {reason}");
-                }
-                application.demote(limit).await?;
-            }
-            None => acted?,
+        if let Some(application) = application.filter(|_| !warm) {
+            application.demote(limit).await?;
         }
+        // H4: what the promotion set up besides the process (an address, a mount) may be there still.
+        acted?;
         // H4: what a cancelled promotion began, or a demote that was too late, may still act.
         if let Some(left) = self.left.unkilled().await {
             return Err(format!("it was killed, and does not end: {left}"));

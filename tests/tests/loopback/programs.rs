@@ -129,3 +129,30 @@ fn commands_and_checks_of_one_file_are_each_nodes_own() {
     let first = promoted.lines().next();
     assert_eq!(first, Some(format!("b {address} word-of-b b").as_str()));
 }
+
+/// H4: that the process has stopped does not undo what a promotion set up besides it.
+#[test]
+fn demote_that_fails_beside_a_process_that_stopped_is_a_failure_and_the_fence_is_run() {
+    let mut cluster = Cluster::unstarted(Plan::members(&NAMES).window(WINDOW));
+    let dir = tempfile::tempdir().expect("the temporary directory can be written");
+    let fence = format!(
+        "actions.fence={{ command = [\"touch\", \"{}/{{node}}\"] }}",
+        dir.path().display()
+    );
+    for name in NAMES {
+        let sets = [
+            "process={ command = [\"sleep\", \"1000\"] }",
+            "actions.demote={ command = [\"false\"] }",
+            &fence,
+        ];
+        cluster.start_with(name, &sets.map(|set| ["--set", set]).concat());
+    }
+    let holder = cluster.settled();
+    cluster.cli(&holder, &["switchover"]);
+    until(GENEROUS, "the fence has run where the role was", || {
+        let ran = dir.path().join(&holder).exists();
+        ran.then_some(()).ok_or_else(|| format!("not on {holder}"))
+    });
+    cluster.await_logged(&holder, "demote action failed");
+    assert_ne!(cluster.settled(), holder);
+}
