@@ -50,6 +50,8 @@ pub(crate) enum About {
     SlowKill(RoleName),
     /// This node is cut off from clients on a network.
     CutOff(NetworkName),
+    /// That node's wall clock is off; `None`: this node's.
+    Clock(Option<NodeName>),
 }
 
 /// An alarm that is on.
@@ -164,7 +166,9 @@ impl Alarms {
     /// something.
     pub fn on(&self) -> impl Iterator<Item = (&str, bool)> {
         let alarms = self.on.iter().filter(|(about, _)| **about != About::Strangers);
-        let own = |about: &About, alarm: &Alarm| alarm.seen.is_none() || matches!(about, About::CutOff(_));
+        let own = |about: &About, alarm: &Alarm| {
+            alarm.seen.is_none() || matches!(about, About::CutOff(_) | About::Clock(None))
+        };
         alarms.map(move |(about, alarm)| (alarm.text.as_str(), own(about, alarm)))
     }
 

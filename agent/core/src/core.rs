@@ -562,6 +562,7 @@ impl Core {
             let c = &mut self.c;
             c.streams.turn(&c.peers, &c.config, &c.timing, &mut self.q, now);
             self.c.note_cut_off(&mut self.q, now);
+            self.c.note_clocks(&mut self.q, now);
             self.c.alarms.turn(&self.c.timing, &mut self.q, now);
             self.c.keep_pace(now);
             // Loss, round trips and silence change the view all the time.

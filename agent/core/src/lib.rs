@@ -41,6 +41,7 @@ mod retire;
 mod role;
 #[cfg(test)]
 mod sim;
+mod skew;
 pub mod state;
 mod story;
 mod stream;

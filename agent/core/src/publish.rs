@@ -6,14 +6,9 @@ use crate::role::RoleCore;
 use crate::why::{self, PAUSED};
 use baton_shared::clock::Mono;
 use baton_shared::copy::CopyView;
-use baton_shared::history::duration;
 use baton_shared::id::{NodeId, NodeName, RoleName};
 use baton_shared::view::{Event, HolderView, LinkView, NodeView, PeerState, RoleView, View, Why};
 use std::collections::BTreeMap;
-use std::time::Duration;
-
-/// Wall clocks further apart are an alarm.
-const MAX_SKEW_MS: i64 = 60_000;
 
 /// Makes the view. `waiting_for` are the voters that the first start waits for, `untold` what the history does not have yet.
 pub(crate) fn view(
@@ -33,7 +28,6 @@ pub(crate) fn view(
         .collect();
     let mut alarms: Vec<String> = c.alarms.words();
     alarms.extend(c.streams.alarms(&c.peers, &c.config, &c.timing, now));
-    alarms.extend(clocks(&nodes));
     let why = Why {
         untold,
         ..why::why(roles, c, &waiting_for, now)
@@ -83,37 +77,6 @@ fn voter(id: NodeId, c: &Cluster) -> NodeName {
     c.name_of(id).filter(|name| !replaced(name)).unwrap_or_else(|| {
         NodeName::new(&format!("lost-{:x}", id.0)).expect("hexadecimal digits make a label")
     })
-}
-
-/// Whose wall clock is off. Where all others agree with each other, it is this node's own.
-fn clocks(nodes: &[NodeView]) -> Vec<String> {
-    let up = nodes.iter().filter(|node| node.state == PeerState::Up);
-    let up: Vec<&NodeView> = up.collect();
-    let off = |node: &&&NodeView| node.skew_ms.abs() > MAX_SKEW_MS;
-    let by = |skew_ms: i64| {
-        let way = if skew_ms > 0 { "ahead of" } else { "behind" };
-        format!(
-            "{} {way}",
-            duration(Duration::from_millis(skew_ms.unsigned_abs()))
-        )
-    };
-    let skews = || up.iter().map(|node| node.skew_ms);
-    let (least, most) = (skews().min().unwrap_or(0), skews().max().unwrap_or(0));
-    if up.len() > 1 && up.iter().all(|node| off(&node)) && most - least <= MAX_SKEW_MS {
-        return vec![format!(
-            "the wall clock of this node is {} all others: set it",
-            by(-least)
-        )];
-    }
-    let off = up.iter().filter(off);
-    off.map(|node| {
-        format!(
-            "the wall clock of {} is {} this node's: set it",
-            node.name,
-            by(node.skew_ms)
-        )
-    })
-    .collect()
 }
 
 fn role(role: &RoleCore, c: &Cluster, now: Mono) -> RoleView {
