@@ -78,7 +78,7 @@ pub(crate) fn render(status: &Status, style: Style) -> String {
         out.push_str(&troubles_of(role, status, style));
     }
     for role in &status.roles {
-        out.push_str(&line_of(role));
+        out.push_str(&line_of(role, status));
     }
     for push in status.pushes.iter().filter(|push| push.state != PushState::Idle) {
         out.push_str(&push_of(push, style));
@@ -424,7 +424,8 @@ fn troubles_of(role: &RoleStatus, status: &Status, style: Style) -> String {
     out
 }
 
-fn line_of(role: &RoleStatus) -> String {
+/// Who is next, and what would keep each from it now.
+fn line_of(role: &RoleStatus, status: &Status) -> String {
     if role.line.is_empty() {
         return format!("next for {}: nobody in line\n", role.role);
     }
@@ -435,7 +436,26 @@ fn line_of(role: &RoleStatus) -> String {
             places.push(place.node.as_str());
         }
     }
+    let noted = |place: &str| {
+        let node = status.nodes.iter().find(|node| node.name.as_str() == place);
+        match node.and_then(|node| hindrance(node, role)) {
+            Some(why) => format!("{place} ({why})"),
+            None => place.to_owned(),
+        }
+    };
+    let places: Vec<String> = places.into_iter().map(noted).collect();
     format!("next for {}: {}\n", role.role, places.join(", "))
+}
+
+fn hindrance(node: &NodeStatus, role: &RoleStatus) -> Option<&'static str> {
+    let lacks = node.lacking().any(|(of, _)| *of == role.role);
+    let known = [
+        (node.state == PeerState::Down, "down"),
+        (lacks, "cannot take over"),
+        (!node.cut_off.is_empty(), "cut off from clients"),
+        (node.drained == Some(true), "drained"),
+    ];
+    known.into_iter().find(|(so, _)| *so).map(|(_, why)| why)
 }
 
 /// Columns as wide as their widest cell; colours are no width.

@@ -47,7 +47,7 @@ role main: b is ACTIVE at epoch 7
   b      member    ACTIVE    healthy   up        400 µs   400 µs   cut off from clients on front, clock 1.50 s behind
   w      witness   -         -         up        400 µs   400 µs
 
-next for main: a
+next for main: a (drained)
 last event: 11 s ago: main: b took over from a, which fell silent on front and back.
 "
     );

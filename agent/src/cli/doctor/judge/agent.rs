@@ -236,16 +236,24 @@ fn node(node: &NodeStatus, status: &Status, out: &mut Vec<Finding>) {
         ));
     }
     for (role, lack) in node.lacking() {
+        let then = match node.active_for.contains(role) {
+            true => "until then it could not become active again",
+            false => "until then it is no standby",
+        };
         out.push(Finding::broken(
             "program",
             format!("{name} cannot take {role} over: {lack}"),
-            format!("mend that on {name}; it is seen within seconds, and until then {name} is no standby"),
+            format!("mend that on {name}; it is seen within seconds, and {then}"),
         ));
     }
     if node.drained == Some(true) {
+        let what = match node.active_for.is_empty() {
+            true => "it is out of line, and will not take over",
+            false => "it is out of line, and active only until another node is fit",
+        };
         out.push(Finding::risk(
             "node",
-            format!("{name} is drained: it is out of line, and will not take over"),
+            format!("{name} is drained: {what}"),
             format!("`baton undrain {name}`, once the work on it is done"),
         ));
     }
