@@ -6,6 +6,10 @@ impl World {
     /// Starts a node. What a guardian that died has left is gone before; one that lives starts the agent when it is through with what
     /// the last one left.
     pub fn start(&mut self, n: usize) {
+        // Whose name the file has no more is refused, as by the real agent; that may have come about while its start waited.
+        if !self.config.nodes.contains_key(&self.nodes[n].name) {
+            return;
+        }
         if self.nodes[n].hung {
             self.nodes[n].start_after = true;
             return;
