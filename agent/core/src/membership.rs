@@ -366,7 +366,8 @@ impl Wanted {
 
 /// Whether the vote of this name stays where it is, though `id` lives under it now: another run of the name was heard lately, and one
 /// of the two is not meant to be there. Which one only an operator knows (V7). A node that was replaced has to wait for as long; not if
-/// its last run was proven dead, or was stopped in order.
+/// its last run was proven dead, or was stopped in order, before the newcomer was heard: who restarts a node beside its twin does not mean the
+/// twin to have its vote.
 fn keeps_its_vote(c: &Cluster, name: &NodeName, id: NodeId, now: Mono) -> bool {
     let votes = |(voter, record): (&NodeId, &crate::state::NodeRecord)| {
         record.name == *name && *voter != id && c.state.electorate.contains(*voter)

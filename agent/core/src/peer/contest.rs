@@ -130,9 +130,9 @@ impl Peer {
         }
     }
 
-    /// Whether a run with another consensus id was heard lately.
+    /// Whether a run with another consensus id was heard lately, and did not end before this one was there.
     pub fn other_id_about(&self, timing: &Timing, now: Mono) -> bool {
-        self.runs.other_id(self.id, timing, now)
+        self.runs.other_id_about(self.id, self.first, timing, now)
     }
 
     /// Another run of it that lives, if one does: from where the one that counts and the other are heard, and whether they have one

@@ -189,6 +189,15 @@ impl Runs {
         runs.any(|run| run.owner.node != id && !run.ended && now.since(run.heard) < limit)
     }
 
+    /// Whether a run of another id was heard lately, and did not say that it ends, or lived beside the present one, which was first heard
+    /// at `first`: then it was there to be restarted as much as to be replaced.
+    pub fn other_id_about(&self, id: NodeId, first: Mono, timing: &Timing, now: Mono) -> bool {
+        let limit = ABOUT.max(timing.window * 2);
+        let about = |run: &&Run| run.owner.node != id && now.since(run.heard) < limit;
+        let mut runs = self.0.iter().filter(about);
+        runs.any(|run| !run.ended || run.heard >= first)
+    }
+
     /// A run that is alive beside the present one, which was first and last heard at these instants: each was heard for long after the
     /// other. After a restart there are only late datagrams of the one that ended.
     pub fn beside(&self, first: Mono, heard: Mono, timing: &Timing, now: Mono) -> Option<&Run> {
