@@ -63,21 +63,19 @@ impl<'a> Problems<'a> {
         read.map_err(|text| self.add(at, text)).ok()
     }
 
+    /// Whether a problem with the value of this key was noted.
+    pub(super) fn is_noted(&self, at: Place, key: &str) -> bool {
+        let found = self.found.borrow();
+        let mut of_value = found.iter().filter(|(place, _)| *place == at);
+        of_value.any(|(_, text)| text.strip_prefix(key).is_some_and(|rest| rest.starts_with(": ")))
+    }
+
     /// The error, if there was a problem.
     pub(super) fn into_result(self) -> Result<(), ConfigError> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|(at, _)| *at);
-        // What follows from a problem with a value is none of its own.
         let mut lines: Vec<String> = Vec::new();
-        let mut keys: Vec<(Place, String)> = Vec::new();
         for (at, text) in found {
-            if let Some((key, _)) = text.split_once(": ") {
-                let key = (at, key.to_owned());
-                if keys.contains(&key) {
-                    continue;
-                }
-                keys.push(key);
-            }
             let line = match at {
                 Place::File => format!("{}:1: {text}", self.file),
                 Place::Line(line) => format!("{}:{line}: {text}", self.file),

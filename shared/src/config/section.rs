@@ -85,7 +85,12 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         self.values.push(key.to_owned());
         let item = self.item(key)?;
-        let value = read(item).map_err(|text| format!("{}: {text}", self.path_of(key)));
+        let path = self.path_of(key);
+        // A placeholder in it means nothing: what it would be is not known.
+        if self.problems.is_noted(item.at, &path) {
+            return None;
+        }
+        let value = read(item).map_err(|text| format!("{path}: {text}"));
         self.problems.note(item.at, value)
     }
 

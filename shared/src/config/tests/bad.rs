@@ -663,6 +663,18 @@ fn a_name_that_is_not_in_the_file_is_answered_with_those_that_are() {
 }
 
 #[test]
+fn all_that_is_wrong_with_one_value_is_told() {
+    let sets = ["nodes.b={ front = \"10.0.0.2\", Front = \"10.0.0.1\" }"];
+    let error = Dir::new().error(SMALL, Some("a"), &sets);
+    for part in [
+        "nodes.b.Front: is there twice",
+        "nodes.b.Front: 10.0.0.1 port 7400 is already nodes.a.front",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn a_placeholder_must_mean_something_on_this_node() {
     let sets = [
         "networks.back={}",
