@@ -8,11 +8,12 @@ use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError, StorageError};
 use rustix::fs::{FlockOperation, OFlags};
 use std::fmt::{Debug, Display};
-use std::fs::File;
+use std::fs::{self, DirEntry, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 const LOCK: &str = "lock";
 
@@ -38,6 +39,11 @@ pub trait Folder: Debug + Display + Send + Sync {
 
     /// The wall clock, Unix milliseconds: for boots, and for names of files.
     fn wall_ms(&self) -> u64;
+
+    /// How long ago anything in it was last written, if that can be told: for people.
+    fn last_write(&self) -> Option<Duration> {
+        None
+    }
 
     /// Runs what may wait for the disk away from the tasks that must not. What is cut off is dropped.
     fn aside(&self, work: Work) -> Later<'_, ()>;
@@ -115,6 +121,12 @@ impl Folder for Directory {
 
     fn has(&self, name: &str) -> io::Result<bool> {
         self.dir()?.has(name)
+    }
+
+    fn last_write(&self) -> Option<Duration> {
+        let written = |entry: io::Result<DirEntry>| entry.ok()?.metadata().ok()?.modified().ok();
+        let newest = fs::read_dir(&self.path).ok()?.filter_map(written).max()?;
+        newest.elapsed().ok()
     }
 
     fn open(&self, name: &str, how: How) -> io::Result<Box<dyn Blob>> {

@@ -15,7 +15,6 @@ use baton_core::Durable;
 use baton_shared::clock::wall_ms;
 use baton_shared::id::{Boot, ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirEntry};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -99,15 +98,10 @@ fn unwritable(error: &io::Error) -> String {
 impl Store {
     /// Opens (and locks) the directory, or starts in memory. The error is one line that says what to do.
     pub fn open(dir: Option<&Path>) -> Result<Arc<Store>, String> {
-        let Some(dir) = dir else {
-            return Store::in_memory();
-        };
-        let last_write = last_write(dir);
-        let mut store = Store::on(Arc::new(Directory::new(dir)))?;
-        if let Some(store) = Arc::get_mut(&mut store) {
-            store.last_write = last_write;
+        match dir {
+            Some(dir) => Store::on(Arc::new(Directory::new(dir))),
+            None => Store::in_memory(),
         }
-        Ok(store)
     }
 
     fn in_memory() -> Result<Arc<Store>, String> {
@@ -136,6 +130,7 @@ impl Store {
 
     /// Opens (and locks) a folder; see [`Store::open`].
     pub(crate) fn on(folder: Arc<dyn Folder>) -> Result<Arc<Store>, String> {
+        let last_write = folder.last_write(); // before this run writes there
         let lock = lock(&*folder)?;
         let mut store = match load(&folder) {
             Ok(store) => store,
@@ -158,7 +153,7 @@ impl Store {
             Err(trouble) => return Err(stop(&*folder, trouble)),
         };
         *store.lock.lock().unwrap_or_else(|e| e.into_inner()) = Some(lock);
-        store.folder = Some(folder);
+        (store.folder, store.last_write) = (Some(folder), last_write);
         Ok(Arc::new(store))
     }
 
@@ -376,13 +371,6 @@ fn create(folder: &Arc<dyn Folder>) -> Result<Store, Unusable> {
     let identity = Record::create(&**folder, IDENTITY, &encode(&card).map_err(failed)?)?;
     folder.sync()?;
     assemble(card, identity, promises, record, disk)
-}
-
-/// How long ago the newest file in a directory was written.
-fn last_write(dir: &Path) -> Option<Duration> {
-    let written = |entry: io::Result<DirEntry>| entry.ok()?.metadata().ok()?.modified().ok();
-    let newest = fs::read_dir(dir).ok()?.filter_map(written).max()?;
-    newest.elapsed().ok()
 }
 
 fn assemble(
