@@ -162,8 +162,8 @@ impl Alarms {
         }
     }
 
-    /// Their words, and whether each is about this node: it lasts until it is called off, or its networks are cut. Strangers are no alarm: anybody may send
-    /// something.
+    /// Their words, and whether each is about this node, which then tells of it itself: what lasts until it is called off is, and so are
+    /// its networks and its clock. Strangers are no alarm: anybody may send something.
     pub fn on(&self) -> impl Iterator<Item = (&str, bool)> {
         let alarms = self.on.iter().filter(|(about, _)| **about != About::Strangers);
         let own = |about: &About, alarm: &Alarm| {

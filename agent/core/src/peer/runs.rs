@@ -184,18 +184,21 @@ impl Runs {
 
     /// Whether a run of another id was heard lately, and did not say that it ends.
     pub fn other_id(&self, id: NodeId, timing: &Timing, now: Mono) -> bool {
-        let limit = ABOUT.max(timing.window * 2);
-        let mut runs = self.0.iter();
-        runs.any(|run| run.owner.node != id && !run.ended && now.since(run.heard) < limit)
+        self.of_others(id, timing, now).any(|run| !run.ended)
     }
 
     /// Whether a run of another id was heard lately, and did not say that it ends, or lived beside the present one, which was first heard
     /// at `first`: then it was there to be restarted as much as to be replaced.
     pub fn other_id_about(&self, id: NodeId, first: Mono, timing: &Timing, now: Mono) -> bool {
-        let limit = ABOUT.max(timing.window * 2);
-        let about = |run: &&Run| run.owner.node != id && now.since(run.heard) < limit;
-        let mut runs = self.0.iter().filter(about);
+        let mut runs = self.of_others(id, timing, now);
         runs.any(|run| !run.ended || run.heard >= first)
+    }
+
+    /// Those of other ids that were heard lately.
+    fn of_others(&self, id: NodeId, timing: &Timing, now: Mono) -> impl Iterator<Item = &Run> {
+        let limit = ABOUT.max(timing.window * 2);
+        let runs = self.0.iter();
+        runs.filter(move |run| run.owner.node != id && now.since(run.heard) < limit)
     }
 
     /// A run that is alive beside the present one, which was first and last heard at these instants: each was heard for long after the
